@@ -1,0 +1,168 @@
+#include "base/mem.h"
+
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The sanitizers bring their own malloc and want to see every call of it. */
+#if COVEY_LIBC_MALLOC
+#define impl_malloc malloc
+#define impl_calloc calloc
+#define impl_realloc realloc
+#define impl_aligned(n, a) aligned_alloc(a, ((n) + (a) - 1) / (a) * (a))
+#define impl_free free
+#define impl_size(p) malloc_usable_size((void *)(uintptr_t)(p))
+#else
+#include <mimalloc.h>
+#define impl_malloc mi_malloc
+#define impl_calloc mi_calloc
+#define impl_realloc mi_realloc
+#define impl_aligned(n, a) mi_malloc_aligned(n, a)
+#define impl_free mi_free
+#define impl_size(p) mi_usable_size(p)
+#endif
+
+/* Each thread counts in a cell of its own, so that counting is an uncontended add; a cell outlives its thread because
+ * memory often does, and a new thread reuses a free cell with the sum it finds. */
+enum { CELLS = 512 };
+static struct cell {
+    _Atomic int64_t bytes;
+    _Atomic int taken;
+    char pad[64 - sizeof(_Atomic int64_t) - sizeof(_Atomic int)];
+} cells[CELLS];
+
+static _Thread_local struct cell *my_cell;
+static _Atomic size_t peak;
+
+static struct cell *cell_take(void)
+{
+    for (int i = 0; i < CELLS - 1; i++) {
+        int expected = 0;
+        if (atomic_compare_exchange_strong(&cells[i].taken, &expected, 1)) return my_cell = &cells[i];
+    }
+    return my_cell = &cells[CELLS - 1]; /* shared by every thread beyond the table */
+}
+
+static void count(int64_t delta)
+{
+    struct cell *c = my_cell ? my_cell : cell_take();
+    if (c == &cells[CELLS - 1]) {
+        atomic_fetch_add_explicit(&c->bytes, delta, memory_order_relaxed);
+        return;
+    }
+    int64_t now = atomic_load_explicit(&c->bytes, memory_order_relaxed); /* only this thread writes its cell */
+    atomic_store_explicit(&c->bytes, now + delta, memory_order_relaxed);
+}
+
+static void *counted(void *p)
+{
+    if (p) count((int64_t)impl_size(p));
+    return p;
+}
+
+_Noreturn void mem_abort(size_t n)
+{
+    fprintf(stderr, "out of memory: %zu bytes\n", n);
+    abort();
+}
+
+void *mem_try_alloc(size_t n)
+{
+    return counted(impl_malloc(n ? n : 1));
+}
+
+void *mem_alloc(size_t n)
+{
+    void *p = mem_try_alloc(n);
+    if (!p) mem_abort(n);
+    return p;
+}
+
+void *mem_calloc(size_t count_of, size_t n)
+{
+    void *p = counted(impl_calloc(count_of ? count_of : 1, n ? n : 1));
+    if (!p) mem_abort(count_of * n);
+    return p;
+}
+
+void *mem_try_realloc(void *p, size_t n)
+{
+    size_t before = p ? impl_size(p) : 0;
+    void *q = impl_realloc(p, n ? n : 1);
+    if (q) count((int64_t)impl_size(q) - (int64_t)before);
+    return q;
+}
+
+void *mem_realloc(void *p, size_t n)
+{
+    void *q = mem_try_realloc(p, n);
+    if (!q) mem_abort(n);
+    return q;
+}
+
+void *mem_alloc_aligned(size_t n, size_t align)
+{
+    void *p = counted(impl_aligned(n, align));
+    if (!p) mem_abort(n);
+    return p;
+}
+
+void mem_free(void *p)
+{
+    if (!p) return;
+    count(-(int64_t)impl_size(p));
+    impl_free(p);
+}
+
+char *mem_strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(mem_alloc(n), s, n);
+}
+
+size_t mem_size(const void *p)
+{
+    return p ? impl_size(p) : 0;
+}
+
+size_t mem_used(void)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < CELLS; i++) sum += atomic_load_explicit(&cells[i].bytes, memory_order_relaxed);
+    size_t used = sum > 0 ? (size_t)sum : 0;
+    size_t seen = atomic_load_explicit(&peak, memory_order_relaxed);
+    while (used > seen && !atomic_compare_exchange_weak(&peak, &seen, used)) {
+    }
+    return used;
+}
+
+size_t mem_used_peak(void)
+{
+    mem_used();
+    return atomic_load_explicit(&peak, memory_order_relaxed);
+}
+
+size_t mem_rss(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f) return 0;
+    unsigned long size = 0, resident = 0;
+    int got = fscanf(f, "%lu %lu", &size, &resident);
+    fclose(f);
+    return got == 2 ? resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+const char *mem_allocator_name(void)
+{
+#if COVEY_LIBC_MALLOC
+    return "libc";
+#else
+    static char name[32];
+    int v = mi_version();
+    snprintf(name, sizeof name, "mimalloc-%d.%d.%d", v / 100, v / 10 % 10, v % 10);
+    return name;
+#endif
+}

@@ -1,0 +1,94 @@
+/* cluster.h: the cluster of a data node: the pure core with real sockets, time and files around it.  The public face of
+ * src/cluster/.
+ *
+ * One thread, "cluster", owns the core and the bus.  It takes no slot lock and not the gate, and never waits for a disk:
+ * nodes.conf is written by a thread of its own, and messages that depend on it are held until it is durable.  What the
+ * rest of the node has to do (follow a primary, be promoted, delete keys) it is told through `act`, in order.
+ *
+ * Workers ask the slot map, which is published as atomics; the addresses behind it are under a mutex that only a
+ * redirection takes.  CLUSTER commands run on the cluster's thread: the caller waits for them (cluster_run()). */
+#ifndef COVEY_CLUSTER_CLUSTER_H
+#define COVEY_CLUSTER_CLUSTER_H
+
+#include "cluster/core/core.h"
+#include "net/net.h"
+
+#include <stdatomic.h>
+
+struct cluster;
+
+enum cluster_act_kind {
+    CLUSTER_ACT_FOLLOW,      /* ip, port */
+    CLUSTER_ACT_PROMOTE,
+    CLUSTER_ACT_PAUSE,       /* until_ms: flag is set already; drain the writers, then cluster_paused() */
+    CLUSTER_ACT_UNPAUSE,
+    CLUSTER_ACT_DELETE_KEYS, /* slots */
+    CLUSTER_ACT_FLUSH,
+};
+
+struct cluster_act {
+    enum cluster_act_kind kind;
+    char ip[CLUSTER_IP_SIZE + 1];
+    int port;
+    int64_t until_ms; /* monotonic */
+    uint8_t slots[CLUSTER_SLOT_BYTES];
+};
+
+/* What the cluster needs from the node.  Called on the cluster's thread; must return at once. */
+struct cluster_host {
+    void *ctx;
+    /* Hands an act to whoever carries acts out, one after the other.  Takes it (mem_free()). */
+    void (*act)(void *ctx, struct cluster_act *act);
+    void (*facts)(void *ctx, struct cluster_facts *out);
+    /* Stops writers from beginning, at once (the draining is an act), and the applier at its next boundary. */
+    void (*pause)(void *ctx, int64_t until_ms);
+    void (*seal)(void *ctx, bool sealed);
+    /* PSYNC is refused while we are on probation. */
+    void (*probation)(void *ctx, bool on);
+    /* A frame for local subscribers. */
+    void (*deliver)(void *ctx, bool shard, struct bytes channel, struct bytes payload);
+    /* User and password for asking another node of the cluster. */
+    void (*credentials)(void *ctx, struct buf *user, struct buf *password);
+    int64_t (*sendbuf_limit)(void *ctx); /* cluster-link-sendbuf-limit */
+};
+
+/* path: nodes.conf; it is read, or made, and locked for as long as the process lives.  bind: addresses to listen on, as in the
+ * option.  NULL: *error says why (mem_free()). */
+struct cluster *cluster_new(const struct cluster_config *config, const char *path, const char *bind,
+                            const struct cluster_host *host, char **error);
+/* The dataset is there: starts the core and the threads. */
+void cluster_run_threads(struct cluster *c, const struct cluster_history *restored);
+/* Writes nodes.conf a last time, if a write is under way waits for it. */
+void cluster_shut(struct cluster *c);
+
+/* Runs fn on the cluster's thread, with the core between two steps, and waits until it is done; actions it puts in `out` are carried
+ * out before this returns.  Before cluster_run_threads() it runs at once.  Not from the cluster's own thread, nor by somebody an act
+ * waits for. */
+typedef void cluster_fn(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg);
+void cluster_run(struct cluster *c, cluster_fn *fn, void *arg);
+void cluster_paused(struct cluster *c); /* the writers stand still; from the thread that carries acts out */
+/* Facts have changed that the core waits for (applied offset). Any thread, cheap. */
+void cluster_poke(struct cluster *c);
+
+/* ---- the published map: any thread ---- */
+
+enum { SLOT_MINE = 1, SLOT_ASSIGNED = 2, SLOT_MIGRATING = 4, SLOT_IMPORTING = 8, SLOT_OF_MY_PRIMARY = 16 };
+unsigned cluster_slot_state(const struct cluster *c, unsigned slot);
+bool cluster_is_ok(const struct cluster *c);
+bool cluster_i_am_primary(const struct cluster *c);
+
+struct cluster_endpoint {
+    char ip[CLUSTER_IP_SIZE + 1];
+    char hostname[CLUSTER_HOSTNAME_MAX + 1];
+    uint16_t port, pport;
+};
+/* Where the slot is served, or is going to (migrating).  False: nowhere. */
+bool cluster_slot_endpoint(struct cluster *c, unsigned slot, bool migration_target, struct cluster_endpoint *out);
+
+/* For CLUSTER LINKS: bytes waiting in a link's queue; on the cluster's thread (in a cluster_fn). */
+void cluster_link_buffer(struct cluster *c, uint64_t link, size_t *used, size_t *allocated);
+
+/* Sizes of the memory that links hold, for INFO memory; any thread. */
+size_t cluster_links_memory(const struct cluster *c);
+
+#endif

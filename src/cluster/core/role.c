@@ -1,0 +1,58 @@
+/* role.c: this node becomes a replica or a primary, and the data side is told. */
+#include "cluster/core/internal.h"
+
+#include <assert.h>
+
+void wire_replication(struct cluster_core *core)
+{
+    const struct cluster_node *me = core->myself, *p = me->primary;
+    if (!node_is_replica(me) || !p || !p->ip[0] || !p->port || p->flags & CLUSTER_NODE_NOADDR) return;
+    bool same = core->wired.valid && cluster_id_eq(&core->wired.node, &p->id) && core->wired.port == p->port;
+    if (same && strcmp(core->wired.ip, p->ip) == 0) return;
+    core->wired.valid = true;
+    core->wired.node = p->id;
+    core->wired.port = p->port;
+    memcpy(core->wired.ip, p->ip, sizeof core->wired.ip);
+    struct cluster_action *a = act(core, CLUSTER_DO_REPLICATE);
+    a->node = p->id;
+    a->port = p->port;
+    memcpy(a->ip, p->ip, sizeof a->ip);
+}
+
+void become_replica_of(struct cluster_core *core, struct cluster_node *primary)
+{
+    struct cluster_node *me = core->myself;
+    assert(primary != me && me->slot_count == 0);
+    probation_end(core);
+    if (!node_is_replica(me)) {
+        slots_drop_marks(core, NULL);
+        node_make_replica(core, me);
+    }
+    node_set_primary(core, me, primary);
+    manual_reset(core);
+    core->election.at_ms = LONG_AGO;
+    core->election.sent = core->election.sealed = false;
+    core->wired.valid = false;
+    core->todo |= TODO_VITAL | TODO_MAP | TODO_STATE | TODO_ADDRESS;
+    wire_replication(core);
+}
+
+/* The config epoch has been chosen by the caller: by votes, or without (TAKEOVER). */
+void promote_myself(struct cluster_core *core)
+{
+    struct cluster_node *me = core->myself, *old = me->primary;
+    assert(node_is_replica(me) && old);
+    node_make_primary(core, me);
+    for (unsigned s = cluster_bit_next(old->slots, 0); s < SLOT_COUNT; s = cluster_bit_next(old->slots, s + 1))
+        slot_assign(core, s, me);
+    core->facts.primary_offset = core->facts.applied_offset;
+    core->wired.valid = false;
+    core->election.at_ms = LONG_AGO;
+    core->election.sent = core->election.sealed = false;
+    act(core, CLUSTER_DO_PROMOTE);
+    core->todo |= TODO_VITAL | TODO_MAP;
+    core->serve_after_seq = core->persist_seq + 1;
+    state_update(core);
+    broadcast_pong(core, PONG_TO_ALL);
+    manual_reset(core);
+}

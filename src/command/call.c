@@ -1,0 +1,255 @@
+#include "command/call.h"
+
+#include "base/number.h"
+
+#include <stdarg.h>
+
+const char ERR_WRONGTYPE[] = "WRONGTYPE Operation against a key holding the wrong kind of value";
+const char ERR_SYNTAX[] = "ERR syntax error";
+const char ERR_NOT_INTEGER[] = "ERR value is not an integer or out of range";
+const char ERR_NOT_FLOAT[] = "ERR value is not a valid float";
+const char ERR_OUT_OF_RANGE[] = "ERR index out of range";
+const char ERR_NO_SUCH_KEY[] = "ERR no such key";
+const char ERR_OOM_VALUE[] = "OOM command not allowed when used memory > 'maxmemory'.";
+
+struct key call_key(const struct call *c, size_t arg)
+{
+    for (size_t i = 0; i < c->key_count; i++)
+        if (c->key_arg[i] == arg) return c->keys[i];
+    return key_of(c->argv[arg]);
+}
+
+static void count(_Atomic uint64_t *counter)
+{
+    /* One writer each, so that no locked instruction is needed. */
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+void call_expire(struct call *c, const struct key *k)
+{
+    /* The propagated name must outlive the entry, which may hold the only copy. */
+    call_effect_delete(c, k->name, c->env->options->lazyfree_expire);
+    c->verbatim_off = false; /* beside the command, not instead of it */
+    c->env->changed(c->env->ctx, c->db, k, NOTIFY_EXPIRED, "expired");
+    store_delete(c->env->store, c->db, k);
+    count(&c->env->stats->expired_keys);
+}
+
+/* False: the key counts as missing (and is gone, where that is ours to decide). */
+static bool alive(struct call *c, const struct key *k, const struct entry *e)
+{
+    if (!entry_has_ttl(e) || entry_expire_at(e) > c->now_ms) return true;
+    if (c->flags & (CALL_FROM_PRIMARY | CALL_LOADING)) return true;
+    if (c->flags & CALL_ON_REPLICA) return false;
+    bool verbatim_off = c->verbatim_off;
+    call_expire(c, k);
+    c->verbatim_off = verbatim_off;
+    return false;
+}
+
+struct entry *call_peek(struct call *c, const struct key *k)
+{
+    struct entry *e = store_find(c->env->store, c->db, k);
+    return e && alive(c, k, e) ? e : NULL;
+}
+
+static void touch(struct call *c, struct entry *e)
+{
+    if (entry_lru(e) != c->lru_clock) entry_set_lru(e, c->lru_clock);
+}
+
+struct entry *call_look(struct call *c, const struct key *k)
+{
+    struct entry *e = call_peek(c, k);
+    count(e ? &c->env->stats->keyspace_hits : &c->env->stats->keyspace_misses);
+    return e;
+}
+
+struct entry *call_read(struct call *c, const struct key *k)
+{
+    struct entry *e = call_look(c, k);
+    if (e) touch(c, e);
+    return e;
+}
+
+struct entry *call_edit(struct call *c, const struct key *k)
+{
+    if (!call_peek(c, k)) return NULL;
+    struct entry *e = store_edit(c->env->store, c->db, k);
+    touch(c, e);
+    return e;
+}
+
+static bool type_matches(struct call *c, const struct entry *e, enum value_type type)
+{
+    if (!e || entry_type(e) == type) return true;
+    resp_error(&c->out, ERR_WRONGTYPE);
+    return false;
+}
+
+bool call_read_type(struct call *c, const struct key *k, enum value_type type, struct entry **e)
+{
+    *e = call_read(c, k);
+    return type_matches(c, *e, type);
+}
+
+bool call_edit_type(struct call *c, const struct key *k, enum value_type type, struct entry **e)
+{
+    *e = call_peek(c, k);
+    if (!type_matches(c, *e, type)) return false;
+    if (!*e) return true;
+    *e = store_edit(c->env->store, c->db, k);
+    touch(c, *e);
+    return true;
+}
+
+void call_put(struct call *c, const struct key *k, struct entry *e)
+{
+    entry_set_lru(e, c->lru_clock);
+    store_put(c->env->store, c->db, k, e);
+}
+
+bool call_delete(struct call *c, const struct key *k)
+{
+    return store_delete(c->env->store, c->db, k);
+}
+
+bool call_delete_if_empty(struct call *c, const struct key *k, uint64_t length)
+{
+    if (length) return false;
+    call_delete(c, k);
+    c->env->changed(c->env->ctx, c->db, k, NOTIFY_GENERIC, "del");
+    return true;
+}
+
+void call_changed(struct call *c, const struct key *k, enum notify_class cls, const char *event)
+{
+    c->dirty++;
+    call_notify(c, k, cls, event);
+}
+
+void call_notify(struct call *c, const struct key *k, enum notify_class cls, const char *event)
+{
+    c->env->changed(c->env->ctx, c->db, k, cls, event);
+}
+
+void call_effect(struct call *c, size_t argc, const struct bytes *argv)
+{
+    c->verbatim_off = true;
+    if (!c->effects_wanted) return;
+    resp_request_append(c->effects, argv, argc);
+    c->effect_count++;
+}
+
+void call_effect_cstr(struct call *c, size_t argc, ...)
+{
+    enum { ARGS_MAX = 16 };
+    struct bytes argv[ARGS_MAX];
+    assert(argc <= ARGS_MAX);
+    va_list ap;
+    va_start(ap, argc);
+    for (size_t i = 0; i < argc; i++) argv[i] = va_arg(ap, struct bytes);
+    va_end(ap);
+    call_effect(c, argc, argv);
+}
+
+void call_effect_none(struct call *c)
+{
+    c->verbatim_off = true;
+}
+
+void call_effect_delete(struct call *c, struct bytes key, bool lazy)
+{
+    struct bytes argv[] = {lazy ? BYTES("UNLINK") : BYTES("DEL"), key};
+    call_effect(c, 2, argv);
+}
+
+bool call_exclusive(struct call *c)
+{
+    if (c->flags & CALL_EXCLUSIVE) return true;
+    c->want_exclusive = true;
+    return false;
+}
+
+void call_lock_slot(struct call *c, unsigned slot)
+{
+    if (!(c->flags & CALL_EXCLUSIVE)) slot_lock(c->env->store, slot);
+}
+
+void call_unlock_slot(struct call *c, unsigned slot)
+{
+    if (!(c->flags & CALL_EXCLUSIVE)) slot_unlock(c->env->store, slot);
+}
+
+bool call_arg_i64(struct call *c, size_t arg, int64_t *out, const char *error)
+{
+    if (parse_i64(c->argv[arg], out)) return true;
+    resp_error(&c->out, error ? error : ERR_NOT_INTEGER);
+    return false;
+}
+
+bool call_arg_range(struct call *c, size_t arg, int64_t min, int64_t max, int64_t *out, const char *error)
+{
+    if (!call_arg_i64(c, arg, out, error)) return false;
+    if (*out >= min && *out <= max) return true;
+    if (error)
+        resp_error(&c->out, error);
+    else
+        resp_errorf(&c->out, "ERR value is out of range, value must between %lld and %lld", (long long)min,
+                    (long long)max);
+    return false;
+}
+
+bool call_arg_double(struct call *c, size_t arg, double *out, const char *error)
+{
+    if (parse_double(c->argv[arg], out)) return true;
+    resp_error(&c->out, error ? error : ERR_NOT_FLOAT);
+    return false;
+}
+
+bool call_arg_is(const struct call *c, size_t arg, const char *word)
+{
+    return bytes_ieq(c->argv[arg], bytes_of(word));
+}
+
+void call_wrong_arity(struct call *c)
+{
+    resp_errorf(&c->out, "ERR wrong number of arguments for '%s' command", c->cmd->name);
+}
+
+void call_bulk_entry_string(struct call *c, const struct entry *e)
+{
+    char digits[24];
+    resp_bulk(&c->out, entry_string(e, digits));
+}
+
+void call_help(struct call *c, const char *container, const char *const *lines, size_t n)
+{
+    struct buf line = {0};
+    resp_array(&c->out, n + 3);
+    buf_printf(&line, "%s <subcommand> [<arg> [value] [opt] ...]. Subcommands are:%c", container, '\0');
+    resp_status(&c->out, line.p);
+    for (size_t i = 0; i < n; i++) resp_status(&c->out, lines[i]);
+    resp_status(&c->out, "HELP");
+    resp_status(&c->out, "    Prints this help.");
+    buf_deinit(&line);
+}
+
+int call_prepare_keys(struct call *c)
+{
+    struct command_key found[CALL_KEYS_INLINE];
+    int n = command_keys(c->cmd, c->argv, c->argc, found, CALL_KEYS_INLINE);
+    c->key_count = 0;
+    for (int i = 0; i < n && i < CALL_KEYS_INLINE; i++) {
+        c->key_arg[c->key_count] = found[i].index;
+        c->keys[c->key_count++] = key_of(c->argv[found[i].index]);
+    }
+    return n;
+}
+
+void call_run(struct call *c)
+{
+    c->handler(c);
+    if (c->want_exclusive || c->dirty == 0 || c->verbatim_off) return;
+    call_effect(c, c->argc, c->argv);
+}

@@ -1,0 +1,168 @@
+/* call.h: one execution of one command: what a handler gets, and the few functions through which it reads and changes
+ * the dataset, replies, and says what replicas have to repeat.
+ *
+ * Promises to a handler: arity was checked; the locks of the slots of all key arguments (as the command table finds
+ * them) are held; time stands still during the call.
+ * A handler replies exactly once, changes keys through the functions below only, and calls call_changed() for every
+ * key it changed. It touches no other slot: one that must (SORT BY, FLUSHALL) starts with call_exclusive().
+ *
+ * Threads: a struct call belongs to the thread that runs it. */
+#ifndef COVEY_COMMAND_CALL_H
+#define COVEY_COMMAND_CALL_H
+
+#include "command/handlers.h"
+#include "command/table.h"
+#include "resp/resp.h"
+#include "store/store.h"
+
+/* Options that handlers look at; changed only with the server at rest. */
+struct call_options {
+    struct store_limits limits;
+    bool lazyfree_user_del, lazyfree_user_flush, lazyfree_expire, lazyfree_server_del;
+    bool lfu; /* maxmemory-policy is an LFU one */
+    bool sanitize_dump_payload;
+    int64_t proto_max_bulk_len;
+};
+
+/* Counted by each worker by itself, summed for INFO; relaxed. */
+struct call_stats {
+    _Atomic uint64_t keyspace_hits, keyspace_misses, expired_keys;
+};
+
+/* The classes of keyspace notifications, by the letters of notify-keyspace-events. */
+enum notify_class {
+    NOTIFY_GENERIC = 1 << 0, /* g */
+    NOTIFY_STRING = 1 << 1,  /* $ */
+    NOTIFY_LIST = 1 << 2,    /* l */
+    NOTIFY_SET = 1 << 3,     /* s */
+    NOTIFY_HASH = 1 << 4,    /* h */
+    NOTIFY_ZSET = 1 << 5,    /* z */
+    NOTIFY_EXPIRED = 1 << 6, /* x */
+};
+
+/* What the caller of commands (a worker, the replica's applier) provides; outlives the calls. */
+struct call_env {
+    struct store *store;
+    const struct call_options *options;
+    struct call_stats *stats;
+    struct random *rng;
+    void *ctx; /* for the functions below */
+    /* A key was changed, removed or added; under its slot's lock.  Feeds WATCH, later notifications and tracking. */
+    void (*changed)(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event);
+    /* Takes tables that a flush has detached, and frees them in the background; the array stays the caller's.  NULL:
+     * they are freed at once. */
+    void (*free_tables)(void *ctx, struct table **tables, size_t n);
+    /* A database (-1: every one) was emptied or exchanged as a whole; the server is at rest.  changed() is not called
+     * for its keys.  NULL: nobody listens. */
+    void (*flushed)(void *ctx, int db);
+    bool cluster_enabled;
+};
+
+enum {
+    CALL_EXCLUSIVE = 1 << 0,    /* the whole server is at rest: every slot may be touched without its lock */
+    CALL_FROM_PRIMARY = 1 << 1, /* from the replication stream: keys never count as expired */
+    CALL_ON_REPLICA =
+        1 << 2,            /* this node is a replica: expired keys are hidden, their deletion comes from the primary */
+    CALL_IN_EXEC = 1 << 3, /* part of a transaction */
+    CALL_LOADING = 1 << 4, /* replayed from a file */
+};
+
+enum { CALL_KEYS_INLINE = 8 };
+
+struct call {
+    const struct call_env *env;
+    const struct command *cmd;
+    command_handler *handler; /* of cmd; set by the caller, so that a test can link one family alone */
+    const struct bytes *argv; /* argv[0] is the name; for a subcommand argv[1] is its */
+    size_t argc;
+    struct resp_out out;
+    int db;
+    unsigned flags;
+    int64_t now_ms;     /* unix time */
+    uint32_t lru_clock; /* 24 bits, for entry_set_lru() */
+    void *session;      /* the server's connection; NULL for the applier and for files */
+
+    /* Keys that the dispatcher derived already: keys[i] is argv[key_arg[i]]. */
+    size_t key_count;
+    uint32_t key_arg[CALL_KEYS_INLINE];
+    struct key keys[CALL_KEYS_INLINE];
+
+    /* Results */
+    uint64_t dirty;      /* changes made; 0: nothing is propagated */
+    bool want_exclusive; /* set by call_exclusive() */
+    bool verbatim_off;   /* the handler said itself what to propagate */
+    bool effects_wanted; /* false: nobody listens, propagation is not built */
+    struct buf *effects; /* encoded commands for replicas and the AOF */
+    unsigned effect_count;
+};
+
+/* The key at argv[arg]. */
+struct key call_key(const struct call *c, size_t arg);
+
+/* Finds a key for a read command: hides expired ones (and deletes them on a primary), counts hit or miss, touches the
+ * access clock.  NULL: not there.  The entry must not be changed. */
+struct entry *call_read(struct call *c, const struct key *k);
+/* The same without touching the access clock: EXISTS, TTL, TYPE, OBJECT. */
+struct entry *call_look(struct call *c, const struct key *k);
+/* The same without counting either: for writers that only have to know whether the key is there. */
+struct entry *call_peek(struct call *c, const struct key *k);
+/* Finds a key for a change in place: as call_read(), but the result is private to the dataset and may be edited.
+ * Without hit counters. */
+struct entry *call_edit(struct call *c, const struct key *k);
+/* call_read()/call_edit() and a check of the type: *e is NULL when the key is not there.  False: the type is another
+ * one, and -WRONGTYPE was replied. */
+MUST_USE bool call_read_type(struct call *c, const struct key *k, enum value_type type, struct entry **e);
+MUST_USE bool call_edit_type(struct call *c, const struct key *k, enum value_type type, struct entry **e);
+
+/* Adds or replaces; takes e.  Then the access clock is set. */
+void call_put(struct call *c, const struct key *k, struct entry *e);
+bool call_delete(struct call *c, const struct key *k);
+/* Deletes the key when its collection is empty now (with the "del" event); true if so. */
+bool call_delete_if_empty(struct call *c, const struct key *k, uint64_t length);
+/* Says that the key was changed: counts one change, wakes WATCH.  event is Redis's name of it ("hset", "del"). */
+void call_changed(struct call *c, const struct key *k, enum notify_class cls, const char *event);
+/* A further event of a change that is counted already. */
+void call_notify(struct call *c, const struct key *k, enum notify_class cls, const char *event);
+
+/* Propagation.  By default a command with dirty > 0 is repeated as it came.  call_effect() adds a command and turns
+ * that default off; several are wrapped in MULTI/EXEC by the caller. */
+void call_effect(struct call *c, size_t argc, const struct bytes *argv);
+void call_effect_cstr(struct call *c, size_t argc, ...); /* struct bytes arguments */
+/* Turns the default off: nothing is propagated but what call_effect() adds. */
+void call_effect_none(struct call *c);
+/* DEL k, or UNLINK k when `lazy`. */
+void call_effect_delete(struct call *c, struct bytes key, bool lazy);
+
+/* For handlers that need more than their keys' slots.  False: the handler returns at once, without having replied or
+ * changed anything; it is called again with the server at rest. */
+MUST_USE bool call_exclusive(struct call *c);
+/* For walks over many slots (KEYS, SCAN): locks one slot at a time; nothing to do when the server is at rest. */
+void call_lock_slot(struct call *c, unsigned slot);
+void call_unlock_slot(struct call *c, unsigned slot);
+
+/* ---- replies that many handlers share (exact texts of Redis) ---- */
+extern const char ERR_WRONGTYPE[], ERR_SYNTAX[], ERR_NOT_INTEGER[], ERR_NOT_FLOAT[], ERR_OUT_OF_RANGE[],
+    ERR_NO_SUCH_KEY[], ERR_OOM_VALUE[];
+/* Parses argv[arg]; false: the error was replied (text NULL: ERR_NOT_INTEGER). */
+MUST_USE bool call_arg_i64(struct call *c, size_t arg, int64_t *out, const char *error);
+MUST_USE bool call_arg_range(struct call *c, size_t arg, int64_t min, int64_t max, int64_t *out, const char *error);
+MUST_USE bool call_arg_double(struct call *c, size_t arg, double *out, const char *error);
+bool call_arg_is(const struct call *c, size_t arg, const char *word); /* case-insensitive */
+/* "ERR wrong number of arguments for 'x' command" for the command of this call. */
+void call_wrong_arity(struct call *c);
+/* An element as a bulk. */
+void call_bulk_entry_string(struct call *c, const struct entry *e);
+/* The help of a container: "<NAME> <subcommand> [<arg> [value] [opt] ...]. Subcommands are:" then the lines, then HELP.
+ */
+void call_help(struct call *c, const char *container, const char *const *lines, size_t n);
+
+/* Runs c->handler and completes propagation: afterwards effects holds what to append to the change log. */
+void call_run(struct call *c);
+/* Finds and keeps the keys of the call for call_key(); returns their number, -1 for arguments that cannot be valid. */
+int call_prepare_keys(struct call *c);
+
+/* Deletes an expired key on a primary and propagates that; used by handlers through call_read() and by active expiry.
+ */
+void call_expire(struct call *c, const struct key *k);
+
+#endif

@@ -1,0 +1,21 @@
+#include "command/handlers.h"
+
+#include <assert.h>
+
+static command_handler *const handlers[CMD_ID_COUNT] = {
+#define CMD(id, name, arity, flags, categories, first, last, step, tips, group, since, complexity, summary, handler, \
+            ...)                                                                                                     \
+    [CMD_ID_##id] = handler,
+#define CMD_CONTAINER(...)
+#define CMD_LATER(...)
+#include "command/commands.def"
+#undef CMD
+#undef CMD_CONTAINER
+#undef CMD_LATER
+};
+
+command_handler *command_handler_of(enum command_id id)
+{
+    assert((unsigned)id < CMD_ID_COUNT);
+    return handlers[id];
+}

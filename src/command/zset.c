@@ -1,0 +1,366 @@
+/* The sorted set commands on members; zset_range.c has those on ranges. */
+#include "store/zset.h"
+#include "base/mem.h"
+#include "base/number.h"
+#include "command/collection.h"
+
+#include <math.h>
+
+static bool find(struct call *c, struct entry **e)
+{
+    struct key k = call_key(c, 1);
+    return call_read_type(c, &k, TYPE_ZSET, e);
+}
+
+static bool find_for_edit(struct call *c, struct key *k, struct entry **e)
+{
+    *k = call_key(c, 1);
+    return call_edit_type(c, k, TYPE_ZSET, e);
+}
+
+/* ---- ZADD and ZINCRBY -------------------------------------------------------------------------------------------- */
+
+enum { ADD_NX = 1, ADD_XX = 2, ADD_GT = 4, ADD_LT = 8, ADD_CH = 16, ADD_INCR = 32 };
+
+struct zadd {
+    unsigned flags;
+    size_t first; /* argument of the first score */
+    size_t pairs;
+    double *scores; /* one for each pair */
+    int64_t added, updated;
+    bool done; /* the last member was not passed over because of a condition */
+    double score;
+};
+
+static unsigned zadd_option(const struct call *c, size_t arg)
+{
+    static const struct {
+        const char *name;
+        unsigned flag;
+    } options[] = {{"nx", ADD_NX}, {"xx", ADD_XX}, {"gt", ADD_GT}, {"lt", ADD_LT}, {"ch", ADD_CH}, {"incr", ADD_INCR}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (call_arg_is(c, arg, options[i].name)) return options[i].flag;
+    return 0;
+}
+
+static bool zadd_parse(struct call *c, struct zadd *z)
+{
+    unsigned flag;
+    for (z->first = 2; z->first < c->argc && (flag = zadd_option(c, z->first)); z->first++) z->flags |= flag;
+    size_t rest = c->argc - z->first;
+    z->pairs = rest / 2;
+    bool nx = z->flags & ADD_NX, gt = z->flags & ADD_GT, lt = z->flags & ADD_LT;
+    const char *error = NULL;
+    if (rest == 0 || rest % 2)
+        error = ERR_SYNTAX;
+    else if (nx && z->flags & ADD_XX)
+        error = "ERR XX and NX options at the same time are not compatible";
+    else if ((gt && nx) || (lt && nx) || (gt && lt))
+        error = "ERR GT, LT, and/or NX options at the same time are not compatible";
+    else if (z->flags & ADD_INCR && z->pairs > 1)
+        error = "ERR INCR option supports a single increment-element pair";
+    if (error) resp_error(&c->out, error);
+    return !error;
+}
+
+/* The score that a member is to have.  False: it is left alone. */
+static bool zadd_target(const struct zadd *z, const struct entry *e, struct bytes member, double *score)
+{
+    double now;
+    /* Without conditions there is nothing to look up. */
+    if (!(z->flags & (ADD_NX | ADD_XX | ADD_GT | ADD_LT | ADD_INCR))) return true;
+    if (!zset_score(e, member, &now)) return !(z->flags & ADD_XX);
+    if (z->flags & ADD_NX) return false;
+    if (z->flags & ADD_INCR) *score += now;
+    if (isnan(*score)) return true;
+    return !(z->flags & ADD_GT && *score <= now) && !(z->flags & ADD_LT && *score >= now);
+}
+
+static enum status zadd_one(struct call *c, struct zadd *z, struct entry *e, size_t pair)
+{
+    struct bytes member = c->argv[z->first + 2 * pair + 1];
+    enum zset_change change = ZSET_UNCHANGED;
+    z->score = z->scores[pair];
+    z->done = zadd_target(z, e, member, &z->score);
+    if (!z->done) return OK;
+    enum status s = zset_add(e, z->score, member, &c->env->options->limits, &change);
+    if (s != OK) return s;
+    z->added += change == ZSET_ADDED;
+    z->updated += change == ZSET_UPDATED;
+    return OK;
+}
+
+static void zadd_reply(struct call *c, const struct zadd *z)
+{
+    if (!(z->flags & ADD_INCR))
+        resp_i64(&c->out, z->flags & ADD_CH ? z->added + z->updated : z->added);
+    else if (z->done)
+        resp_double(&c->out, z->score);
+    else
+        resp_null(&c->out);
+}
+
+static void zadd_run(struct call *c, struct zadd *z)
+{
+    struct growing g;
+    if (!find_for_edit(c, &g.key, &g.e)) return;
+    g.is_new = !g.e;
+    if (g.is_new && z->flags & ADD_XX) {
+        zadd_reply(c, z);
+        return;
+    }
+    const struct store_limits *lim = &c->env->options->limits;
+    if (g.is_new) g.e = zset_new(g.key.name, c->argv[z->first + 1], lim);
+    enum status s = OK;
+    size_t i = 0;
+    for (; i < z->pairs; i++) {
+        s = zadd_one(c, z, g.e, i);
+        if (s != OK) break;
+    }
+    growing_finish(c, &g, zset_len(g.e));
+    if (z->added || z->updated)
+        collection_changed(c, &g.key, NOTIFY_ZSET, z->flags & ADD_INCR ? "zincr" : "zadd",
+                           (uint64_t)(z->added + z->updated));
+    if (s == OK)
+        zadd_reply(c, z);
+    else if (s == E_INVALID)
+        resp_error(&c->out, "ERR resulting score is not a number (NaN)");
+    else
+        collection_out_of_memory(c, z->first + 2 * i);
+}
+
+static void zadd(struct call *c, unsigned flags)
+{
+    enum { INLINE_PAIRS = 8 };
+    double inline_scores[INLINE_PAIRS];
+    struct zadd z = {.flags = flags};
+    if (!zadd_parse(c, &z)) return;
+    z.scores = z.pairs > INLINE_PAIRS ? mem_alloc(z.pairs * sizeof *z.scores) : inline_scores;
+    bool ok = true;
+    for (size_t i = 0; ok && i < z.pairs; i++) ok = call_arg_double(c, z.first + 2 * i, &z.scores[i], NULL);
+    if (ok) zadd_run(c, &z);
+    if (z.scores != inline_scores) mem_free(z.scores);
+}
+
+void cmd_zadd(struct call *c)
+{
+    zadd(c, 0);
+}
+
+void cmd_zincrby(struct call *c)
+{
+    zadd(c, ADD_INCR);
+}
+
+/* ---- Removing ---------------------------------------------------------------------------------------------------- */
+
+void cmd_zrem(struct call *c)
+{
+    struct key k;
+    struct entry *e;
+    int64_t removed = 0;
+    if (!find_for_edit(c, &k, &e)) return;
+    for (size_t i = 2; e && i < c->argc && zset_len(e); i++) removed += zset_remove(e, c->argv[i]);
+    if (removed) {
+        collection_changed(c, &k, NOTIFY_ZSET, "zrem", (uint64_t)removed);
+        call_delete_if_empty(c, &k, zset_len(e));
+    }
+    resp_i64(&c->out, removed);
+}
+
+/* Members with scores: in version 3 an array of pairs, in version 2 flat. */
+static void reply_scored_header(struct call *c, bool scores, uint64_t n)
+{
+    resp_array(&c->out, scores && c->out.version < 3 ? n * 2 : n);
+}
+
+static void reply_scored(struct call *c, bool scores, struct bytes member, double score)
+{
+    if (scores && c->out.version >= 3) resp_array(&c->out, 2);
+    resp_bulk(&c->out, member);
+    if (scores) resp_double(&c->out, score);
+}
+
+static void pop_reply(struct call *c, const struct entry *e, bool max, bool one, uint64_t n)
+{
+    struct zset_iter it;
+    struct element member;
+    double score;
+    if (one)
+        resp_array(&c->out, 2);
+    else
+        reply_scored_header(c, true, n);
+    zset_iter_init(&it, e, max ? zset_len(e) - 1 : 0, max);
+    for (uint64_t i = 0; i < n && zset_iter_next(&it, &member, &score); i++) {
+        if (!one) {
+            reply_scored(c, true, member.text, score);
+            continue;
+        }
+        resp_bulk(&c->out, member.text);
+        resp_double(&c->out, score);
+    }
+}
+
+static void pop(struct call *c, bool max)
+{
+    struct key k;
+    struct entry *e;
+    int64_t count = 1;
+    bool one = c->argc == 2;
+    if (c->argc > 3) {
+        resp_error(&c->out, ERR_SYNTAX);
+        return;
+    }
+    if (!one && !call_arg_range(c, 2, 0, INT64_MAX, &count, "ERR value is out of range, must be positive")) return;
+    if (!find_for_edit(c, &k, &e)) return;
+    if (!e || count == 0) {
+        resp_array(&c->out, 0);
+        return;
+    }
+    uint64_t len = zset_len(e), n = (uint64_t)count < len ? (uint64_t)count : len;
+    pop_reply(c, e, max, one, n);
+    zset_remove_ranks(e, max ? len - n : 0, max ? len : n);
+    collection_changed(c, &k, NOTIFY_ZSET, max ? "zpopmax" : "zpopmin", n);
+    call_delete_if_empty(c, &k, len - n);
+}
+
+void cmd_zpopmin(struct call *c)
+{
+    pop(c, false);
+}
+
+void cmd_zpopmax(struct call *c)
+{
+    pop(c, true);
+}
+
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
+
+void cmd_zcard(struct call *c)
+{
+    struct entry *e;
+    if (find(c, &e)) resp_i64(&c->out, e ? (int64_t)zset_len(e) : 0);
+}
+
+static void reply_score_of(struct call *c, const struct entry *e, struct bytes member)
+{
+    double score;
+    if (e && zset_score(e, member, &score))
+        resp_double(&c->out, score);
+    else
+        resp_null(&c->out);
+}
+
+void cmd_zscore(struct call *c)
+{
+    struct entry *e;
+    if (find(c, &e)) reply_score_of(c, e, c->argv[2]);
+}
+
+void cmd_zmscore(struct call *c)
+{
+    struct entry *e;
+    if (!find(c, &e)) return;
+    resp_array(&c->out, c->argc - 2);
+    for (size_t i = 2; i < c->argc; i++) reply_score_of(c, e, c->argv[i]);
+}
+
+static void reply_rank(struct call *c, bool reverse)
+{
+    struct entry *e;
+    uint64_t rank;
+    if (!find(c, &e)) return;
+    if (e && zset_rank(e, c->argv[2], reverse, &rank, NULL))
+        resp_i64(&c->out, (int64_t)rank);
+    else
+        resp_null(&c->out);
+}
+
+void cmd_zrank(struct call *c)
+{
+    reply_rank(c, false);
+}
+
+void cmd_zrevrank(struct call *c)
+{
+    reply_rank(c, true);
+}
+
+static void scan_emit(void *ctx, struct bytes member, double score)
+{
+    struct collection_scan *s = ctx;
+    if (!scan_matches(&s->options, member)) return;
+    char text[NUMBER_TEXT_MAX];
+    scan_reply_add(&s->reply, member);
+    scan_reply_add(&s->reply, bytes_make(text, format_double(text, score)));
+}
+
+void cmd_zscan(struct call *c)
+{
+    struct collection_scan s;
+    struct entry *e;
+    if (!collection_scan_begin(c, TYPE_ZSET, &s, &e)) return;
+    scan_reply_end(&s.reply, zset_scan(e, s.options.cursor, s.options.count, scan_emit, &s));
+}
+
+/* ---- ZRANDMEMBER ------------------------------------------------------------------------------------------------- */
+
+struct sample {
+    struct call *c;
+    bool with_scores;
+};
+
+static void sample_emit(void *ctx, struct bytes member, double score)
+{
+    struct sample *s = ctx;
+    reply_scored(s->c, s->with_scores, member, score);
+}
+
+static void sample_repeated(struct sample *s, const struct entry *e, uint64_t n)
+{
+    size_t mark = s->c->out.buf->n;
+    reply_scored_header(s->c, s->with_scores, n);
+    while (n--) {
+        struct element member;
+        double score;
+        zset_random(e, s->c->env->rng, &member, &score);
+        if (!collection_reply_room(s->c, mark, member.text.n + NUMBER_TEXT_MAX + 96)) return;
+        sample_emit(s, member.text, score);
+    }
+}
+
+static void reply_downwards(struct sample *s, const struct entry *e)
+{
+    struct zset_iter it;
+    struct element member;
+    double score;
+    zset_iter_init(&it, e, zset_len(e) - 1, true);
+    while (zset_iter_next(&it, &member, &score)) sample_emit(s, member.text, score);
+}
+
+void cmd_zrandmember(struct call *c)
+{
+    struct sample_args args;
+    struct entry *e;
+    if (!collection_sample_args(c, "withscores", &args) || !find(c, &e)) return;
+    struct sample s = {c, args.with_given};
+    if (!args.count_given) {
+        struct element member;
+        if (e) zset_random(e, c->env->rng, &member, NULL);
+        if (e)
+            resp_bulk(&c->out, member.text);
+        else
+            resp_null(&c->out);
+    } else if (!e || args.count == 0) {
+        resp_array(&c->out, 0);
+    } else if (args.count < 0) {
+        sample_repeated(&s, e, (uint64_t)-args.count);
+    } else if ((uint64_t)args.count >= zset_len(e)) {
+        /* All of them: in Redis's order. */
+        reply_scored_header(c, s.with_scores, zset_len(e));
+        reply_downwards(&s, e);
+    } else {
+        reply_scored_header(c, s.with_scores, (uint64_t)args.count);
+        zset_sample(e, c->env->rng, (uint64_t)args.count, sample_emit, &s);
+    }
+}

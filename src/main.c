@@ -1,0 +1,44 @@
+/* main.c: picks a role.  Called through a link named redis-server it is `covey server`. */
+#include "base/version.h"
+#include "operator/operator.h"
+#include "server/server.h"
+
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+
+struct role {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+};
+
+static const struct role roles[] = {
+    {"server", server_main, "[redis.conf] [--directive value ...]   a data node"},
+    {"up", up_main, "[--primaries 3] [--replicas 1] ...      a whole cluster on this machine"},
+    {"down", down_main, "--dir DIR                               stops what `up --detach` started"},
+};
+
+static int usage(FILE *out)
+{
+    fprintf(out, "Usage: covey ROLE [arguments]\n\n");
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) fprintf(out, "  %-7s %s\n", roles[i].name, roles[i].summary);
+    fprintf(out, "\ncovey --version prints the version, covey ROLE --help more about a role.\n");
+    return out == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+    const char *called_as = basename(argv[0]);
+    if (strcmp(called_as, "redis-server") == 0) return server_main(argc, argv);
+    if (argc < 2) return usage(stderr);
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-v") == 0) {
+        printf("covey %s\n", COVEY_VERSION);
+        return 0;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) return usage(stdout);
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (strcmp(argv[1], roles[i].name) == 0) return roles[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "covey: unknown role '%s'\n", argv[1]);
+    return usage(stderr);
+}

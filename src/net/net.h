@@ -1,0 +1,79 @@
+/* net.h: event loops, mailboxes and sockets: the public face of src/net/.
+ *
+ * A loop belongs to the thread that runs it; only loop_post() and loop_wake() may be called by others.  Callbacks run on the
+ * loop's thread, one at a time.  A callback may remove and free its own source, or any other. */
+#ifndef COVEY_NET_NET_H
+#define COVEY_NET_NET_H
+
+#include "base/bytes.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct loop;
+
+enum { NET_READ = 1, NET_WRITE = 2 };
+
+/* A descriptor in a loop; lives inside the object it serves. */
+struct loop_source {
+    int fd; /* -1: not in a loop */
+    int events;
+    /* events: what is ready; errors and hang-ups are reported as both, so that the next read or write meets them. */
+    void (*ready)(struct loop_source *src, int events);
+};
+
+/* A message to a loop; memory of the sender until it is delivered, then the receiver's. */
+struct mail {
+    struct mail *next;
+    void (*deliver)(struct mail *m); /* on the receiving loop's thread */
+};
+
+struct loop_timer {
+    int64_t due_ms; /* monotonic */
+    int64_t every_ms;
+    void (*tick)(struct loop_timer *t, int64_t now_ms);
+    struct loop_timer *next;
+};
+
+struct loop *loop_create(void); /* aborts when the kernel has no descriptor left for it */
+void loop_destroy(struct loop *l);
+MUST_USE enum status loop_add(struct loop *l, struct loop_source *src, int events);
+void loop_set(struct loop *l, struct loop_source *src, int events);
+void loop_remove(struct loop *l, struct loop_source *src); /* does not close; src->fd becomes -1 */
+void loop_timer_add(struct loop *l, struct loop_timer *t);
+/* begin is called when the loop wakes up, end before it goes to sleep again; both once a turn. */
+void loop_set_hooks(struct loop *l, void (*begin)(void *ctx), void (*end)(void *ctx), void *ctx);
+/* Waits up to timeout_ms (-1: for ever, 0: not at all; less when a timer is due), then delivers mail and calls what is ready. */
+void loop_turn(struct loop *l, int timeout_ms);
+/* From any thread. */
+void loop_post(struct loop *l, struct mail *m);
+
+/* ---- sockets: non-blocking and close-on-exec.  Results are descriptors, or -1 with errno set. ---- */
+
+enum { NET_ADDRESS_MAX = 128 };
+
+/* host "" or "*": every IPv4 and IPv6 address is up to the caller; "*" means 0.0.0.0, "::" IPv6. */
+int net_listen_tcp(const char *host, int port, int backlog);
+int net_listen_unix(const char *path, unsigned mode, int backlog);
+/* A connection under way; wait for NET_WRITE, then ask net_connect_error().  source may be NULL. */
+int net_connect(const char *host, int port, const char *source);
+int net_connect_error(int fd); /* 0 or an errno */
+/* Blocking connect with a deadline, for tools and MIGRATE; the result is non-blocking. */
+int net_connect_wait(const char *host, int port, int64_t timeout_ms);
+int net_accept(int listener);
+void net_set_nodelay(int fd);
+void net_set_keepalive(int fd, int interval_s); /* 0: off */
+/* "127.0.0.1:6379", "[::1]:6379" or "/path:0" as CLIENT LIST shows it. */
+void net_peer_address(int fd, char out[NET_ADDRESS_MAX]);
+void net_local_address(int fd, char out[NET_ADDRESS_MAX]);
+/* The address without port ("" for a unix socket), and the port. */
+void net_peer_ip(int fd, char out[NET_ADDRESS_MAX], int *port);
+void net_local_ip(int fd, char out[NET_ADDRESS_MAX], int *port);
+/* Reads into the buffer's spare room, at most max bytes.  OK: *got > 0.  E_AGAIN: nothing there now.  E_CLOSED: end of stream.  E_IO. */
+MUST_USE enum status net_read(int fd, struct buf *b, size_t max, size_t *got);
+/* Writes what goes; *put may be short.  E_AGAIN: nothing went.  E_IO: the connection is broken. */
+MUST_USE enum status net_write(int fd, const void *p, size_t n, size_t *put);
+
+#endif

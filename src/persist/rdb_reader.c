@@ -1,0 +1,280 @@
+/* rdb_reader.c: a whole RDB, from its magic to its checksum. */
+#include "persist/persist.h"
+#include "persist/rdb_format.h"
+#include "persist/rdb_input.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+
+enum { TICK_BYTES = 2 * 1024 * 1024 };
+/* Versions: from where times of expiry are little-endian (before, the writer's order: the same on our machines), and
+ * from where there is a checksum. */
+enum { VERSION_CHECKSUM = 5 };
+
+struct rdb_reader {
+    struct rdb_in in;
+    const struct rdb_handler *handler;
+    const struct rdb_read_options *options;
+    int version;
+    int db;
+    uint64_t next_tick;
+    /* What stands before an entry and is about that one only. */
+    int64_t expire_at_ms;
+    struct rdb_key next;
+    /* For messages. */
+    unsigned type;
+    struct bytes key;
+    bool in_entry;
+};
+
+struct rdb_reader *rdb_reader_new(struct rdb_source source, const struct rdb_handler *handler,
+                                  const struct rdb_read_options *options)
+{
+    struct rdb_reader *r = mem_calloc(1, sizeof *r);
+    in_init(&r->in, source, options->limits);
+    r->in.checksum = !options->ignore_checksum;
+    r->handler = handler;
+    r->options = options;
+    r->expire_at_ms = -1;
+    r->next_tick = TICK_BYTES;
+    return r;
+}
+
+void rdb_reader_free(struct rdb_reader *r)
+{
+    if (!r) return;
+    in_deinit(&r->in);
+    mem_free(r);
+}
+
+uint64_t rdb_reader_bytes(const struct rdb_reader *r)
+{
+    return in_offset(&r->in);
+}
+
+struct bytes rdb_reader_rest(const struct rdb_reader *r)
+{
+    return bytes_make(r->in.window + r->in.pos, r->in.n - r->in.pos);
+}
+
+/* The status of a callback: it ends the reading. */
+static bool called(struct rdb_reader *r, enum status st)
+{
+    return st == OK || in_fail(&r->in, st, "refused: %s", status_name(st));
+}
+
+static bool read_magic(struct rdb_reader *r)
+{
+    char magic[RDB_MAGIC_BYTES];
+    if (!in_bytes(&r->in, magic, sizeof magic)) return false;
+    if (memcmp(magic, "REDIS", 5) != 0) return in_fail(&r->in, E_CORRUPT, "wrong signature, this is no RDB");
+    for (int i = 5; i < RDB_MAGIC_BYTES; i++) {
+        if (magic[i] < '0' || magic[i] > '9') return in_fail(&r->in, E_CORRUPT, "the version is no number");
+        r->version = r->version * 10 + (magic[i] - '0');
+    }
+    if (r->version < 1) return in_fail(&r->in, E_CORRUPT, "version 0");
+    if (r->version > RDB_VERSION_READ_MAX)
+        return in_fail(&r->in, E_TOO_BIG, "can't handle RDB format version %d", r->version);
+    return true;
+}
+
+static bool read_db(struct rdb_reader *r)
+{
+    uint64_t db;
+    if (!in_length(&r->in, &db)) return false;
+    if (db >= (uint64_t)r->options->databases)
+        return in_fail(&r->in, E_CORRUPT, "database %llu, and this server has %d", (unsigned long long)db,
+                       r->options->databases);
+    r->db = (int)db;
+    return true;
+}
+
+static bool read_resize(struct rdb_reader *r)
+{
+    uint64_t keys, with_ttl;
+    if (!in_length(&r->in, &keys) || !in_length(&r->in, &with_ttl)) return false;
+    return !r->handler->db || called(r, r->handler->db(r->handler->ctx, r->db, keys, with_ttl));
+}
+
+static bool read_expire(struct rdb_reader *r, unsigned opcode)
+{
+    uint64_t v;
+    if (!in_le(&r->in, opcode == RDB_OP_EXPIRE_MS ? 8 : 4, &v)) return false;
+    r->expire_at_ms = opcode == RDB_OP_EXPIRE_MS ? (int64_t)v : (int64_t)(int32_t)v * 1000;
+    return true;
+}
+
+static bool read_access(struct rdb_reader *r, unsigned opcode)
+{
+    unsigned freq;
+    if (opcode == RDB_OP_IDLE) {
+        r->next.access = RDB_ACCESS_IDLE;
+        return in_length(&r->in, &r->next.idle_s);
+    }
+    if (!in_byte(&r->in, &freq)) return false;
+    r->next.access = RDB_ACCESS_FREQ;
+    r->next.freq = (uint8_t)freq;
+    return true;
+}
+
+static bool read_aux(struct rdb_reader *r)
+{
+    struct bytes name, value;
+    if (!in_string(&r->in, IN_KEY, true, &name) || !in_string(&r->in, IN_VALUE, false, &value)) return false;
+    return !r->handler->aux || called(r, r->handler->aux(r->handler->ctx, name, value));
+}
+
+static bool give_library(struct rdb_reader *r, struct bytes source)
+{
+    return !r->handler->library || called(r, r->handler->library(r->handler->ctx, source));
+}
+
+static bool read_library(struct rdb_reader *r)
+{
+    struct bytes source;
+    return in_string(&r->in, IN_VALUE, false, &source) && give_library(r, source);
+}
+
+/* Release candidates of 7.0 kept name and engine apart; the released form has them in the first line. */
+static bool read_library_pre_ga(struct rdb_reader *r)
+{
+    struct bytes part;
+    struct buf source = {0};
+    uint64_t has_description = 0;
+    char line[512];
+    bool ok = in_string(&r->in, IN_KEY, true, &part);
+    struct bytes name = part;
+    ok = ok && in_string(&r->in, IN_FIELD, false, &part);
+    if (ok && (name.n > 200 || part.n > 200)) ok = in_fail(&r->in, E_CORRUPT, "a function library's name is too long");
+    if (ok) {
+        int n = snprintf(line, sizeof line, "#!%.*s name=%.*s\n", (int)part.n, part.p, (int)name.n, name.p);
+        buf_append(&source, line, (size_t)n);
+    }
+    ok = ok && in_length(&r->in, &has_description);
+    if (has_description) ok = ok && in_string(&r->in, IN_VALUE, false, &part);
+    ok = ok && in_string(&r->in, IN_VALUE, false, &part);
+    if (ok && buf_try_reserve(&source, part.n) != OK) ok = in_fail(&r->in, E_NOMEM, "no memory for a function library");
+    if (ok) {
+        buf_append_bytes(&source, part);
+        ok = give_library(r, buf_bytes(&source));
+    }
+    buf_deinit(&source);
+    return ok;
+}
+
+static bool refuse_module(struct rdb_reader *r)
+{
+    uint64_t id;
+    char name[10];
+    if (!in_length(&r->in, &id)) return false;
+    rdb_module_name(id, name);
+    return in_fail(&r->in, E_CORRUPT, "data of module type '%s', and modules are not supported", name);
+}
+
+static bool skip_slot_info(struct rdb_reader *r)
+{
+    uint64_t ignored;
+    return in_length(&r->in, &ignored) && in_length(&r->in, &ignored) && in_length(&r->in, &ignored);
+}
+
+static void entry_done(struct rdb_reader *r)
+{
+    r->in_entry = false;
+    r->expire_at_ms = -1;
+    r->next = (struct rdb_key){0};
+}
+
+static bool read_entry(struct rdb_reader *r, unsigned type)
+{
+    r->in_entry = true;
+    r->type = type;
+    r->key = (struct bytes){0};
+    if (type >= RDB_TYPE_COUNT) return in_fail(&r->in, E_CORRUPT, "unknown type or opcode %u", type);
+    if (!in_string(&r->in, IN_KEY, true, &r->key)) return false;
+    struct entry *e;
+    if (!in_value(&r->in, type, r->key, &e)) {
+        if (r->in.st != E_NOT_FOUND) return false;
+        /* An empty collection is no key. */
+        r->in.st = OK;
+        entry_done(r);
+        return true;
+    }
+    if (r->expire_at_ms != -1) e = entry_with_expire(e, r->expire_at_ms);
+    r->next.db = r->db;
+    r->next.entry = e;
+    if (!called(r, r->handler->entry(r->handler->ctx, &r->next))) return false;
+    entry_done(r);
+    return true;
+}
+
+static bool read_item(struct rdb_reader *r, unsigned opcode)
+{
+    switch (opcode) {
+    case RDB_OP_SELECTDB: return read_db(r);
+    case RDB_OP_RESIZEDB: return read_resize(r);
+    case RDB_OP_EXPIRE_MS:
+    case RDB_OP_EXPIRE_S: return read_expire(r, opcode);
+    case RDB_OP_IDLE:
+    case RDB_OP_FREQ: return read_access(r, opcode);
+    case RDB_OP_AUX: return read_aux(r);
+    case RDB_OP_FUNCTION: return read_library(r);
+    case RDB_OP_FUNCTION_PRE_GA: return read_library_pre_ga(r);
+    case RDB_OP_MODULE_AUX: return refuse_module(r);
+    case RDB_OP_SLOT_INFO: return skip_slot_info(r);
+    default: return read_entry(r, opcode);
+    }
+}
+
+static bool read_checksum(struct rdb_reader *r)
+{
+    uint64_t computed = in_crc(&r->in), stored;
+    if (r->version < VERSION_CHECKSUM) return true;
+    if (!in_le(&r->in, 8, &stored)) return false;
+    if (stored == 0 || stored == computed || r->options->ignore_checksum) return true;
+    return in_fail(&r->in, E_CORRUPT, "wrong checksum: expected %016llx, computed %016llx", (unsigned long long)stored,
+                   (unsigned long long)computed);
+}
+
+static bool tick(struct rdb_reader *r)
+{
+    if (in_offset(&r->in) < r->next_tick) return true;
+    r->next_tick = in_offset(&r->in) + TICK_BYTES;
+    return !r->handler->tick || called(r, r->handler->tick(r->handler->ctx, in_offset(&r->in)));
+}
+
+static bool read_all(struct rdb_reader *r)
+{
+    unsigned opcode;
+    if (!read_magic(r)) return false;
+    for (;;) {
+        if (!in_byte(&r->in, &opcode)) return false;
+        if (opcode == RDB_OP_EOF) return read_checksum(r);
+        if (!read_item(r, opcode) || !tick(r)) return false;
+    }
+}
+
+/* Keys may hold anything: what is not plain text is shown as '?'. */
+static void printable(struct bytes key, char out[49])
+{
+    size_t n = key.n < 48 ? key.n : 48;
+    for (size_t i = 0; i < n; i++) out[i] = key.p[i] >= ' ' && key.p[i] <= '~' ? key.p[i] : '?';
+    out[n] = 0;
+}
+
+static void describe(const struct rdb_reader *r, struct rdb_error *err)
+{
+    char key[49], where[120] = "";
+    printable(r->key, key);
+    if (r->in_entry)
+        snprintf(where, sizeof where, " (in a %s, key '%s', database %d)", rdb_type_name(r->type), key, r->db);
+    snprintf(err->text, sizeof err->text, "%s at offset %llu%s", r->in.what, (unsigned long long)in_offset(&r->in),
+             where);
+}
+
+enum status rdb_reader_run(struct rdb_reader *r, struct rdb_error *err)
+{
+    err->text[0] = 0;
+    if (!read_all(r)) describe(r, err);
+    return r->in.st;
+}

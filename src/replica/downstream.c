@@ -1,0 +1,636 @@
+#include "replica/replica.h"
+
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/number.h"
+#include "base/random.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { TICK_MS = 100, EOF_MARK = 40, SLICE = 256 * 1024, READ_ROOM = 16 * 1024, JOBS_MAX = 3 };
+
+enum sink_state {
+    SINK_QUEUED,   /* waits for a full sync to begin */
+    SINK_SNAPSHOT, /* its sync thread owns the socket for writing */
+    SINK_WAIT_ACK, /* the snapshot was sent in the EOF form: the stream begins at the first acknowledgement */
+    SINK_ONLINE,
+    SINK_DEAD,     /* its sync thread has to let go of it first */
+};
+
+/* One replica.  Fields are under the hub's mu, but for those of the sync thread. */
+struct sink {
+    struct loop_source src; /* the hub's thread */
+    struct list link;
+    struct hub *hub;
+    struct hub_request req;
+    enum sink_state state;
+    bool syncing;           /* a sync thread runs for it */
+    bool want_write;        /* NET_WRITE is asked for */
+    struct change_reader reader;
+    uint64_t ack_offset;
+    int64_t ack_ms, created_ms, soft_since_ms, newline_ms, progress_ms; /* monotonic */
+    struct buf in;
+    struct resp_parser parser;
+    /* of the sync thread */
+    struct rdb_options options;
+    struct cut *cut;
+};
+
+struct hub {
+    struct hub_host host;
+    struct loop *loop;
+    pthread_t thread;
+    struct loop_timer timer;
+    pthread_mutex_t mu;    /* order: after the slots, before the log's */
+    struct list sinks;     /* under mu */
+    int jobs;              /* under mu: sync threads */
+    int64_t next_ping_ms, next_count_ms; /* the hub's thread */
+    _Atomic bool again;    /* somebody found mu taken while there was something to send */
+    _Atomic int online, good, count;
+    _Atomic uint64_t sent_to; /* every online replica was given all up to here, or its socket is full */
+};
+
+struct add_mail {
+    struct mail mail;
+    struct hub *hub;
+    struct hub_request req;
+};
+
+static void sink_ready(struct loop_source *src, int events);
+
+/* ---- life and death of a sink (the hub's thread, under mu) ---- */
+
+static void sink_free(struct sink *s)
+{
+    int fd = s->src.fd;
+    loop_remove(s->hub->loop, &s->src);
+    if (fd >= 0) close(fd);
+    list_remove(&s->link);
+    change_reader_close(&s->reader);
+    buf_deinit(&s->in);
+    resp_parser_deinit(&s->parser);
+    atomic_fetch_sub(&s->hub->count, 1);
+    mem_free(s);
+}
+
+static void sink_drop(struct sink *s, const char *why)
+{
+    log_warning("Connection with replica %s lost: %s", s->req.peer, why);
+    if (s->state == SINK_ONLINE) atomic_fetch_sub(&s->hub->online, 1);
+    s->state = SINK_DEAD;
+    change_reader_close(&s->reader);
+    if (s->syncing) shutdown(s->src.fd, SHUT_RDWR); /* its thread notices and lets go */
+    else sink_free(s);
+}
+
+static void sink_send_now(struct sink *s, const char *text, size_t n)
+{
+    size_t put;
+    /* A few bytes into an empty socket; if even that fails the connection is broken and the next read says so. */
+    if (net_write(s->src.fd, text, n, &put) != OK || put != n) shutdown(s->src.fd, SHUT_RDWR);
+}
+
+static void sink_online(struct sink *s)
+{
+    s->state = SINK_ONLINE;
+    s->ack_ms = clock_mono_ms();
+    atomic_fetch_add(&s->hub->online, 1);
+    atomic_store(&s->hub->sent_to, 0);
+    log_notice("Synchronization with replica %s succeeded", s->req.peer);
+}
+
+/* ---- the stream ---- */
+
+/* Writes what is there; true when the replica has everything or its socket is full. */
+static bool sink_flush(struct sink *s)
+{
+    for (struct bytes b; (b = change_reader_peek(&s->reader)).n;) {
+        size_t put;
+        enum status st = net_write(s->src.fd, b.p, b.n, &put);
+        change_reader_skip(&s->reader, put);
+        if (st == OK && put == b.n) continue;
+        if (st == E_IO) {
+            shutdown(s->src.fd, SHUT_RDWR);
+            return false;
+        }
+        if (!s->want_write) {
+            s->want_write = true;
+            loop_set(s->hub->loop, &s->src, NET_READ | NET_WRITE);
+        }
+        return true;
+    }
+    if (s->want_write) {
+        s->want_write = false;
+        loop_set(s->hub->loop, &s->src, NET_READ);
+    }
+    return true;
+}
+
+static void flush_all(struct hub *h)
+{
+    uint64_t end = change_offset(h->host.log);
+    list_each(it, &h->sinks)
+    {
+        struct sink *s = container_of(it, struct sink, link);
+        if (s->state == SINK_ONLINE && !s->want_write) sink_flush(s);
+    }
+    atomic_store(&h->sent_to, end);
+}
+
+void hub_flush(struct hub *h)
+{
+    if (atomic_load_explicit(&h->online, memory_order_relaxed) == 0) return;
+    if (atomic_load(&h->sent_to) == change_offset(h->host.log)) return;
+    do {
+        atomic_store(&h->again, true);
+        if (pthread_mutex_trylock(&h->mu)) return; /* whoever holds it sees `again` when it lets go */
+        atomic_store(&h->again, false);
+        flush_all(h);
+        pthread_mutex_unlock(&h->mu);
+    } while (atomic_load(&h->again));
+}
+
+static void hub_lock(struct hub *h)
+{
+    pthread_mutex_lock(&h->mu);
+}
+
+static void hub_unlock(struct hub *h)
+{
+    pthread_mutex_unlock(&h->mu);
+    if (atomic_exchange(&h->again, false)) hub_flush(h);
+}
+
+/* ---- full sync ---- */
+
+/* Writes everything, waiting for the socket; the sync thread. */
+static enum status write_all(struct sink *s, const void *p, size_t n)
+{
+    const char *from = p;
+    int64_t last = clock_mono_ms();
+    struct hub_limits limits;
+    s->hub->host.limits(s->hub->host.ctx, &limits);
+    while (n) {
+        size_t put;
+        enum status st = net_write(s->src.fd, from, n, &put);
+        if (st == E_IO) return E_IO;
+        from += put;
+        n -= put;
+        if (put) {
+            last = clock_mono_ms();
+            continue;
+        }
+        if (clock_mono_ms() - last > limits.timeout_ms) {
+            errno = ETIMEDOUT;
+            return E_IO;
+        }
+        struct pollfd pfd = {.fd = s->src.fd, .events = POLLOUT};
+        poll(&pfd, 1, 1000);
+    }
+    return OK;
+}
+
+static enum status sink_write(void *ctx, const void *p, size_t n)
+{
+    return write_all(ctx, p, n);
+}
+
+static enum status snapshot_to(struct sink *s, struct rdb_sink to)
+{
+    struct rdb_snapshot *sn = rdb_snapshot_begin(s->hub->host.store, s->cut, to, &s->options, NULL);
+    enum status st;
+    while ((st = rdb_snapshot_step(sn, SLICE)) == E_AGAIN) {
+    }
+    rdb_snapshot_end(sn);
+    s->cut = NULL;
+    return st;
+}
+
+static enum status send_with_mark(struct sink *s)
+{
+    char head[64], mark[EOF_MARK];
+    random_hex(mark, EOF_MARK);
+    int n = snprintf(head, sizeof head, "$EOF:%.*s\r\n", EOF_MARK, mark);
+    enum status st = write_all(s, head, (size_t)n);
+    if (st != OK) {
+        store_cut_end(s->cut);
+        return st;
+    }
+    st = snapshot_to(s, (struct rdb_sink){s, sink_write});
+    return st == OK ? write_all(s, mark, EOF_MARK) : st;
+}
+
+static enum status spool_write(void *ctx, const void *p, size_t n)
+{
+    const char *from = p;
+    while (n) {
+        ssize_t w = write(*(int *)ctx, from, n);
+        if (w < 0) return E_IO;
+        from += w;
+        n -= (size_t)w;
+    }
+    return OK;
+}
+
+/* For replicas that need to know the length first: through an unlinked file. */
+static enum status send_with_length(struct sink *s)
+{
+    struct buf dir = {0};
+    s->hub->host.directory(s->hub->host.ctx, &dir);
+    buf_append_char(&dir, '\0');
+    int fd = open(dir.p, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    buf_deinit(&dir);
+    if (fd < 0) {
+        store_cut_end(s->cut);
+        return E_IO;
+    }
+    enum status st = snapshot_to(s, (struct rdb_sink){&fd, spool_write});
+    off_t size = st == OK ? lseek(fd, 0, SEEK_END) : 0;
+    char head[32];
+    int n = snprintf(head, sizeof head, "$%lld\r\n", (long long)size);
+    if (st == OK) st = write_all(s, head, (size_t)n);
+    char *chunk = mem_alloc(SLICE);
+    for (off_t at = 0; st == OK && at < size;) {
+        ssize_t got = pread(fd, chunk, SLICE, at);
+        if (got <= 0) st = E_IO;
+        else st = write_all(s, chunk, (size_t)got);
+        at += got;
+    }
+    mem_free(chunk);
+    close(fd);
+    return st;
+}
+
+static bool needs_length(const struct sink *s)
+{
+    return !s->req.capa_eof;
+}
+
+/* Takes the snapshot with the server at rest: from here on the log holds what the replica still needs. */
+static bool begin_snapshot(struct sink *s, uint64_t *offset)
+{
+    struct hub *h = s->hub;
+    gate_close(h->host.gate);
+    s->cut = h->host.snapshot(h->host.ctx, &s->options, offset);
+    bool ok = s->cut != NULL;
+    if (ok) {
+        hub_lock(h);
+        if (s->state == SINK_DEAD || change_reader_seek(h->host.log, &s->reader, *offset) != OK) ok = false;
+        hub_unlock(h);
+    }
+    gate_open(h->host.gate);
+    if (!ok && s->cut) store_cut_end(s->cut);
+    return ok;
+}
+
+static enum status full_sync(struct sink *s)
+{
+    uint64_t offset;
+    if (!begin_snapshot(s, &offset)) return E_AGAIN;
+    struct change_id id;
+    change_id_get(s->hub->host.log, &id);
+    char line[96];
+    int n = snprintf(line, sizeof line, "+FULLRESYNC %s %llu\r\n", id.id, (unsigned long long)offset);
+    if (!s->req.old_sync && write_all(s, line, (size_t)n) != OK) {
+        store_cut_end(s->cut);
+        return E_IO;
+    }
+    atomic_fetch_add(s->hub->host.sync_full, 1);
+    return needs_length(s) ? send_with_length(s) : send_with_mark(s);
+}
+
+static void *sync_thread(void *arg)
+{
+    struct sink *s = arg;
+    struct hub *h = s->hub;
+    pthread_setname_np(pthread_self(), "full-sync");
+    log_notice("Full resync of replica %s: sending a snapshot without a fork", s->req.peer);
+    enum status st = full_sync(s);
+    hub_lock(h);
+    s->syncing = false;
+    h->jobs--;
+    if (st == E_AGAIN && s->state != SINK_DEAD) {
+        s->state = SINK_QUEUED; /* every cut is taken: later */
+    } else if (st != OK && s->state != SINK_DEAD) {
+        /* Freed by the hub's thread, which may be looking at it. */
+        log_warning("Sending the snapshot to replica %s failed: %s", s->req.peer, strerror(errno));
+        shutdown(s->src.fd, SHUT_RDWR);
+        s->state = SINK_DEAD;
+    } else if (s->state == SINK_SNAPSHOT) {
+        if (needs_length(s)) sink_online(s);
+        else s->state = SINK_WAIT_ACK;
+    }
+    hub_unlock(h);
+    hub_flush(h);
+    return NULL;
+}
+
+static void start_sync(struct sink *s, int64_t now)
+{
+    struct hub *h = s->hub;
+    if (h->jobs >= JOBS_MAX) {
+        if (now - s->newline_ms >= 1000) {
+            s->newline_ms = now;
+            sink_send_now(s, "\n", 1); /* tells an impatient replica that we are alive */
+        }
+        return;
+    }
+    pthread_t t;
+    s->state = SINK_SNAPSHOT;
+    s->syncing = true;
+    h->jobs++;
+    if (pthread_create(&t, NULL, sync_thread, s) == 0) {
+        pthread_detach(t);
+        return;
+    }
+    s->syncing = false;
+    h->jobs--;
+    s->state = SINK_QUEUED;
+}
+
+/* ---- PSYNC ---- */
+
+static bool id_matches(const char *mine, const char *asked)
+{
+    return bytes_ieq(bytes_of(mine), bytes_of(asked));
+}
+
+/* Whether the replica can go on from where it stands; then its reader stands there. */
+static bool can_continue(struct sink *s)
+{
+    struct change_id id;
+    change_id_get(s->hub->host.log, &id);
+    bool known = id_matches(id.id, s->req.id) || (id_matches(id.id2, s->req.id) && s->req.offset <= id.second_offset);
+    if (!known || s->req.offset < 1) return false;
+    return change_reader_seek(s->hub->host.log, &s->reader, (uint64_t)s->req.offset - 1) == OK;
+}
+
+static void admit(struct mail *m)
+{
+    struct add_mail *a = container_of(m, struct add_mail, mail);
+    struct hub *h = a->hub;
+    struct sink *s = mem_calloc(1, sizeof *s);
+    s->hub = h;
+    s->req = a->req;
+    mem_free(a);
+    s->src = (struct loop_source){.fd = s->req.fd, .ready = sink_ready};
+    s->created_ms = s->ack_ms = s->newline_ms = clock_mono_ms();
+    resp_parser_init(&s->parser, RESP_BULK_MAX_DEFAULT);
+    hub_lock(h);
+    list_push_back(&h->sinks, &s->link);
+    atomic_fetch_add(&h->count, 1);
+    if (loop_add(h->loop, &s->src, NET_READ) != OK) {
+        sink_free(s);
+    } else if (!s->req.old_sync && can_continue(s)) {
+        struct change_id id;
+        change_id_get(h->host.log, &id);
+        char line[64];
+        int n = s->req.capa_psync2 ? snprintf(line, sizeof line, "+CONTINUE %s\r\n", id.id)
+                                   : snprintf(line, sizeof line, "+CONTINUE\r\n");
+        sink_send_now(s, line, (size_t)n);
+        atomic_fetch_add(h->host.sync_partial_ok, 1);
+        log_notice("Partial resynchronization request from %s accepted, from offset %lld", s->req.peer,
+                   (long long)s->req.offset);
+        sink_online(s);
+        sink_flush(s);
+    } else {
+        if (s->req.id[0] != '?' && !s->req.old_sync) atomic_fetch_add(h->host.sync_partial_err, 1);
+        s->state = SINK_QUEUED;
+        start_sync(s, s->created_ms);
+    }
+    hub_unlock(h);
+}
+
+void hub_add(struct hub *h, const struct hub_request *request)
+{
+    struct add_mail *a = mem_alloc(sizeof *a);
+    *a = (struct add_mail){{NULL, admit}, h, *request};
+    loop_post(h->loop, &a->mail);
+}
+
+/* ---- acknowledgements ---- */
+
+static void take_ack(struct sink *s, const struct resp_request *req)
+{
+    int64_t offset;
+    if (req->argc < 3 || !bytes_ieq(req->argv[0], BYTES("REPLCONF")) || !bytes_ieq(req->argv[1], BYTES("ACK"))) return;
+    if (!parse_i64(req->argv[2], &offset) || offset < 0) return;
+    s->ack_ms = clock_mono_ms();
+    if ((uint64_t)offset > s->ack_offset) s->ack_offset = (uint64_t)offset;
+    if (s->state == SINK_WAIT_ACK) sink_online(s);
+}
+
+/* False: the connection is over. */
+static bool read_acks(struct sink *s)
+{
+    size_t got;
+    if (buf_try_reserve(&s->in, READ_ROOM) != OK) return false;
+    enum status st = net_read(s->src.fd, &s->in, READ_ROOM, &got);
+    if (st == E_AGAIN) return true;
+    if (st != OK) return false;
+    struct resp_request req = {0};
+    size_t pos = 0;
+    while (pos < s->in.n) {
+        st = resp_parse_request(&s->parser, bytes_make(s->in.p + pos, s->in.n - pos), &req);
+        pos += req.size;
+        if (st != OK) break;
+        take_ack(s, &req);
+    }
+    resp_request_deinit(&req);
+    buf_drop_front(&s->in, pos);
+    return st == OK || st == E_AGAIN;
+}
+
+static void sink_ready(struct loop_source *src, int events)
+{
+    struct sink *s = container_of(src, struct sink, src);
+    struct hub *h = s->hub;
+    hub_lock(h);
+    bool alive = s->state != SINK_DEAD;
+    if (alive && events & NET_READ) alive = read_acks(s);
+    if (!alive) {
+        if (s->state != SINK_DEAD) sink_drop(s, "connection closed");
+        else if (!s->syncing) sink_free(s);
+        else loop_set(h->loop, &s->src, 0);
+    } else if (s->state == SINK_ONLINE) {
+        sink_flush(s);
+    }
+    hub_unlock(h);
+    h->host.acked(h->host.ctx);
+}
+
+/* ---- once in a while ---- */
+
+static bool too_far_behind(struct sink *s, const struct hub_limits *limits, int64_t now)
+{
+    uint64_t end = change_offset(s->hub->host.log), behind = end - s->reader.offset;
+    bool soft = limits->soft && behind > limits->soft;
+    if (!soft) s->soft_since_ms = 0;
+    else if (!s->soft_since_ms) s->soft_since_ms = now;
+    return (limits->hard && behind > limits->hard) || (soft && now - s->soft_since_ms > limits->soft_seconds * 1000);
+}
+
+static void check_sink(struct sink *s, const struct hub_limits *limits, int64_t now)
+{
+    if (s->state == SINK_DEAD) {
+        if (!s->syncing) sink_free(s);
+        return;
+    }
+    if (s->state == SINK_QUEUED) start_sync(s, now);
+    if (s->reader.block && too_far_behind(s, limits, now)) {
+        log_warning("Client id=%llu addr=%s scheduled to be closed ASAP for overcoming of output buffer limits.",
+                    (unsigned long long)s->req.client_id, s->req.peer);
+        sink_drop(s, "it is too far behind (client-output-buffer-limit replica)");
+        return;
+    }
+    bool acks = s->state == SINK_ONLINE || s->state == SINK_WAIT_ACK;
+    if (acks && !s->req.old_sync && now - s->ack_ms > limits->timeout_ms) sink_drop(s, "no acknowledgement for repl-timeout");
+}
+
+static void count_good(struct hub *h, const struct hub_limits *limits, int64_t now)
+{
+    int good = 0;
+    list_each(it, &h->sinks)
+    {
+        const struct sink *s = container_of(it, struct sink, link);
+        if (s->state == SINK_ONLINE && now - s->ack_ms <= limits->max_lag_ms) good++;
+    }
+    atomic_store(&h->good, good);
+}
+
+static void tick(struct loop_timer *t, int64_t now)
+{
+    struct hub *h = container_of(t, struct hub, timer);
+    struct hub_limits limits;
+    h->host.limits(h->host.ctx, &limits);
+    if (now >= h->next_ping_ms) {
+        h->next_ping_ms = now + limits.ping_period_ms;
+        if (atomic_load(&h->count) && !h->host.quiet(h->host.ctx) && change_log_active(h->host.log))
+            change_append_raw(h->host.log, BYTES("*1\r\n$4\r\nping\r\n"));
+    }
+    hub_lock(h);
+    list_each(it, &h->sinks) check_sink(container_of(it, struct sink, link), &limits, now);
+    if (now >= h->next_count_ms) {
+        h->next_count_ms = now + 1000;
+        count_good(h, &limits, now);
+    }
+    hub_unlock(h);
+    hub_flush(h);
+}
+
+/* ---- the rest of the interface ---- */
+
+static void *run(void *arg)
+{
+    struct hub *h = arg;
+    pthread_setname_np(pthread_self(), "replicas");
+    for (;;) loop_turn(h->loop, -1);
+    return NULL;
+}
+
+struct hub *hub_create(struct hub_host host)
+{
+    struct hub *h = mem_calloc(1, sizeof *h);
+    h->host = host;
+    h->loop = loop_create();
+    list_init(&h->sinks);
+    pthread_mutex_init(&h->mu, NULL);
+    h->timer = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
+    loop_timer_add(h->loop, &h->timer);
+    return h;
+}
+
+void hub_start(struct hub *h)
+{
+    if (pthread_create(&h->thread, NULL, run, h)) mem_abort(0);
+}
+
+int hub_kill(struct hub *h, uint64_t client_id, const char *addr)
+{
+    int n = 0;
+    hub_lock(h);
+    list_each(it, &h->sinks)
+    {
+        struct sink *s = container_of(it, struct sink, link);
+        if (client_id && s->req.client_id != client_id) continue;
+        if (addr && strcmp(addr, s->req.peer) != 0) continue;
+        shutdown(s->src.fd, SHUT_RDWR); /* the hub's thread reads the end and drops it */
+        n++;
+    }
+    hub_unlock(h);
+    return n;
+}
+
+void hub_ask_ack(struct hub *h)
+{
+    if (atomic_load(&h->online) && !h->host.quiet(h->host.ctx))
+        change_append_raw(h->host.log, BYTES("*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n"));
+}
+
+int hub_count_acked(struct hub *h, uint64_t offset)
+{
+    int n = 0;
+    hub_lock(h);
+    list_each(it, &h->sinks)
+    {
+        const struct sink *s = container_of(it, struct sink, link);
+        if (s->state == SINK_ONLINE && s->ack_offset >= offset) n++;
+    }
+    hub_unlock(h);
+    return n;
+}
+
+int hub_good_replicas(const struct hub *h)
+{
+    return atomic_load(&h->good);
+}
+
+int hub_replica_count(const struct hub *h)
+{
+    return atomic_load(&h->count);
+}
+
+static const char *state_name(enum sink_state state)
+{
+    switch (state) {
+    case SINK_QUEUED: return "wait_bgsave";
+    case SINK_SNAPSHOT:
+    case SINK_WAIT_ACK: return "send_bulk";
+    default: return "online";
+    }
+}
+
+void hub_each(struct hub *h, void (*visit)(void *ctx, const struct hub_replica *r), void *ctx)
+{
+    int64_t now = clock_mono_ms();
+    hub_lock(h);
+    list_each(it, &h->sinks)
+    {
+        const struct sink *s = container_of(it, struct sink, link);
+        if (s->state == SINK_DEAD) continue;
+        struct hub_replica r = {.port = s->req.listening_port,
+                                .state = state_name(s->state),
+                                .ack_offset = s->ack_offset,
+                                .lag_s = s->state == SINK_ONLINE ? (now - s->ack_ms) / 1000 : 0,
+                                .client_id = s->req.client_id,
+                                .age_s = (now - s->created_ms) / 1000};
+        snprintf(r.peer, sizeof r.peer, "%s", s->req.peer);
+        if (s->req.announced_ip[0]) {
+            snprintf(r.ip, sizeof r.ip, "%s", s->req.announced_ip);
+        } else {
+            int port;
+            net_peer_ip(s->src.fd, r.ip, &port);
+        }
+        visit(ctx, &r);
+    }
+    hub_unlock(h);
+}

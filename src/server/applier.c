@@ -1,0 +1,320 @@
+/* applier.c: commands of the replication stream, executed without replies, under the same locks as everybody's. */
+#include "server/applier.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/number.h"
+#include "server/conn.h"
+#include "server/multi.h"
+
+#include <sched.h>
+
+enum { SLICE_BYTES = 64 * 1024, SLOTS_INLINE = 16 };
+
+struct applied {
+    const struct command *cmd;
+    struct bytes *argv; /* one allocation with its bytes */
+    size_t argc;
+};
+
+struct applier {
+    struct node *node;
+    struct gate_member *gate;
+    struct call_env env;
+    struct call_stats stats;
+    struct random rng;
+    struct resp_parser parser;
+    struct resp_request req;
+    struct buf replies, effects; /* thrown away */
+    int db;
+    bool in_multi;
+    struct applied *queue;
+    size_t queue_n, queue_cap;
+    struct buf multi_bytes; /* the stream since MULTI */
+    uint64_t unknown;       /* commands that could not be executed */
+};
+
+static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
+{
+    struct applier *a = ctx;
+    (void)cls;
+    (void)event;
+    watch_key_changed(a->node, db, k);
+}
+
+static void flushed(void *ctx, int db)
+{
+    struct applier *a = ctx;
+    watch_flushed(a->node, db);
+}
+
+static void free_tables(void *ctx, struct table **tables, size_t n)
+{
+    struct applier *a = ctx;
+    reaper_free_tables(a->node->reaper, tables, n);
+}
+
+struct applier *applier_create(struct node *n)
+{
+    struct applier *a = mem_calloc(1, sizeof *a);
+    uint64_t seed;
+    random_secure(&seed, sizeof seed);
+    random_seed(&a->rng, seed);
+    a->node = n;
+    a->gate = gate_join(n->gate);
+    a->env = (struct call_env){.store = n->store,
+                               .options = n->options,
+                               .stats = &a->stats,
+                               .rng = &a->rng,
+                               .ctx = a,
+                               .changed = changed,
+                               .flushed = flushed,
+                               .free_tables = free_tables,
+                               .cluster_enabled = config_bool(n->config, CFG_CLUSTER_ENABLED)};
+    resp_parser_init(&a->parser, INT64_MAX);
+    return a;
+}
+
+static void queue_clear(struct applier *a)
+{
+    for (size_t i = 0; i < a->queue_n; i++) mem_free(a->queue[i].argv);
+    a->queue_n = 0;
+    a->multi_bytes.n = 0;
+    a->in_multi = false;
+}
+
+void applier_reset(struct applier *a, int db)
+{
+    queue_clear(a);
+    a->db = db < 0 ? 0 : db;
+    resp_parser_deinit(&a->parser);
+    resp_parser_init(&a->parser, INT64_MAX);
+}
+
+/* ---- locks ---- */
+
+static void lock_all(struct store *s, const unsigned *slots, size_t n)
+{
+    /* Nobody waits for one slot while holding another. */
+    for (size_t i = 0; i < n;) {
+        if (slot_try_lock(s, slots[i])) {
+            i++;
+            continue;
+        }
+        while (i > 0) slot_unlock(s, slots[--i]);
+        sched_yield();
+    }
+}
+
+struct slot_set {
+    unsigned *slots;
+    size_t n, cap;
+};
+
+static void slot_set_add(struct slot_set *set, const struct command *cmd, const struct bytes *argv, size_t argc)
+{
+    if (!command_has_keys(cmd)) return;
+    int n = command_keys(cmd, argv, argc, NULL, 0);
+    if (n <= 0) return;
+    struct command_key *found = mem_alloc((size_t)n * sizeof *found);
+    command_keys(cmd, argv, argc, found, (size_t)n);
+    if (set->n + (size_t)n > set->cap) {
+        set->cap = set->n + (size_t)n + SLOTS_INLINE;
+        set->slots = mem_realloc(set->slots, set->cap * sizeof *set->slots);
+    }
+    for (int i = 0; i < n; i++) set->slots[set->n++] = key_slot(argv[found[i].index]);
+    mem_free(found);
+}
+
+/* ---- execution ---- */
+
+static void run_handler(struct applier *a, const struct applied *cmd, unsigned flags, bool *want_exclusive)
+{
+    int64_t now = clock_wall_ms();
+    struct call call = {.env = &a->env,
+                        .cmd = cmd->cmd,
+                        .handler = command_handler_of((enum command_id)cmd->cmd->id),
+                        .argv = cmd->argv,
+                        .argc = cmd->argc,
+                        .out = {&a->replies, 2},
+                        .db = a->db,
+                        .flags = flags | CALL_FROM_PRIMARY,
+                        .now_ms = now,
+                        .lru_clock = (uint32_t)(now / 1000) & 0xffffff,
+                        .effects = &a->effects};
+    a->replies.n = a->effects.n = 0;
+    if (command_has_keys(call.cmd)) call_prepare_keys(&call);
+    call_run(&call);
+    *want_exclusive = call.want_exclusive;
+    if (call.dirty) atomic_fetch_add_explicit(&a->node->dirty, call.dirty, memory_order_relaxed);
+    if (a->replies.n && a->replies.p[0] == '-')
+        log_warning("The primary's command '%s' failed here: %.*s", cmd->cmd->name, (int)(a->replies.n > 200 ? 200 : a->replies.n),
+                    a->replies.p);
+    if (a->replies.cap > SLICE_BYTES) buf_deinit(&a->replies);
+}
+
+static bool executable(struct applier *a, const struct applied *cmd)
+{
+    bool ok = cmd->cmd && cmd->cmd->flags & CMD_WRITE && command_arity_ok(cmd->cmd, cmd->argc) &&
+              command_handler_of((enum command_id)cmd->cmd->id);
+    if (ok) return true;
+    if (cmd->cmd && !(cmd->cmd->flags & CMD_WRITE)) return false; /* PING, PUBLISH: nothing to do */
+    if (a->unknown++ % 1000 == 0)
+        log_warning("The primary sent the command '%.*s', which is not supported here: the datasets differ now "
+                    "(%llu times so far)",
+                    (int)(cmd->argv[0].n < 64 ? cmd->argv[0].n : 64), cmd->argv[0].p, (unsigned long long)a->unknown);
+    return false;
+}
+
+/* With the server at rest: leaves the gate for that time. */
+static void run_exclusive(struct applier *a, const struct applied *cmds, size_t n)
+{
+    bool again;
+    gate_exit(a->gate);
+    gate_close(a->node->gate);
+    for (size_t i = 0; i < n; i++) run_handler(a, &cmds[i], CALL_EXCLUSIVE, &again);
+    gate_open(a->node->gate);
+    gate_enter(a->gate);
+}
+
+static void run_one(struct applier *a, const struct applied *cmd)
+{
+    struct slot_set set = {0};
+    bool exclusive = false;
+    slot_set_add(&set, cmd->cmd, cmd->argv, cmd->argc);
+    set.n = slots_sort_unique(set.slots, set.n);
+    lock_all(a->node->store, set.slots, set.n);
+    run_handler(a, cmd, 0, &exclusive);
+    for (size_t i = 0; i < set.n; i++) slot_unlock(a->node->store, set.slots[i]);
+    mem_free(set.slots);
+    if (exclusive) run_exclusive(a, cmd, 1);
+}
+
+static int selected(const struct applied *cmd, int databases)
+{
+    int64_t db;
+    bool ok = cmd->argc == 2 && parse_i64(cmd->argv[1], &db) && db >= 0 && db < databases;
+    return ok ? (int)db : -1;
+}
+
+/* A transaction is one change: all its slots are held from its first command to its last. */
+static void run_queue(struct applier *a)
+{
+    struct slot_set set = {0};
+    struct store *s = a->node->store;
+    bool rest = false;
+    for (size_t i = 0; i < a->queue_n; i++) {
+        const struct command *cmd = a->queue[i].cmd;
+        slot_set_add(&set, cmd, a->queue[i].argv, a->queue[i].argc);
+        if (!command_has_keys(cmd) && cmd->id != CMD_ID_SELECT) rest = true; /* FLUSHALL, SWAPDB */
+    }
+    set.n = slots_sort_unique(set.slots, set.n);
+    if (rest) {
+        gate_exit(a->gate);
+        gate_close(a->node->gate);
+    } else {
+        lock_all(s, set.slots, set.n);
+    }
+    for (size_t i = 0; i < a->queue_n; i++) {
+        bool exclusive;
+        int db = a->queue[i].cmd->id == CMD_ID_SELECT ? selected(&a->queue[i], store_databases(s)) : -1;
+        if (db >= 0) a->db = db;
+        else if (a->queue[i].cmd->id != CMD_ID_SELECT)
+            run_handler(a, &a->queue[i], CALL_IN_EXEC | (rest ? CALL_EXCLUSIVE : 0u), &exclusive);
+    }
+    for (size_t i = 0; i < set.n && !rest; i++) slot_unlock(s, set.slots[i]);
+    if (rest) {
+        gate_open(a->node->gate);
+        gate_enter(a->gate);
+    }
+    mem_free(set.slots);
+}
+
+static void enqueue(struct applier *a, const struct applied *cmd)
+{
+    size_t bytes = cmd->argc * sizeof(struct bytes);
+    for (size_t i = 0; i < cmd->argc; i++) bytes += cmd->argv[i].n;
+    if (a->queue_n == a->queue_cap) {
+        a->queue_cap = a->queue_cap ? a->queue_cap * 2 : 8;
+        a->queue = mem_realloc(a->queue, a->queue_cap * sizeof *a->queue);
+    }
+    struct applied *q = &a->queue[a->queue_n++];
+    *q = (struct applied){cmd->cmd, mem_alloc(bytes), cmd->argc};
+    char *p = (char *)(q->argv + cmd->argc);
+    for (size_t i = 0; i < cmd->argc; i++) {
+        if (cmd->argv[i].n) memcpy(p, cmd->argv[i].p, cmd->argv[i].n);
+        q->argv[i] = bytes_make(p, cmd->argv[i].n);
+        p += cmd->argv[i].n;
+    }
+}
+
+/* One command of the stream.  E_CORRUPT: no stream of a primary has it. */
+static enum status take(struct applier *a, const struct resp_request *req, bool *ack_wanted)
+{
+    struct applied cmd = {command_of_request(req->argv, req->argc, NULL), req->argv, req->argc};
+    int id = cmd.cmd ? (int)cmd.cmd->id : -1;
+    if (id == CMD_ID_MULTI) {
+        queue_clear(a);
+        a->in_multi = true;
+    } else if (id == CMD_ID_EXEC) {
+        if (!a->in_multi) return E_CORRUPT;
+        run_queue(a);
+        a->in_multi = false;
+    } else if (id == CMD_ID_SELECT && !a->in_multi) {
+        int db = selected(&cmd, store_databases(a->node->store));
+        if (db < 0) return E_CORRUPT;
+        a->db = db;
+    } else if (id == CMD_ID_REPLCONF) {
+        if (req->argc >= 2 && bytes_ieq(req->argv[1], BYTES("GETACK"))) *ack_wanted = true;
+    } else if (id == CMD_ID_SELECT || executable(a, &cmd)) {
+        if (a->in_multi) enqueue(a, &cmd);
+        else run_one(a, &cmd);
+    }
+    return OK;
+}
+
+/* The bytes of whole commands go to the log as they came; those of an open transaction wait for its EXEC. */
+static void keep_bytes(struct applier *a, struct bytes done)
+{
+    if (a->in_multi) {
+        buf_append_bytes(&a->multi_bytes, done);
+        return;
+    }
+    change_set_selected_db(a->node->log, a->db);
+    if (a->multi_bytes.n) {
+        buf_append_bytes(&a->multi_bytes, done);
+        change_append_raw(a->node->log, buf_bytes(&a->multi_bytes));
+        queue_clear(a);
+    } else {
+        change_append_raw(a->node->log, done);
+    }
+}
+
+enum status applier_run(struct applier *a, struct bytes stream, size_t *taken, bool *ack_wanted,
+                        bool (*current)(void *ctx), void *ctx)
+{
+    enum status st = OK;
+    *taken = 0;
+    *ack_wanted = false;
+    gate_enter(a->gate);
+    while (st == OK && *taken < stream.n) {
+        if (!current(ctx)) {
+            st = E_CLOSED;
+            break;
+        }
+        st = resp_parse_request(&a->parser, bytes_make(stream.p + *taken, stream.n - *taken), &a->req);
+        if (st != OK) break;
+        st = take(a, &a->req, ack_wanted);
+        if (st != OK) break;
+        keep_bytes(a, bytes_make(stream.p + *taken, a->req.size));
+        *taken += a->req.size;
+        if (gate_wanted(a->gate)) {
+            gate_exit(a->gate);
+            gate_enter(a->gate);
+        }
+    }
+    gate_exit(a->gate);
+    if (st == E_CORRUPT) log_warning("The primary's stream is not valid: %s", a->parser.error);
+    return st == E_AGAIN ? OK : st;
+}

@@ -1,0 +1,335 @@
+/* cluster_node.c: carries out in the data node what its cluster decides, and tells the cluster what the node knows. */
+#include "server/cluster_node.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "cluster/cluster.h"
+#include "server/replication.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+enum { SEAL_WAIT_MS = 100, STAND_INSTEAD_MAX = 3 };
+
+/* Acts go through the main thread's mailbox: in order, and off the cluster's thread. */
+struct act_mail {
+    struct mail mail;
+    struct node *node;
+    struct cluster_act *act;
+};
+
+/* ---- acts: on the main thread ---- */
+
+/* Deletes a slot's keys and tells the replicas, with the server at rest. */
+struct deletion {
+    struct node *node;
+    struct buf effects;
+    unsigned count;
+};
+
+static void delete_effect(void *ctx, struct entry *e)
+{
+    struct deletion *d = ctx;
+    resp_request_begin(&d->effects, 2);
+    resp_request_arg(&d->effects, BYTES("DEL"));
+    resp_request_arg(&d->effects, entry_key(e));
+    d->count++;
+}
+
+static void delete_slot(struct node *n, unsigned slot)
+{
+    struct deletion d = {.node = n};
+    if (store_slot_count(n->store, 0, slot) == 0) return;
+    if (change_log_active(n->log) && !data_node_is_replica(n)) {
+        uint64_t cursor = 0;
+        do cursor = store_scan_slot(n->store, 0, slot, cursor, delete_effect, &d);
+        while (cursor);
+        /* Each DEL stands by itself. */
+        if (d.count) change_append(n->log, 0, buf_bytes(&d.effects), 1, 0);
+        buf_deinit(&d.effects);
+    }
+    struct table *t = store_detach_slot(n->store, 0, slot);
+    reaper_free_tables(n->reaper, &t, 1);
+}
+
+static void delete_slots(struct node *n, const uint8_t *slots)
+{
+    gate_close(n->gate);
+    for (unsigned s = cluster_bit_next(slots, 0); s < SLOT_COUNT; s = cluster_bit_next(slots, s + 1)) delete_slot(n, s);
+    gate_open(n->gate);
+}
+
+static void flush(struct node *n)
+{
+    gate_close(n->gate);
+    for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
+        struct table *t = store_detach_slot(n->store, 0, slot);
+        reaper_free_tables(n->reaper, &t, 1);
+    }
+    gate_open(n->gate);
+}
+
+/* Everybody who had passed the check for a pause is through once the gate was closed. */
+static void drain(struct node *n)
+{
+    gate_close(n->gate);
+    gate_open(n->gate);
+    cluster_paused(n->cluster);
+}
+
+static void carry_out(struct node *n, const struct cluster_act *a)
+{
+    switch (a->kind) {
+    case CLUSTER_ACT_FOLLOW: replication_follow(n->replication, a->ip, a->port); break;
+    case CLUSTER_ACT_PROMOTE:
+        replication_promote(n->replication);
+        replication_seal(n->replication, false);
+        break;
+    case CLUSTER_ACT_PAUSE: drain(n); break;
+    case CLUSTER_ACT_UNPAUSE: node_pause(n, PAUSE_NONE, 0); break;
+    case CLUSTER_ACT_DELETE_KEYS: delete_slots(n, a->slots); break;
+    case CLUSTER_ACT_FLUSH: flush(n); break;
+    }
+}
+
+static void deliver_act(struct mail *m)
+{
+    struct act_mail *a = container_of(m, struct act_mail, mail);
+    carry_out(a->node, a->act);
+    mem_free(a->act);
+    mem_free(a);
+}
+
+/* ---- the host: on the cluster's thread ---- */
+
+static void host_act(void *ctx, struct cluster_act *act)
+{
+    struct node *n = ctx;
+    struct act_mail *m = mem_alloc(sizeof *m);
+    *m = (struct act_mail){{NULL, deliver_act}, n, act};
+    loop_post(n->main_loop, &m->mail);
+}
+
+static void host_facts(void *ctx, struct cluster_facts *out)
+{
+    struct node *n = ctx;
+    struct replication_facts f;
+    replication_facts(n->replication, &f);
+    int64_t now = clock_mono_ms();
+    *out = (struct cluster_facts){.primary_offset = f.offset,
+                                  .applied_offset = f.offset,
+                                  .link_up = f.link_up,
+                                  .loading = false,
+                                  .last_interaction_ms = f.link_up ? now - f.data_age_ms : 0,
+                                  .link_down_since_ms = f.link_up || f.data_age_ms == INT64_MAX ? 0 : now - f.data_age_ms};
+}
+
+static void host_pause(void *ctx, int64_t until_ms)
+{
+    struct node *n = ctx;
+    if (until_ms == 0) return; /* the act ends it, behind what was decided before */
+    atomic_store(&n->pause_until_ms, until_ms);
+    atomic_store(&n->pause_mode, PAUSE_WRITE);
+}
+
+static void host_seal(void *ctx, bool sealed)
+{
+    struct node *n = ctx;
+    replication_seal(n->replication, sealed);
+    /* A batch under way ends at its next command; the votes that follow take far longer than this. */
+    for (int64_t until = clock_mono_ms() + SEAL_WAIT_MS; sealed && replication_applying(n->replication) && clock_mono_ms() < until;)
+        usleep(200);
+}
+
+static void host_probation(void *ctx, bool on)
+{
+    struct node *n = ctx;
+    replication_refuse_sync(n->replication, on);
+}
+
+static void host_deliver(void *ctx, bool shard, struct bytes channel, struct bytes payload)
+{
+    /* Nobody can have subscribed: the SUBSCRIBE family is not here yet. */
+    (void)ctx;
+    (void)shard;
+    (void)channel;
+    (void)payload;
+}
+
+static void host_credentials(void *ctx, struct buf *user, struct buf *password)
+{
+    struct node *n = ctx;
+    config_text(n->config, CFG_MASTERUSER, user);
+    config_text(n->config, CFG_MASTERAUTH, password);
+}
+
+static int64_t host_sendbuf_limit(void *ctx)
+{
+    return config_num(((struct node *)ctx)->config, CFG_CLUSTER_LINK_SENDBUF_LIMIT);
+}
+
+static uint64_t count_keys(void *ctx, unsigned slot)
+{
+    return store_slot_count(((struct node *)ctx)->store, 0, slot);
+}
+
+/* ---- configuration ---- */
+
+static void copy_text(const struct config *cfg, enum config_id id, char *out, size_t room)
+{
+    char *text = config_cstr(cfg, id);
+    snprintf(out, room, "%s", text);
+    mem_free(text);
+}
+
+static void derive_config(struct node *n, struct cluster_config *out)
+{
+    const struct config *cfg = n->config;
+    int64_t port = config_num(cfg, CFG_PORT), bus = config_num(cfg, CFG_CLUSTER_PORT);
+    int64_t announce = config_num(cfg, CFG_CLUSTER_ANNOUNCE_PORT), announce_bus = config_num(cfg, CFG_CLUSTER_ANNOUNCE_BUS_PORT);
+    cluster_config_init(out);
+    out->node_timeout_ms = config_num(cfg, CFG_CLUSTER_NODE_TIMEOUT);
+    out->replica_validity_factor = (int)config_num(cfg, CFG_CLUSTER_REPLICA_VALIDITY_FACTOR);
+    out->repl_ping_period_s = (int)config_num(cfg, CFG_REPL_PING_REPLICA_PERIOD);
+    out->migration_barrier = (int)config_num(cfg, CFG_CLUSTER_MIGRATION_BARRIER);
+    out->require_full_coverage = config_bool(cfg, CFG_CLUSTER_REQUIRE_FULL_COVERAGE);
+    out->allow_replica_migration = config_bool(cfg, CFG_CLUSTER_ALLOW_REPLICA_MIGRATION);
+    out->replica_no_failover = config_bool(cfg, CFG_CLUSTER_REPLICA_NO_FAILOVER);
+    out->probation = true;
+    copy_text(cfg, CFG_CLUSTER_ANNOUNCE_IP, out->announce_ip, sizeof out->announce_ip);
+    copy_text(cfg, CFG_CLUSTER_ANNOUNCE_HOSTNAME, out->announce_hostname, sizeof out->announce_hostname);
+    out->port = (uint16_t)(announce ? announce : port);
+    out->cport = (uint16_t)(announce_bus ? announce_bus : bus ? bus : port + 10000);
+    random_secure(&out->seed, sizeof out->seed);
+    out->dataset = (struct cluster_dataset_view){count_keys, n};
+}
+
+static void apply_config(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+{
+    cluster_set_config(core, arg, now, out);
+}
+
+void cluster_node_reconfigure(struct node *n)
+{
+    struct cluster_config config;
+    if (!n->cluster) return;
+    derive_config(n, &config);
+    cluster_run(n->cluster, apply_config, &config);
+}
+
+/* ---- a primary that comes back with less than its replicas have ---- */
+
+struct stand {
+    bool refuse;
+    uint64_t my_offset, offered;
+    struct node *node;
+};
+
+/* The history we followed last: of which primary, in which config epoch.  On the cluster's thread only. */
+static void consider_full_sync(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+{
+    struct stand *s = arg;
+    struct node *n = s->node;
+    const struct cluster_node *primary = cluster_my_primary(core);
+    if (!primary) return;
+    struct cluster_node_view v;
+    cluster_node_view(core, primary, &v);
+    bool same = cluster_id_eq(&v.id, &n->cluster_state->synced_with) && v.config_epoch == n->cluster_state->synced_epoch;
+    if (!same || s->offered >= s->my_offset || v.slot_count == 0) return;
+    if (n->cluster_state->refusals >= STAND_INSTEAD_MAX) return;
+    n->cluster_state->refusals++;
+    s->refuse = true;
+    struct cluster_error err;
+    struct bytes mode = BYTES("FORCE");
+    log_warning("The primary came back with less than we have (offset %llu, ours is %llu): keeping our data and standing "
+                "for its place",
+                (unsigned long long)s->offered, (unsigned long long)s->my_offset);
+    if (!cluster_failover(core, &mode, now, &err, out)) log_warning("Could not stand: %s", err.text);
+}
+
+static bool accept_full_sync(void *ctx, const char *id, uint64_t offset)
+{
+    struct node *n = ctx;
+    struct stand s = {.my_offset = change_offset(n->log), .offered = offset, .node = n};
+    (void)id;
+    cluster_run(n->cluster, consider_full_sync, &s);
+    return !s.refuse;
+}
+
+static void remember_primary(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+{
+    struct node *n = arg;
+    struct cluster_node_view v;
+    (void)now;
+    (void)out;
+    const struct cluster_node *primary = cluster_my_primary(core);
+    if (!primary) return;
+    cluster_node_view(core, primary, &v);
+    n->cluster_state->synced_with = v.id;
+    n->cluster_state->synced_epoch = v.config_epoch;
+    n->cluster_state->refusals = 0;
+}
+
+static void synced(void *ctx)
+{
+    struct node *n = ctx;
+    cluster_run(n->cluster, remember_primary, n);
+}
+
+/* ---- life ---- */
+
+bool cluster_node_create(struct node *n)
+{
+    struct cluster_config config;
+    struct cluster_host host = {.ctx = n,
+                                .act = host_act,
+                                .facts = host_facts,
+                                .pause = host_pause,
+                                .seal = host_seal,
+                                .probation = host_probation,
+                                .deliver = host_deliver,
+                                .credentials = host_credentials,
+                                .sendbuf_limit = host_sendbuf_limit};
+    if (config_num(n->config, CFG_PORT) > 55535 && !config_num(n->config, CFG_CLUSTER_PORT)) {
+        log_warning("Redis port number too high for cluster mode. It must be 55535 or lower.");
+        return false;
+    }
+    n->cluster_state = mem_calloc(1, sizeof *n->cluster_state);
+    derive_config(n, &config);
+    char *path = config_cstr(n->config, CFG_CLUSTER_CONFIG_FILE), *bind = config_cstr(n->config, CFG_BIND), *error = NULL;
+    n->cluster = cluster_new(&config, path, bind, &host, &error);
+    if (!n->cluster) log_warning("%s", error);
+    mem_free(error);
+    mem_free(path);
+    mem_free(bind);
+    replication_set_guard(n->replication, (struct replication_guard){n, accept_full_sync, synced});
+    return n->cluster != NULL;
+}
+
+bool cluster_node_start(struct node *n)
+{
+    for (int db = 1; db < store_databases(n->store); db++) {
+        if (store_db_count(n->store, db) == 0) continue;
+        log_warning("You can't have keys in a DB different than DB 0 when in Cluster mode. Exiting.");
+        return false;
+    }
+    struct replication_position at;
+    struct change_id id;
+    struct cluster_history restored = {0};
+    replication_position(n->replication, &at);
+    change_id_get(n->log, &id);
+    memcpy(restored.replid.c, at.id, CLUSTER_ID_SIZE);
+    restored.offset = (uint64_t)at.offset;
+    if (id.second_offset > 0) {
+        memcpy(restored.replid2.c, id.id2, CLUSTER_ID_SIZE);
+        restored.offset2 = (uint64_t)id.second_offset;
+    }
+    cluster_run_threads(n->cluster, &restored);
+    return true;
+}
+
+void cluster_node_stop(struct node *n)
+{
+    cluster_shut(n->cluster);
+}

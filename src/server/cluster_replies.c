@@ -1,0 +1,209 @@
+/* cluster_replies.c: CLUSTER SLOTS, SHARDS and LINKS.  Fields and their order are those of redis-server 7.0.15. */
+#include "server/cluster_replies.h"
+
+#include "server/config.h"
+
+/* Clients are served without TLS: where the first port is the TLS one, the plaintext port is the other. */
+static int64_t client_port(const struct cluster_node_view *v)
+{
+    return v->pport ? v->pport : v->port;
+}
+
+static struct bytes id_text(const struct cluster_id *id)
+{
+    return bytes_make(id->c, CLUSTER_ID_SIZE);
+}
+
+/* ---- SLOTS ---- */
+
+static void slots_endpoint(const struct cluster_node_view *v, int endpoint, struct resp_out *out)
+{
+    if (endpoint == ENDPOINT_IP)
+        resp_bulk_cstr(out, v->ip);
+    else if (endpoint == ENDPOINT_HOSTNAME)
+        resp_bulk_cstr(out, v->hostname[0] ? v->hostname : "?");
+    else
+        resp_null(out);
+}
+
+/* What else is known of where the node is. */
+static void slots_metadata(const struct cluster_node_view *v, int endpoint, struct resp_out *out)
+{
+    bool ip = endpoint != ENDPOINT_IP, hostname = endpoint != ENDPOINT_HOSTNAME && v->hostname[0];
+    resp_map(out, (size_t)ip + hostname);
+    if (ip) {
+        resp_bulk_cstr(out, "ip");
+        resp_bulk_cstr(out, v->ip);
+    }
+    if (hostname) {
+        resp_bulk_cstr(out, "hostname");
+        resp_bulk_cstr(out, v->hostname);
+    }
+}
+
+static void slots_node(const struct cluster_node_view *v, int endpoint, struct resp_out *out)
+{
+    resp_array(out, 4);
+    slots_endpoint(v, endpoint, out);
+    resp_i64(out, client_port(v));
+    resp_bulk(out, id_text(&v->id));
+    slots_metadata(v, endpoint, out);
+}
+
+/* Failed replicas, and those without data as far as is known, are nothing for clients. */
+static bool replica_is_usable(const struct cluster_node_view *v)
+{
+    return !(v->flags & CLUSTER_NODE_FAIL) && v->offset != 0;
+}
+
+static void slots_range(const struct cluster_core *core, const struct cluster_node *owner, unsigned first,
+                        unsigned last, int endpoint, struct resp_out *out)
+{
+    struct cluster_node_view v, replica;
+    cluster_node_view(core, owner, &v);
+    size_t elements = 3, mark = resp_defer(out);
+    resp_i64(out, first);
+    resp_i64(out, last);
+    slots_node(&v, endpoint, out);
+    for (size_t i = 0; i < v.replica_count; i++) {
+        cluster_node_view(core, cluster_node_replica_at(owner, i), &replica);
+        if (!replica_is_usable(&replica)) continue;
+        slots_node(&replica, endpoint, out);
+        elements++;
+    }
+    resp_defer_array(out, mark, elements);
+}
+
+void cluster_reply_slots(const struct cluster_core *core, int endpoint, struct resp_out *out)
+{
+    size_t ranges = 0, mark = resp_defer(out);
+    for (unsigned first = 0; first < SLOT_COUNT;) {
+        const struct cluster_node *owner = cluster_slot_owner(core, first);
+        unsigned last = first;
+        while (last + 1 < SLOT_COUNT && cluster_slot_owner(core, last + 1) == owner) last++;
+        if (owner) {
+            slots_range(core, owner, first, last, endpoint, out);
+            ranges++;
+        }
+        first = last + 1;
+    }
+    resp_defer_array(out, mark, ranges);
+}
+
+/* ---- SHARDS ---- */
+
+static const char *shards_endpoint(const struct cluster_node_view *v, int endpoint)
+{
+    if (endpoint == ENDPOINT_IP) return v->ip;
+    if (endpoint == ENDPOINT_HOSTNAME) return v->hostname[0] ? v->hostname : "?";
+    return "";
+}
+
+static void field(struct resp_out *out, const char *name, const char *value)
+{
+    resp_bulk_cstr(out, name);
+    resp_bulk_cstr(out, value);
+}
+
+static void shards_node(const struct cluster_core *core, const struct cluster_node *node, int endpoint,
+                        struct resp_out *out)
+{
+    struct cluster_node_view v;
+    cluster_node_view(core, node, &v);
+    bool replica = v.flags & CLUSTER_NODE_REPLICA;
+    const char *health = v.flags & CLUSTER_NODE_FAIL ? "fail" : replica && v.offset == 0 ? "loading" : "online";
+    resp_map(out, v.hostname[0] ? 8 : 7);
+    resp_bulk_cstr(out, "id");
+    resp_bulk(out, id_text(&v.id));
+    resp_bulk_cstr(out, "port");
+    resp_i64(out, client_port(&v));
+    field(out, "ip", v.ip);
+    field(out, "endpoint", shards_endpoint(&v, endpoint));
+    if (v.hostname[0]) field(out, "hostname", v.hostname);
+    field(out, "role", replica ? "replica" : "master");
+    resp_bulk_cstr(out, "replication-offset");
+    resp_i64(out, (int64_t)v.offset);
+    field(out, "health", health);
+}
+
+static void shards_ranges(const uint8_t *slots, struct resp_out *out)
+{
+    size_t bounds = 0, mark = resp_defer(out);
+    for (unsigned first = cluster_bit_next(slots, 0); first < SLOT_COUNT; bounds += 2) {
+        unsigned last = first;
+        while (last + 1 < SLOT_COUNT && cluster_bit_get(slots, last + 1)) last++;
+        resp_i64(out, first);
+        resp_i64(out, last);
+        first = cluster_bit_next(slots, last + 1);
+    }
+    resp_defer_array(out, mark, bounds);
+}
+
+static void shard(const struct cluster_core *core, const struct cluster_node *primary,
+                  const struct cluster_node_view *v, int endpoint, struct resp_out *out)
+{
+    resp_map(out, 2);
+    resp_bulk_cstr(out, "slots");
+    shards_ranges(v->slots, out);
+    resp_bulk_cstr(out, "nodes");
+    resp_array(out, 1 + v->replica_count);
+    shards_node(core, primary, endpoint, out);
+    for (size_t i = 0; i < v->replica_count; i++) shards_node(core, cluster_node_replica_at(primary, i), endpoint, out);
+}
+
+void cluster_reply_shards(const struct cluster_core *core, int endpoint, struct resp_out *out)
+{
+    size_t shards = 0, mark = resp_defer(out);
+    for (size_t i = 0; i < cluster_node_count(core); i++) {
+        const struct cluster_node *node = cluster_node_at(core, i);
+        struct cluster_node_view v;
+        cluster_node_view(core, node, &v);
+        if (!(v.flags & CLUSTER_NODE_PRIMARY)) continue; /* a replica, or a handshake whose role is not known */
+        shard(core, node, &v, endpoint, out);
+        shards++;
+    }
+    resp_defer_array(out, mark, shards);
+}
+
+/* ---- LINKS ---- */
+
+struct link_reply {
+    struct cluster *cluster;
+    struct cluster_time now;
+    struct resp_out *out;
+    size_t count;
+};
+
+static void links_one(struct link_reply *r, const char *direction, const struct cluster_id *node, uint64_t link,
+                      int64_t since_mono_ms)
+{
+    size_t used, allocated;
+    if (!link) return;
+    cluster_link_buffer(r->cluster, link, &used, &allocated);
+    resp_map(r->out, 6);
+    field(r->out, "direction", direction);
+    resp_bulk_cstr(r->out, "node");
+    resp_bulk(r->out, id_text(node));
+    resp_bulk_cstr(r->out, "create-time");
+    resp_i64(r->out, r->now.wall_ms - (r->now.mono_ms - since_mono_ms));
+    field(r->out, "events", used ? "rw" : "r");
+    resp_bulk_cstr(r->out, "send-buffer-allocated");
+    resp_i64(r->out, (int64_t)allocated);
+    resp_bulk_cstr(r->out, "send-buffer-used");
+    resp_i64(r->out, (int64_t)used);
+    r->count++;
+}
+
+void cluster_reply_links(struct cluster *cluster, const struct cluster_core *core, struct cluster_time now,
+                         struct resp_out *out)
+{
+    struct link_reply r = {cluster, now, out, 0};
+    size_t mark = resp_defer(out);
+    for (size_t i = 0; i < cluster_node_count(core); i++) {
+        struct cluster_node_view v;
+        cluster_node_view(core, cluster_node_at(core, i), &v);
+        links_one(&r, "to", &v.id, v.link_out, v.link_out_since_ms);
+        links_one(&r, "from", &v.id, v.link_in, v.link_in_since_ms);
+    }
+    resp_defer_array(out, mark, r.count);
+}

@@ -1,0 +1,132 @@
+/* cluster_route.c: may this node execute a command on these keys, and if not, who may.
+ *
+ * The decision looks at published atomics only; the address of a redirection costs a mutex.  The keys' slot locks are
+ * held, so what is decided stays true until the command is done: SETSLOT changes a slot under the same lock.
+ * Source of the order of the checks: redis-server 7.0.15. */
+#include "server/cluster_link.h"
+
+#include "cluster/cluster.h"
+
+enum route {
+    ROUTE_SERVE,
+    ROUTE_UNASSIGNED,
+    ROUTE_CROSSSLOT,
+    ROUTE_DOWN,
+    ROUTE_DOWN_FOR_WRITES,
+    ROUTE_TRYAGAIN,
+    ROUTE_ASK,
+    ROUTE_MOVED,
+};
+
+struct request {
+    const struct node *node;
+    const struct key *keys;
+    size_t n;
+    bool write, asking, readonly, is_migrate;
+    bool locked; /* the keys' slots: only then can be seen which keys are there */
+};
+
+/* Keys whose time is over but that nobody has deleted yet are there. */
+static size_t count_missing(const struct request *r)
+{
+    size_t missing = 0;
+    for (size_t i = 0; i < r->n; i++) missing += store_find(r->node->store, 0, &r->keys[i]) == NULL;
+    return missing;
+}
+
+static bool same_key_only(const struct request *r)
+{
+    for (size_t i = 1; i < r->n; i++)
+        if (!bytes_eq(r->keys[i].name, r->keys[0].name)) return false;
+    return true;
+}
+
+static enum route decide_moving(const struct request *r, bool migrating)
+{
+    if (r->is_migrate || !r->locked) return ROUTE_SERVE;
+    size_t missing = count_missing(r);
+    if (migrating) return missing == 0 ? ROUTE_SERVE : missing < r->n ? ROUTE_TRYAGAIN : ROUTE_ASK;
+    return missing && !same_key_only(r) ? ROUTE_TRYAGAIN : ROUTE_SERVE;
+}
+
+static enum route decide(const struct request *r)
+{
+    const struct cluster *cluster = r->node->cluster;
+    unsigned slot = r->keys[0].slot;
+    unsigned state = cluster_slot_state(cluster, slot);
+    if (!(state & SLOT_ASSIGNED)) return ROUTE_UNASSIGNED;
+    for (size_t i = 1; i < r->n; i++)
+        if (r->keys[i].slot != slot) return ROUTE_CROSSSLOT;
+    if (!cluster_is_ok(cluster)) {
+        if (!config_bool(r->node->config, CFG_CLUSTER_ALLOW_READS_WHEN_DOWN)) return ROUTE_DOWN;
+        if (r->write) return ROUTE_DOWN_FOR_WRITES;
+    }
+    bool migrating = state & SLOT_MINE && state & SLOT_MIGRATING;
+    bool importing = !migrating && state & SLOT_IMPORTING;
+    if (migrating || (importing && (r->asking || r->is_migrate))) return decide_moving(r, migrating);
+    if (r->readonly && !r->write && state & SLOT_OF_MY_PRIMARY && !cluster_i_am_primary(cluster)) return ROUTE_SERVE;
+    return state & SLOT_MINE ? ROUTE_SERVE : ROUTE_MOVED;
+}
+
+static const char *endpoint_host(const struct node *n, const struct cluster_endpoint *e)
+{
+    switch (config_num(n->config, CFG_CLUSTER_PREFERRED_ENDPOINT_TYPE)) {
+    case ENDPOINT_HOSTNAME: return e->hostname[0] ? e->hostname : "?";
+    case ENDPOINT_UNKNOWN: return "";
+    default: return e->ip;
+    }
+}
+
+static void redirect(struct node *n, struct call *call, const char *code, unsigned slot, bool to_target)
+{
+    struct cluster_endpoint e;
+    if (!cluster_slot_endpoint(n->cluster, slot, to_target, &e)) {
+        /* The map has changed since the decision; the client's next try will see the new one. */
+        call_reject(call, "TRYAGAIN Multiple keys request during rehashing of slot");
+        return;
+    }
+    /* Clients are served without TLS: where the first port is the TLS one, the plaintext port is the other. */
+    call_reject(call, "%s %u %s:%u", code, slot, endpoint_host(n, &e), e.pport ? e.pport : e.port);
+}
+
+static void refuse(struct node *n, struct call *call, enum route route, unsigned slot)
+{
+    switch (route) {
+    case ROUTE_SERVE: break;
+    case ROUTE_UNASSIGNED: call_reject(call, "CLUSTERDOWN Hash slot not served"); break;
+    case ROUTE_CROSSSLOT: call_reject(call, "CROSSSLOT Keys in request don't hash to the same slot"); break;
+    case ROUTE_DOWN: call_reject(call, "CLUSTERDOWN The cluster is down"); break;
+    case ROUTE_DOWN_FOR_WRITES:
+        call_reject(call, "CLUSTERDOWN The cluster is down and only accepts read commands");
+        break;
+    case ROUTE_TRYAGAIN: call_reject(call, "TRYAGAIN Multiple keys request during rehashing of slot"); break;
+    case ROUTE_ASK: redirect(n, call, "ASK", slot, true); break;
+    case ROUTE_MOVED: redirect(n, call, "MOVED", slot, false); break;
+    }
+}
+
+static bool route(struct conn *c, struct call *call, const struct key *keys, size_t n, bool write, bool locked)
+{
+    struct node *node = c->worker->node;
+    struct request r = {.node = node,
+                        .keys = keys,
+                        .n = n,
+                        .write = write,
+                        .asking = c->asking || call->cmd->flags & CMD_ASKING,
+                        .readonly = c->readonly,
+                        .is_migrate = call->cmd->id == CMD_ID_MIGRATE,
+                        .locked = locked};
+    enum route what = n ? decide(&r) : ROUTE_SERVE;
+    refuse(node, call, what, n ? keys[0].slot : 0);
+    return what == ROUTE_SERVE;
+}
+
+bool cluster_route(struct conn *c, struct call *call, const struct key *keys, size_t n, bool write)
+{
+    return route(c, call, keys, n, write, true);
+}
+
+bool cluster_route_unlocked(struct conn *c, struct call *call, const struct key *keys, size_t n, bool write)
+{
+    return route(c, call, keys, n, write, false);
+}

@@ -1,0 +1,354 @@
+/* conn.c: reading, batching and writing of one client connection. */
+#include "server/conn.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "server/multi.h"
+#include "server/replication.h"
+
+#include <unistd.h>
+
+enum { READ_MAX = 256 * 1024, OUT_KEEP = 64 * 1024 };
+
+static void count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static void conn_ready(struct loop_source *src, int events);
+
+struct conn *conn_create(struct worker *w, int fd, bool is_unix)
+{
+    struct conn *c = mem_calloc(1, sizeof *c);
+    struct config *cfg = w->node->config;
+    c->src = (struct loop_source){.fd = fd, .ready = conn_ready};
+    c->worker = w;
+    c->is_unix = is_unix;
+    c->id = atomic_fetch_add(&w->node->next_client_id, 1) + 1;
+    c->resp = 2;
+    c->created_ms = c->last_ms = w->now_ms;
+    c->authenticated = config_text_is_empty(cfg, CFG_REQUIREPASS);
+    resp_parser_init(&c->parser, config_num(cfg, CFG_PROTO_MAX_BULK_LEN));
+    list_init(&c->dirty);
+    list_init(&c->waiting_link);
+    if (!is_unix) {
+        net_set_nodelay(fd);
+        net_set_keepalive(fd, (int)config_num(cfg, CFG_TCP_KEEPALIVE));
+    }
+    net_peer_address(fd, c->peer);
+    net_local_address(fd, c->local);
+    if (loop_add(w->loop, &c->src, NET_READ) != OK) {
+        resp_parser_deinit(&c->parser);
+        mem_free(c);
+        atomic_fetch_sub(&w->conn_count, 1);
+        atomic_fetch_sub(&w->node->client_count, 1);
+        return NULL;
+    }
+    list_push_back(&w->conns, &c->link);
+    return c;
+}
+
+static void stop_waiting(struct conn *c)
+{
+    if (c->wait == WAIT_SLOT) waiting_room_forget(c->worker->node->waiting, c);
+    if (c->wait == WAIT_REPLICAS) atomic_fetch_sub(&c->worker->node->blocked_count, 1);
+    list_remove(&c->waiting_link);
+    c->wait = WAIT_NOTHING;
+}
+
+static void conn_free(struct conn *c)
+{
+    struct worker *w = c->worker;
+    stop_waiting(c);
+    multi_discard(c);
+    watch_clear(c);
+    list_remove(&c->dirty);
+    list_remove(&c->link);
+    atomic_fetch_sub(&w->conn_count, 1);
+    atomic_fetch_sub(&w->node->client_count, 1);
+    resp_parser_deinit(&c->parser);
+    buf_deinit(&c->in);
+    buf_deinit(&c->out);
+    mem_free(c->sync);
+    mem_free(c->name);
+    mem_free(c->user_lib_name);
+    mem_free(c->user_lib_ver);
+    mem_free(c);
+}
+
+void conn_destroy(struct conn *c)
+{
+    int fd = c->src.fd;
+    loop_remove(c->worker->loop, &c->src);
+    if (fd >= 0) close(fd);
+    conn_free(c);
+}
+
+int conn_detach_fd(struct conn *c)
+{
+    int fd = c->src.fd;
+    loop_remove(c->worker->loop, &c->src);
+    return fd;
+}
+
+/* ---- execution ---- */
+
+/* Whether the connection may go on with its next request. */
+static bool may_run(const struct conn *c)
+{
+    return c->wait == WAIT_NOTHING && !c->close_after_reply && !c->close_asap && c->src.fd >= 0;
+}
+
+static void protocol_error(struct conn *c)
+{
+    struct resp_out out = conn_out(c);
+    resp_errorf(&out, "ERR %s", c->parser.error);
+    log_verbose("Protocol error (%s) from client %s", c->parser.error, c->peer);
+    c->close_after_reply = true;
+    conn_wants_write(c);
+}
+
+/* Parses up to BATCH_MAX requests from `in`; returns how many, and how many bytes each one ends at. */
+static int parse_batch(struct conn *c, struct bytes in, size_t ends[BATCH_MAX])
+{
+    struct worker *w = c->worker;
+    size_t pos = 0;
+    int n = 0;
+    c->parser.unauthenticated = !c->authenticated;
+    while (n < BATCH_MAX && pos < in.n) {
+        enum status st = resp_parse_request(&c->parser, bytes_make(in.p + pos, in.n - pos), &w->requests[n]);
+        pos += w->requests[n].size;
+        if (st == E_CORRUPT && n == 0) protocol_error(c);
+        if (st != OK) {
+            if (n == 0) ends[0] = pos;
+            break;
+        }
+        ends[n++] = pos;
+    }
+    return n;
+}
+
+/* The commands of a pipeline are in the buffer together: their buckets and entries are fetched from memory side by
+ * side before the first is executed. */
+static void prefetch(struct conn *c, int n)
+{
+    struct worker *w = c->worker;
+    struct store *s = w->node->store;
+    for (int i = 0; i < n; i++) {
+        dispatch_prepare(c, &w->calls[i], &w->requests[i]);
+        for (size_t k = 0; n > 1 && k < w->calls[i].key_count; k++)
+            store_prefetch_bucket(s, c->db, &w->calls[i].keys[k]);
+    }
+    for (int i = 0; n > 1 && i < n; i++)
+        for (size_t k = 0; k < w->calls[i].key_count; k++) store_prefetch_entry(s, c->db, &w->calls[i].keys[k]);
+}
+
+/* Executes whole requests at the front of `in`; returns the bytes that are done with. */
+static size_t process(struct conn *c, struct bytes in)
+{
+    struct worker *w = c->worker;
+    size_t done = 0;
+    while (may_run(c) && done < in.n) {
+        size_t ends[BATCH_MAX];
+        struct bytes rest = bytes_make(in.p + done, in.n - done);
+        int n = parse_batch(c, rest, ends);
+        if (n == 0) return c->close_after_reply ? in.n : done + ends[0];
+        prefetch(c, n);
+        int i = 0;
+        for (; i < n && may_run(c); i++)
+            if (dispatch(c, &w->calls[i], &w->requests[i]) == DISPATCH_WAIT) break;
+        if (i < n) {
+            /* What was parsed ahead is parsed again when the connection goes on. */
+            resp_parser_deinit(&c->parser);
+            resp_parser_init(&c->parser, config_num(w->node->config, CFG_PROTO_MAX_BULK_LEN));
+        }
+        done += i ? ends[i - 1] : 0;
+        if (i < n) return done;
+        if (gate_wanted(w->gate)) {
+            worker_leave_gate(w);
+            worker_enter_gate(w);
+        }
+    }
+    return done;
+}
+
+static void lend_out_buffer(struct conn *c)
+{
+    if (c->out.p || !c->worker->spare_out.p) return;
+    c->out = c->worker->spare_out;
+    c->worker->spare_out = (struct buf){0};
+}
+
+/* Only a part of a request is left over; the read buffer is for everybody, so the rest moves to the connection. */
+static void keep_rest(struct conn *c, struct buf *shared, size_t done)
+{
+    if (done < shared->n) {
+        if (buf_try_reserve(&c->in, shared->n - done) != OK) {
+            c->close_asap = true;
+            return;
+        }
+        buf_append(&c->in, shared->p + done, shared->n - done);
+    }
+    shared->n = 0;
+}
+
+void conn_process(struct conn *c)
+{
+    if (c->in_pos < c->in.n && may_run(c)) {
+        lend_out_buffer(c);
+        c->in_pos += process(c, bytes_make(c->in.p + c->in_pos, c->in.n - c->in_pos));
+    }
+    if (c->in_pos == c->in.n) {
+        c->in_pos = c->in.n = 0;
+        if (c->in.cap > READ_MAX) buf_deinit(&c->in);
+    } else if (c->in_pos > c->in.n / 2) {
+        buf_drop_front(&c->in, c->in_pos);
+        c->in_pos = 0;
+    }
+    if (c->out.n > c->out_pos) conn_wants_write(c);
+    if (c->close_asap) conn_destroy(c);
+}
+
+void conn_resume(struct conn *c)
+{
+    c->wait = WAIT_NOTHING;
+    if (c->src.fd >= 0) loop_set(c->worker->loop, &c->src, c->src.events | NET_READ);
+    conn_process(c);
+}
+
+/* ---- reading ---- */
+
+static enum status read_more(struct conn *c, struct buf *into)
+{
+    size_t got, want = 16 * 1024;
+    if (into == &c->in) {
+        /* Grow with what arrives, never with what is announced. */
+        size_t have = c->in.n - c->in_pos;
+        if (c->parser.need > want) want = c->parser.need < have + READ_MAX ? c->parser.need : have + READ_MAX;
+        if (c->in_pos) {
+            buf_drop_front(&c->in, c->in_pos);
+            c->in_pos = 0;
+        }
+        if (buf_try_reserve(into, want) != OK) return E_NOMEM;
+    }
+    enum status st = net_read(c->src.fd, into, into == &c->in ? want : into->cap, &got);
+    count(&c->worker->net_in, got);
+    return st;
+}
+
+static bool query_buffer_full(struct conn *c)
+{
+    int64_t limit = config_num(c->worker->node->config, CFG_CLIENT_QUERY_BUFFER_LIMIT);
+    if (c->in.n - c->in_pos + c->queue_bytes <= (size_t)limit) return false;
+    log_warning("Closing client %s that reached max query buffer length", c->peer);
+    atomic_fetch_add(&c->worker->node->stats.query_buffer_disconnects, 1);
+    return true;
+}
+
+static void conn_read(struct conn *c)
+{
+    struct worker *w = c->worker;
+    struct buf *into = c->in.n ? &c->in : &w->read_buf;
+    enum status st = read_more(c, into);
+    if (st == E_AGAIN) return;
+    if (st != OK) {
+        conn_destroy(c);
+        return;
+    }
+    c->last_ms = w->now_ms;
+    if (into == &w->read_buf) {
+        lend_out_buffer(c);
+        size_t done = process(c, buf_bytes(into));
+        keep_rest(c, into, done);
+    }
+    if (query_buffer_full(c)) {
+        conn_destroy(c);
+        return;
+    }
+    /* A waiting connection is not read: its client is slowed down by its own socket. */
+    if (c->wait != WAIT_NOTHING && c->src.fd >= 0 && c->in.n > READ_MAX)
+        loop_set(w->loop, &c->src, c->src.events & ~NET_READ);
+    conn_process(c);
+}
+
+/* ---- writing ---- */
+
+void conn_wants_write(struct conn *c)
+{
+    if (c->dirty.next == &c->dirty) list_push_back(&c->worker->dirty, &c->dirty);
+}
+
+/* True when the connection holds more output than it may. */
+static bool output_over_limit(struct conn *c)
+{
+    struct output_limit limit;
+    size_t pending = c->out.n - c->out_pos;
+    config_output_limit(c->worker->node->config, OUTPUT_NORMAL, &limit);
+    bool soft = limit.soft && pending > limit.soft;
+    if (!soft) c->soft_limit_since_ms = 0;
+    else if (!c->soft_limit_since_ms) c->soft_limit_since_ms = c->worker->now_mono_ms;
+    bool over = (limit.hard && pending > limit.hard) ||
+                (soft && c->worker->now_mono_ms - c->soft_limit_since_ms >= limit.soft_seconds * 1000);
+    if (!over) return false;
+    log_warning("Client id=%llu addr=%s scheduled to be closed ASAP for overcoming of output buffer limits.",
+                (unsigned long long)c->id, c->peer);
+    atomic_fetch_add(&c->worker->node->stats.output_limit_disconnects, 1);
+    return true;
+}
+
+static void give_back_out_buffer(struct conn *c)
+{
+    c->out.n = c->out_pos = 0;
+    struct buf *spare = &c->worker->spare_out;
+    if (!spare->p && c->out.cap <= OUT_KEEP) {
+        *spare = c->out;
+        c->out = (struct buf){0};
+    } else {
+        buf_deinit(&c->out);
+    }
+}
+
+void conn_write(struct conn *c)
+{
+    struct worker *w = c->worker;
+    if (c->src.fd < 0) return;
+    while (c->out_pos < c->out.n) {
+        size_t put;
+        enum status st = net_write(c->src.fd, c->out.p + c->out_pos, c->out.n - c->out_pos, &put);
+        count(&w->net_out, put);
+        c->out_pos += put;
+        if (st == E_AGAIN) break;
+        if (st != OK) {
+            conn_destroy(c);
+            return;
+        }
+    }
+    if (c->out_pos == c->out.n) {
+        give_back_out_buffer(c);
+        c->soft_limit_since_ms = 0;
+        loop_set(w->loop, &c->src, c->src.events & ~NET_WRITE);
+        if (c->close_after_reply) conn_destroy(c);
+        return;
+    }
+    if (c->out_pos > READ_MAX && c->out_pos > c->out.n / 2) {
+        buf_drop_front(&c->out, c->out_pos);
+        c->out_pos = 0;
+    }
+    if (output_over_limit(c)) {
+        conn_destroy(c);
+        return;
+    }
+    loop_set(w->loop, &c->src, c->src.events | NET_WRITE);
+}
+
+static void conn_ready(struct loop_source *src, int events)
+{
+    struct conn *c = container_of(src, struct conn, src);
+    if (atomic_load_explicit(&c->kill, memory_order_relaxed) && !c->close_after_reply) {
+        conn_destroy(c);
+        return;
+    }
+    if (events & NET_WRITE && c->out.n > c->out_pos) conn_wants_write(c);
+    if (events & NET_READ) conn_read(c);
+}

@@ -1,0 +1,166 @@
+/* conn.h: one client connection and the worker it belongs to; inside src/server only.
+ *
+ * A connection is touched by its worker's thread only, and only between the worker's entering and leaving the gate; so
+ * whoever has the server at rest may read (and mark) every connection.  Fields that other threads touch are atomic. */
+#ifndef COVEY_SERVER_CONN_H
+#define COVEY_SERVER_CONN_H
+
+#include "base/list.h"
+#include "server/node.h"
+
+enum conn_wait {
+    WAIT_NOTHING,
+    WAIT_SLOT,     /* another thread holds a slot that the next command needs */
+    WAIT_PAUSE,    /* CLIENT PAUSE or a manual failover */
+    WAIT_REPLICAS, /* the WAIT command */
+};
+
+enum reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP };
+
+struct queued {
+    const struct command *cmd;
+    struct bytes *argv; /* one allocation with the bytes behind it */
+    size_t argc;
+};
+
+struct watched {
+    struct list link;    /* in the registry's chain, under the slot's lock */
+    struct conn *conn;
+    int db;
+    struct key key;      /* owns its name */
+    struct watched *next_of_conn;
+    bool was_expired;    /* at WATCH time */
+};
+
+struct conn {
+    struct loop_source src;
+    struct worker *worker;
+    struct list link;  /* in the worker's list of connections */
+    struct list dirty; /* in the worker's list of connections with output */
+    struct list waiting_link;
+
+    struct buf in;
+    size_t in_pos; /* bytes of `in` that are done with */
+    struct resp_parser parser;
+    struct buf out;
+    size_t out_pos;
+    int64_t soft_limit_since_ms; /* output above the soft limit since; 0: it is not */
+
+    uint64_t id;
+    char *name;
+    char *user_lib_name, *user_lib_ver;
+    char peer[NET_ADDRESS_MAX], local[NET_ADDRESS_MAX];
+    int64_t created_ms, last_ms; /* wall clock */
+    const struct command *last_cmd;
+    int db;
+    uint8_t resp;
+    bool authenticated, is_unix, no_evict, readonly, asking, close_after_reply, close_asap, is_replica_link, is_primary_link;
+    _Atomic bool kill; /* set by others with the server at rest */
+    uint8_t reply_mode;
+    uint8_t wait; /* enum conn_wait */
+    bool in_multi, multi_failed;
+    _Atomic bool dirty_cas; /* a watched key was changed; set under the slot's lock */
+    struct queued *queue;
+    size_t queue_n, queue_cap, queue_bytes;
+    struct watched *watched;
+    uint64_t write_offset; /* change log offset behind this client's last write */
+    int64_t wait_deadline_ms; /* WAIT: monotonic; INT64_MAX: none */
+    uint64_t wait_offset;
+    int64_t wait_replicas;
+    void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
+    uint64_t argv_mem;
+};
+
+enum { BATCH_MAX = 32 };
+
+struct worker {
+    struct node *node;
+    struct loop *loop;
+    int id;
+    pthread_t thread;
+    struct gate_member *gate;
+    bool inside; /* of the gate */
+    struct list conns;
+    struct list dirty;  /* connections with output to write */
+    struct list paused; /* connections that wait for the end of a pause */
+    struct list waits;  /* connections in WAIT */
+    struct resp_request requests[BATCH_MAX];
+    struct call calls[BATCH_MAX];
+    struct buf read_buf;  /* input of connections that have none left over */
+    struct buf spare_out; /* lent to the connection that writes now */
+    struct buf effects;
+    struct random rng;
+    struct call_env env;
+    struct loop_timer timer;
+    unsigned expire_slot;
+    int64_t now_ms, now_mono_ms; /* of this turn */
+    bool stop;
+    /* read by others */
+    struct call_stats stats;
+    struct command_stats commands[CMD_ID_COUNT];
+    _Atomic uint64_t net_in, net_out;
+    _Atomic int conn_count;
+};
+
+struct worker *worker_create(struct node *node, int id);
+void worker_start(struct worker *w);
+/* Hands a connected descriptor to the worker; any thread. */
+void worker_adopt(struct worker *w, int fd, bool is_unix);
+/* Leaves the gate in the middle of a turn and comes back; for a command that must run with the server at rest. */
+void worker_leave_gate(struct worker *w);
+void worker_enter_gate(struct worker *w);
+
+/* Lets the connections go on that a pause held up. */
+void worker_resume_paused(struct worker *w);
+/* Closes the connections that somebody marked with `kill`. */
+void worker_reap(struct worker *w);
+
+struct conn *conn_create(struct worker *w, int fd, bool is_unix);
+/* Closes and frees.  The worker is inside the gate. */
+void conn_destroy(struct conn *c);
+/* Parses and executes what is in the input buffer, until it is used up or the connection has to wait. */
+void conn_process(struct conn *c);
+/* Goes on after a wait is over. */
+void conn_resume(struct conn *c);
+/* There is output: it is written at the end of the turn. */
+void conn_wants_write(struct conn *c);
+void conn_write(struct conn *c);
+/* Takes the connection away from its worker, with its descriptor, for a replica's stream; c->src.fd is -1 after.  Gives the descriptor. */
+int conn_detach_fd(struct conn *c);
+static inline struct resp_out conn_out(struct conn *c)
+{
+    return (struct resp_out){&c->out, c->resp};
+}
+
+/* ---- dispatch.c ---- */
+enum dispatch_result { DISPATCH_DONE, DISPATCH_WAIT };
+/* Checks and executes one request, or queues it in a transaction.  DISPATCH_WAIT: not executed, c->wait says why. */
+enum dispatch_result dispatch(struct conn *c, struct call *call, const struct resp_request *req);
+/* Looks the command up and derives its keys; call->cmd is NULL for an unknown one. */
+void dispatch_prepare(struct conn *c, struct call *call, const struct resp_request *req);
+/* The connection of a call made by dispatch(). */
+static inline struct conn *call_conn(const struct call *c)
+{
+    return c->session;
+}
+/* Replies an error to a call and counts it. */
+void call_reject(struct call *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- waiting.c: connections that wait for a slot ---- */
+struct waiting_room *waiting_room_create(struct node *n);
+/* Parks the connection until the slot is free; false when it is free already. */
+bool waiting_room_park(struct waiting_room *r, struct conn *c, unsigned slot);
+void waiting_room_forget(struct waiting_room *r, struct conn *c);
+void waiting_room_released(void *room, unsigned slot); /* the store's hook */
+
+/* For EXEC, which locks, routes and runs by itself. */
+MUST_USE bool dispatch_lock_slots(struct conn *c, const unsigned *slots, size_t n); /* false: the connection is parked */
+void dispatch_unlock_slots(struct conn *c, const unsigned *slots, size_t n);
+size_t slots_sort_unique(unsigned *slots, size_t n); /* sorts in place; returns how many are different */
+bool dispatch_allowed(struct conn *c, struct call *call);
+/* Runs the handler and counts it; locks held. */
+void dispatch_run(struct conn *c, struct call *call);
+/* Appends worker.effects as one record; under the same locks. */
+void dispatch_append_effects(struct conn *c, int db_first, unsigned count, int db_last);
+
+#endif

@@ -1,0 +1,402 @@
+/* dispatch.c: from a request to its execution: the checks in redis-server's order, the locks, propagation. */
+#include "server/conn.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server/cluster_link.h"
+#include "server/multi.h"
+#include "server/persistence.h"
+#include "server/replication.h"
+#include "server/slowlog.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+
+enum { SPINS_MAX = 200, SLOTS_INLINE = 16 };
+
+static void add(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+void call_reject(struct call *call, const char *fmt, ...)
+{
+    struct conn *c = call_conn(call);
+    struct buf text = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    buf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    resp_error_bytes(&call->out, buf_bytes(&text));
+    buf_deinit(&text);
+    if (call->cmd) add(&c->worker->commands[call->cmd->id].rejected, 1);
+    /* An error while a transaction is being queued spoils it. */
+    if (c->in_multi && !(call->flags & CALL_IN_EXEC)) c->multi_failed = true;
+}
+
+void dispatch_prepare(struct conn *c, struct call *call, const struct resp_request *req)
+{
+    struct worker *w = c->worker;
+    *call = (struct call){.env = &w->env,
+                          .argv = req->argv,
+                          .argc = req->argc,
+                          .db = c->db,
+                          .now_ms = w->now_ms,
+                          .lru_clock = (uint32_t)(w->now_ms / 1000) & 0xffffff,
+                          .session = c,
+                          .effects = &w->effects};
+    const struct command *container = NULL;
+    call->cmd = command_of_request(req->argv, req->argc, &container);
+    if (!call->cmd) call->cmd = container;
+    if (!call->cmd || !command_arity_ok(call->cmd, req->argc)) return;
+    call->handler = command_handler_of((enum command_id)call->cmd->id);
+    if (command_has_keys(call->cmd)) call_prepare_keys(call);
+}
+
+/* ---- checks ---- */
+
+static int shown(struct bytes b, size_t max)
+{
+    return (int)(b.n < max ? b.n : max);
+}
+
+static void reject_unknown(struct call *call)
+{
+    struct buf args = {0};
+    for (size_t i = 1; i < call->argc && args.n < 128; i++)
+        buf_printf(&args, "'%.*s' ", shown(call->argv[i], 128 - args.n), call->argv[i].p);
+    call_reject(call, "ERR unknown command '%.*s', with args beginning with: %.*s", shown(call->argv[0], 128),
+                call->argv[0].p, (int)args.n, args.n ? args.p : "");
+    buf_deinit(&args);
+}
+
+static bool known_and_complete(struct call *call)
+{
+    if (!call->cmd) {
+        reject_unknown(call);
+        return false;
+    }
+    if (!command_arity_ok(call->cmd, call->argc)) {
+        call_reject(call, "ERR wrong number of arguments for '%s' command", call->cmd->name);
+        return false;
+    }
+    if (call->cmd->state == COMMAND_CONTAINER) {
+        const char *name = call->cmd->name;
+        char upper[32];
+        size_t n = 0;
+        for (; name[n] && n + 1 < sizeof upper; n++) upper[n] = (char)(name[n] >= 'a' && name[n] <= 'z' ? name[n] - 32 : name[n]);
+        upper[n] = '\0';
+        call_reject(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", shown(call->argv[1], 128), call->argv[1].p, upper);
+        return false;
+    }
+    if (!call->handler) {
+        call_reject(call, "ERR command '%s' is not supported by this version of Covey", call->cmd->name);
+        return false;
+    }
+    return true;
+}
+
+/* The state of the node may refuse what the command table allows; in redis-server's order. */
+static bool allowed_now(struct conn *c, struct call *call)
+{
+    struct node *n = c->worker->node;
+    uint32_t flags = call->cmd->flags;
+    bool write = flags & CMD_WRITE;
+    if (!c->authenticated && !(flags & CMD_NO_AUTH)) {
+        call_reject(call, "NOAUTH Authentication required.");
+        return false;
+    }
+    if (c->in_multi && flags & CMD_NO_MULTI) {
+        call_reject(call, "ERR Command not allowed inside a transaction");
+        return false;
+    }
+    if (write && !persistence_accepts_writes(n->persistence)) {
+        call_reject(call, "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to "
+                          "disk. Commands that may modify the data set are disabled, because this instance is "
+                          "configured to report errors during writes if RDB snapshotting fails "
+                          "(stop-writes-on-bgsave-error option). Please check the Redis logs for details about the "
+                          "RDB error.");
+        return false;
+    }
+    if (write && !replication_enough_replicas(n->replication)) {
+        call_reject(call, "NOREPLICAS Not enough good replicas to write.");
+        return false;
+    }
+    bool replica = data_node_is_replica(n);
+    if (write && replica && config_bool(n->config, CFG_REPLICA_READ_ONLY)) {
+        call_reject(call, "READONLY You can't write against a read only replica.");
+        return false;
+    }
+    if (replica && !(flags & CMD_STALE) && !config_bool(n->config, CFG_REPLICA_SERVE_STALE_DATA) &&
+        !replication_link_up(n->replication)) {
+        call_reject(call, "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
+        return false;
+    }
+    if (atomic_load_explicit(&n->loading, memory_order_relaxed) && !(flags & CMD_LOADING)) {
+        call_reject(call, "LOADING Redis is loading the dataset in memory");
+        return false;
+    }
+    return true;
+}
+
+static bool must_pause(struct conn *c, const struct call *call)
+{
+    struct node *n = c->worker->node;
+    int mode = atomic_load_explicit(&n->pause_mode, memory_order_relaxed);
+    if (mode == PAUSE_NONE) return false;
+    if (atomic_load(&n->pause_until_ms) <= c->worker->now_mono_ms) {
+        atomic_store(&n->pause_mode, PAUSE_NONE);
+        return false;
+    }
+    if (call->cmd->flags & CMD_ADMIN && call->cmd->id != CMD_ID_SHUTDOWN) return false; /* CLIENT UNPAUSE must get through */
+    if (call->cmd->id == CMD_ID_CLIENT_UNPAUSE || call->cmd->id == CMD_ID_CLIENT_PAUSE) return false;
+    if (mode == PAUSE_ALL) return true;
+    if (call->cmd->id == CMD_ID_EXEC) return multi_queue_writes(c);
+    return call->cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE);
+}
+
+static void park_for_pause(struct conn *c)
+{
+    c->wait = WAIT_PAUSE;
+    list_push_back(&c->worker->paused, &c->waiting_link);
+}
+
+/* ---- locks ---- */
+
+static bool try_lock_spinning(struct store *s, unsigned slot)
+{
+    for (int i = 0; i < SPINS_MAX; i++) {
+        if (slot_try_lock(s, slot)) return true;
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    }
+    return false;
+}
+
+/* All or nothing: holds all slots, or none and the connection is parked on the busy one. */
+static bool lock_slots(struct conn *c, const unsigned *slots, size_t n)
+{
+    struct node *node = c->worker->node;
+    for (size_t i = 0; i < n;) {
+        if (try_lock_spinning(node->store, slots[i])) {
+            i++;
+            continue;
+        }
+        unsigned busy = slots[i];
+        while (i > 0) slot_unlock(node->store, slots[--i]);
+        if (waiting_room_park(node->waiting, c, busy)) return false;
+    }
+    return true;
+}
+
+static void unlock_slots(struct conn *c, const unsigned *slots, size_t n)
+{
+    for (size_t i = 0; i < n; i++) slot_unlock(c->worker->node->store, slots[i]);
+}
+
+static int compare_slots(const void *a, const void *b)
+{
+    unsigned x = *(const unsigned *)a, y = *(const unsigned *)b;
+    return x < y ? -1 : x > y;
+}
+
+size_t slots_sort_unique(unsigned *slots, size_t n)
+{
+    qsort(slots, n, sizeof *slots, compare_slots);
+    size_t unique = 0;
+    for (size_t i = 0; i < n; i++)
+        if (unique == 0 || slots[unique - 1] != slots[i]) slots[unique++] = slots[i];
+    return unique;
+}
+
+/* ---- execution ---- */
+
+/* Appends what the calls since effects_begin() did; under their slots' locks. */
+void dispatch_append_effects(struct conn *c, int db_first, unsigned count, int db_last)
+{
+    struct worker *w = c->worker;
+    if (count == 0) return;
+    c->write_offset = change_append(w->node->log, db_first, buf_bytes(&w->effects), count, db_last);
+}
+
+void dispatch_run(struct conn *c, struct call *call)
+{
+    struct worker *w = c->worker;
+    struct command_stats *stats = &w->commands[call->cmd->id];
+    uint64_t begin = clock_ticks();
+    size_t reply_at = c->out.n;
+    call_run(call);
+    if (call->want_exclusive) return;
+    uint64_t took = clock_ticks() - begin;
+    add(&stats->calls, 1);
+    add(&stats->ticks, took);
+    if (c->out.n > reply_at && c->out.p[reply_at] == '-') {
+        add(&stats->failed, 1);
+        atomic_fetch_add_explicit(&w->node->stats.total_error_replies, 1, memory_order_relaxed);
+    }
+    if (call->dirty) atomic_fetch_add_explicit(&w->node->dirty, call->dirty, memory_order_relaxed);
+    slowlog_note(w->node, c, call, took / clock_ticks_per_us());
+}
+
+/* Runs with the locks held, or the server at rest. */
+static void execute_locked(struct conn *c, struct call *call, const struct key *keys, size_t key_count)
+{
+    struct worker *w = c->worker;
+    struct node *n = w->node;
+    if (n->cluster && key_count && !cluster_route(c, call, keys, key_count, call->cmd->flags & CMD_WRITE)) return;
+    if (data_node_is_replica(n)) call->flags |= CALL_ON_REPLICA;
+    call->effects_wanted = change_log_active(n->log) && !(call->flags & CALL_ON_REPLICA);
+    w->effects.n = 0;
+    dispatch_run(c, call);
+    if (!call->want_exclusive) dispatch_append_effects(c, call->db, call->effect_count, call->db);
+}
+
+/* The command asked for the whole server: leave the gate, check everything anew, run. */
+static void execute_exclusive(struct conn *c, struct call *call, const struct key *keys, size_t key_count)
+{
+    struct worker *w = c->worker;
+    worker_leave_gate(w);
+    gate_close(w->node->gate);
+    call->want_exclusive = false;
+    call->flags |= CALL_EXCLUSIVE;
+    call->dirty = call->effect_count = 0;
+    call->verbatim_off = false;
+    if (allowed_now(c, call)) execute_locked(c, call, keys, key_count);
+    gate_open(w->node->gate);
+    worker_enter_gate(w);
+}
+
+/* More keys than the call keeps inline: derived here, in one allocation with their slots. */
+struct key_list {
+    struct key *keys;
+    unsigned *slots;
+    size_t n;
+    void *memory;
+};
+
+static bool collect_keys(struct call *call, struct key_list *out, unsigned inline_slots[SLOTS_INLINE])
+{
+    *out = (struct key_list){call->keys, inline_slots, call->key_count, NULL};
+    int n = command_has_keys(call->cmd) ? command_keys(call->cmd, call->argv, call->argc, NULL, 0) : 0;
+    if (n < 0) n = 0; /* the handler says what is wrong with the arguments */
+    if (n > CALL_KEYS_INLINE) {
+        struct command_key *found = mem_alloc((size_t)n * sizeof *found);
+        command_keys(call->cmd, call->argv, call->argc, found, (size_t)n);
+        out->memory = mem_alloc((size_t)n * (sizeof *out->keys + sizeof *out->slots));
+        out->keys = out->memory;
+        out->slots = (unsigned *)(out->keys + n);
+        out->n = (size_t)n;
+        for (int i = 0; i < n; i++) out->keys[i] = key_of(call->argv[found[i].index]);
+        mem_free(found);
+    }
+    for (size_t i = 0; i < out->n; i++) out->slots[i] = out->keys[i].slot;
+    return out->n > 0;
+}
+
+static enum dispatch_result execute(struct conn *c, struct call *call)
+{
+    unsigned inline_slots[SLOTS_INLINE];
+    struct key_list list = {.n = 0};
+    size_t slot_count = 0;
+    bool one = call->key_count == 1 && call->cmd->last == call->cmd->first;
+    if (one) {
+        list = (struct key_list){call->keys, inline_slots, 1, NULL};
+        inline_slots[0] = call->keys[0].slot;
+        slot_count = 1;
+    } else if (collect_keys(call, &list, inline_slots)) {
+        slot_count = slots_sort_unique(list.slots, list.n);
+    }
+    if (!lock_slots(c, list.slots, slot_count)) {
+        mem_free(list.memory);
+        return DISPATCH_WAIT;
+    }
+    execute_locked(c, call, list.keys, list.n);
+    unlock_slots(c, list.slots, slot_count);
+    if (call->want_exclusive) execute_exclusive(c, call, list.keys, list.n);
+    mem_free(list.memory);
+    return c->wait == WAIT_SLOT ? DISPATCH_WAIT : DISPATCH_DONE; /* EXEC locks by itself and may have to wait */
+}
+
+bool dispatch_lock_slots(struct conn *c, const unsigned *slots, size_t n)
+{
+    return lock_slots(c, slots, n);
+}
+
+void dispatch_unlock_slots(struct conn *c, const unsigned *slots, size_t n)
+{
+    unlock_slots(c, slots, n);
+}
+
+bool dispatch_allowed(struct conn *c, struct call *call)
+{
+    return allowed_now(c, call);
+}
+
+static bool queues(const struct call *call)
+{
+    switch (call->cmd->id) {
+    case CMD_ID_EXEC:
+    case CMD_ID_DISCARD:
+    case CMD_ID_MULTI:
+    case CMD_ID_WATCH:
+    case CMD_ID_QUIT:
+    case CMD_ID_RESET: return false;
+    default: return true;
+    }
+}
+
+static void queue_in_multi(struct conn *c, struct call *call)
+{
+    /* Redirections are told when the command is queued, not only at EXEC. */
+    if (c->worker->node->cluster && command_has_keys(call->cmd)) {
+        unsigned inline_slots[SLOTS_INLINE];
+        struct key_list list;
+        bool has = collect_keys(call, &list, inline_slots);
+        bool ok = !has || cluster_route(c, call, list.keys, list.n, call->cmd->flags & CMD_WRITE);
+        mem_free(list.memory);
+        if (!ok) {
+            c->multi_failed = true;
+            return;
+        }
+    }
+    multi_queue(c, call);
+    resp_status(&call->out, "QUEUED");
+}
+
+static void finish(struct conn *c, size_t reply_at, bool was_asking)
+{
+    if (was_asking && c->last_cmd->id != CMD_ID_ASKING) c->asking = false;
+    if (c->reply_mode == REPLY_ON) return;
+    if (c->reply_mode == REPLY_SKIP_NEXT) {
+        c->reply_mode = REPLY_SKIP;
+        return;
+    }
+    c->out.n = reply_at;
+    if (c->reply_mode == REPLY_SKIP) c->reply_mode = REPLY_ON;
+}
+
+enum dispatch_result dispatch(struct conn *c, struct call *call, const struct resp_request *req)
+{
+    /* A command before this one in the batch may have changed what was prepared ahead. */
+    call->db = c->db;
+    call->out = conn_out(c);
+    call->now_ms = c->worker->now_ms;
+    size_t reply_at = c->out.n;
+    bool was_asking = c->asking;
+    enum dispatch_result result = DISPATCH_DONE;
+    (void)req;
+    if (known_and_complete(call) && allowed_now(c, call)) {
+        if (must_pause(c, call)) {
+            park_for_pause(c);
+            return DISPATCH_WAIT;
+        }
+        if (c->in_multi && queues(call)) queue_in_multi(c, call);
+        else result = execute(c, call);
+    }
+    if (result == DISPATCH_WAIT) return result;
+    if (call->cmd) c->last_cmd = call->cmd;
+    if (c->last_cmd) finish(c, reply_at, was_asking);
+    if (c->out.n > c->out_pos) conn_wants_write(c);
+    return result;
+}

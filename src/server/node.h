@@ -1,0 +1,91 @@
+/* node.h: the data node put together; inside src/server only.
+ * Each module gets what it needs passed in; this struct is only the place where the pieces are held. */
+#ifndef COVEY_SERVER_NODE_H
+#define COVEY_SERVER_NODE_H
+
+#include "change/change.h"
+#include "command/call.h"
+#include "net/net.h"
+#include "server/config.h"
+#include "store/store.h"
+
+#include <pthread.h>
+
+struct cluster;
+struct cluster_state;
+struct replication;
+struct worker;
+struct conn;
+struct waiting_room;
+struct watch_registry;
+struct persistence;
+struct reaper;
+struct slowlog;
+
+/* What a command cost, for INFO commandstats; written by one worker, read by all. */
+struct command_stats {
+    _Atomic uint64_t calls, ticks, rejected, failed;
+};
+
+enum pause_mode { PAUSE_NONE, PAUSE_WRITE, PAUSE_ALL };
+
+/* Counters that no single worker owns; any thread, relaxed. */
+struct node_stats {
+    _Atomic uint64_t connections_received, connections_rejected, query_buffer_disconnects, output_limit_disconnects;
+    _Atomic uint64_t sync_full, sync_partial_ok, sync_partial_err;
+    _Atomic uint64_t total_error_replies;
+};
+
+struct node {
+    struct config *config;
+    struct call_options *options; /* derived from config; changed with the server at rest */
+    struct store *store;
+    struct gate *gate;
+    struct change_log *log;
+    struct worker **workers;
+    int worker_count;
+    struct waiting_room *waiting; /* connections that wait for a slot */
+    struct watch_registry *watch;
+    struct persistence *persistence;
+    struct replication *replication;
+    struct cluster *cluster;      /* NULL when cluster-enabled is no */
+    struct cluster_state *cluster_state;
+    struct reaper *reaper;        /* frees large values in the background */
+    struct slowlog *slowlog;
+    struct loop *main_loop;
+    struct node_stats stats;
+    char run_id[41];
+    int64_t started_ms;           /* wall clock */
+
+    _Atomic uint64_t next_client_id;
+    _Atomic int client_count;
+    _Atomic int blocked_count;    /* clients in WAIT */
+    _Atomic uint64_t dirty;       /* changes since the last save */
+    _Atomic bool loading;         /* the dataset is being loaded: most commands get -LOADING */
+    _Atomic bool active_expire;   /* DEBUG SET-ACTIVE-EXPIRE */
+    _Atomic int pause_mode;       /* enum pause_mode; with pause_until_ms */
+    _Atomic int64_t pause_until_ms; /* monotonic; 0: not paused */
+    _Atomic int watch_count;      /* keys under WATCH anywhere; 0 spares the look-up */
+    _Atomic bool shutdown_requested;
+};
+
+/* Whether this node is a replica now; any thread. */
+bool data_node_is_replica(const struct node *n);
+/* Paused commands wait until then (monotonic ms); PAUSE_NONE lets them go on at once.  Any thread. */
+void node_pause(struct node *n, enum pause_mode mode, int64_t until_ms);
+/* Runs fn on every worker's loop thread, soon. */
+void node_post_workers(struct node *n, void (*fn)(struct worker *w));
+/* ---- reaper.c: frees large values on a thread of its own; any thread may call ---- */
+struct reaper *reaper_create(void);
+void reaper_free_entry(void *reaper, struct entry *e); /* the store's dispose hook; takes e */
+void reaper_free_tables(struct reaper *r, struct table **tables, size_t n); /* takes the tables, copies the array */
+uint64_t reaper_pending(const struct reaper *r); /* objects that wait to be freed */
+uint64_t reaper_freed(const struct reaper *r);
+
+/* Sums over the workers. */
+struct stats_sum {
+    uint64_t hits, misses, expired, commands, net_in, net_out;
+};
+void node_stats_sum(const struct node *n, struct stats_sum *out);
+
+#endif

@@ -1,0 +1,420 @@
+/* persistence.c: SAVE, BGSAVE, save points, SHUTDOWN's save, the load at start. */
+#include "server/persistence.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "persist/persist.h"
+#include "server/conn.h"
+#include "server/replication.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { RETRY_AFTER_FAILURE_S = 5 };
+
+struct persistence {
+    struct node *node;
+    pthread_mutex_t mu;      /* order: nothing else is taken under it */
+    pthread_cond_t finished;
+    bool running;            /* under mu: a background save */
+    bool joinable;           /* under mu: its thread waits to be joined */
+    pthread_t thread;        /* under mu */
+    struct rdb_extras extras; /* written at load time only */
+    struct rdb_progress progress; /* of the save or load under way */
+    struct replication_position position; /* of the snapshot under way */
+    struct cut *cut;         /* the same */
+    uint64_t dirty_before;   /* changes counted when the snapshot was taken */
+    _Atomic bool last_ok;
+    _Atomic int64_t last_save_s, last_try_s, last_took_s, started_ms;
+    _Atomic uint64_t saves;
+    _Atomic uint64_t retained_peak; /* bytes kept for the last snapshot */
+    uint64_t load_bytes;
+    _Atomic int64_t load_started_ms;
+    uint64_t loaded_keys, expired_at_load;
+};
+
+struct persistence *persistence_create(struct node *n)
+{
+    struct persistence *p = mem_calloc(1, sizeof *p);
+    p->node = n;
+    pthread_mutex_init(&p->mu, NULL);
+    pthread_cond_init(&p->finished, NULL);
+    atomic_store(&p->last_ok, true);
+    atomic_store(&p->last_save_s, clock_wall_ms() / 1000);
+    atomic_store(&p->last_took_s, -1);
+    return p;
+}
+
+bool persistence_accepts_writes(const struct persistence *p)
+{
+    if (atomic_load_explicit(&p->last_ok, memory_order_relaxed)) return true;
+    return !config_bool(p->node->config, CFG_STOP_WRITES_ON_BGSAVE_ERROR) || !persistence_has_save_points(p);
+}
+
+bool persistence_has_save_points(const struct persistence *p)
+{
+    struct save_point points[SAVE_POINTS_MAX];
+    return config_save_points(p->node->config, points) > 0;
+}
+
+/* ---- saving ---- */
+
+static struct rdb_options save_options(struct persistence *p)
+{
+    struct config *cfg = p->node->config;
+    int64_t now = clock_wall_ms();
+    struct rdb_options o = {.compress = config_bool(cfg, CFG_RDBCOMPRESSION),
+                            .checksum = config_bool(cfg, CFG_RDBCHECKSUM),
+                            .lru_clock = (uint32_t)(now / 1000) & 0xffffff,
+                            .now_ms = now,
+                            .used_memory = mem_used(),
+                            .has_repl = change_log_active(p->node->log),
+                            .repl_db = p->position.db,
+                            .repl_offset = p->position.offset,
+                            .extras = &p->extras};
+    memcpy(o.repl_id, p->position.id, sizeof o.repl_id);
+    return o;
+}
+
+/* With the server at rest: the moment that the file will show. */
+static bool take_snapshot(struct persistence *p)
+{
+    struct node *n = p->node;
+    p->cut = store_cut_begin(n->store);
+    if (!p->cut) return false;
+    replication_position(n->replication, &p->position);
+    p->dirty_before = atomic_load(&n->dirty);
+    return true;
+}
+
+static enum status write_file(struct persistence *p)
+{
+    char *dir = config_cstr(p->node->config, CFG_DIR), *name = config_cstr(p->node->config, CFG_DBFILENAME);
+    struct rdb_options options = save_options(p);
+    struct rdb_error err = {0};
+    int64_t begin = clock_mono_ms();
+    atomic_store(&p->started_ms, clock_wall_ms());
+    enum status st = rdb_save_file(p->node->store, p->cut, &options, dir, name, &p->progress, &err);
+    p->cut = NULL;
+    mem_free(dir);
+    mem_free(name);
+    int64_t took_s = (clock_mono_ms() - begin) / 1000;
+    atomic_store(&p->last_took_s, took_s);
+    atomic_store(&p->last_try_s, clock_wall_ms() / 1000);
+    if (st == OK) {
+        log_notice("DB saved on disk (%llu keys, %llu bytes)", (unsigned long long)atomic_load(&p->progress.keys),
+                   (unsigned long long)atomic_load(&p->progress.bytes));
+        atomic_fetch_sub(&p->node->dirty, p->dirty_before);
+        atomic_store(&p->last_save_s, clock_wall_ms() / 1000);
+        atomic_fetch_add(&p->saves, 1);
+        atomic_store(&p->last_ok, true);
+    } else if (st == E_CLOSED) {
+        log_warning("Background saving was cancelled");
+    } else {
+        log_warning("Saving the DB failed: %s", err.text);
+        atomic_store(&p->last_ok, false);
+    }
+    return st;
+}
+
+static void progress_reset(struct persistence *p)
+{
+    atomic_store(&p->progress.keys, 0);
+    atomic_store(&p->progress.bytes, 0);
+    atomic_store(&p->progress.keys_total, 0);
+    atomic_store(&p->progress.cancel, false);
+}
+
+static void *background(void *arg)
+{
+    struct persistence *p = arg;
+    pthread_setname_np(pthread_self(), "snapshot");
+    if (write_file(p) == OK) log_notice("Background saving terminated with success");
+    pthread_mutex_lock(&p->mu);
+    p->running = false;
+    pthread_cond_broadcast(&p->finished);
+    pthread_mutex_unlock(&p->mu);
+    return NULL;
+}
+
+/* Under mu. */
+static void reap_thread(struct persistence *p)
+{
+    if (!p->joinable) return;
+    pthread_join(p->thread, NULL);
+    p->joinable = false;
+}
+
+enum status persistence_save_start(struct persistence *p, bool at_rest)
+{
+    pthread_mutex_lock(&p->mu);
+    if (p->running) {
+        pthread_mutex_unlock(&p->mu);
+        return E_AGAIN;
+    }
+    p->running = true;
+    reap_thread(p);
+    pthread_mutex_unlock(&p->mu);
+    progress_reset(p);
+    if (!at_rest) gate_close(p->node->gate);
+    bool taken = take_snapshot(p);
+    if (!at_rest) gate_open(p->node->gate);
+    pthread_mutex_lock(&p->mu);
+    bool started = taken && pthread_create(&p->thread, NULL, background, p) == 0;
+    p->joinable = started;
+    if (!started) p->running = false;
+    pthread_mutex_unlock(&p->mu);
+    if (taken && !started) store_cut_end(p->cut);
+    if (started) log_notice("Background saving started without a fork");
+    return started ? OK : E_AGAIN;
+}
+
+enum status persistence_save_now(struct persistence *p)
+{
+    pthread_mutex_lock(&p->mu);
+    bool busy = p->running;
+    if (!busy) p->running = true;
+    pthread_mutex_unlock(&p->mu);
+    if (busy) return E_AGAIN;
+    progress_reset(p);
+    enum status st = take_snapshot(p) ? write_file(p) : E_AGAIN;
+    pthread_mutex_lock(&p->mu);
+    p->running = false;
+    pthread_cond_broadcast(&p->finished);
+    pthread_mutex_unlock(&p->mu);
+    return st == OK || st == E_AGAIN ? st : E_IO;
+}
+
+void persistence_save_cancel(struct persistence *p)
+{
+    pthread_mutex_lock(&p->mu);
+    atomic_store(&p->progress.cancel, p->running);
+    while (p->running) pthread_cond_wait(&p->finished, &p->mu);
+    reap_thread(p);
+    pthread_mutex_unlock(&p->mu);
+}
+
+void persistence_tick(struct persistence *p, int64_t now_ms)
+{
+    uint64_t retained = store_retained_bytes(p->node->store);
+    if (retained > atomic_load(&p->retained_peak)) atomic_store(&p->retained_peak, retained);
+    pthread_mutex_lock(&p->mu);
+    bool running = p->running;
+    pthread_mutex_unlock(&p->mu);
+    if (running || atomic_load(&p->node->loading)) return;
+    struct save_point points[SAVE_POINTS_MAX];
+    int n = config_save_points(p->node->config, points);
+    int64_t now_s = now_ms / 1000;
+    uint64_t dirty = atomic_load(&p->node->dirty);
+    for (int i = 0; i < n; i++) {
+        if (dirty < (uint64_t)points[i].changes || now_s - atomic_load(&p->last_save_s) <= points[i].seconds) continue;
+        if (!atomic_load(&p->last_ok) && now_s - atomic_load(&p->last_try_s) <= RETRY_AFTER_FAILURE_S) continue;
+        log_notice("%lld changes in %lld seconds. Saving...", (long long)points[i].changes, (long long)points[i].seconds);
+        if (persistence_save_start(p, false) != OK) log_warning("The save could not be started");
+        return;
+    }
+}
+
+/* ---- loading ---- */
+
+/* The main thread loads at start: clients go on being accepted. */
+static enum status load_tick(void *ctx)
+{
+    loop_turn(((struct node *)ctx)->main_loop, 0);
+    return OK;
+}
+
+static struct rdb_load_options load_options(const struct node *n, bool keep_expired)
+{
+    int64_t now = clock_wall_ms();
+    return (struct rdb_load_options){.limits = n->options->limits,
+                                     .ignore_checksum = !config_bool(n->config, CFG_RDBCHECKSUM),
+                                     .keep_expired = keep_expired,
+                                     .lfu = n->options->lfu,
+                                     .now_ms = now,
+                                     .lru_clock = (uint32_t)(now / 1000) & 0xffffff};
+}
+
+static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start, struct rdb_aux *aux,
+                             struct rdb_error *err)
+{
+    struct rdb_load_options options = load_options(p->node, keep_expired);
+    struct rdb_load_result result = {0};
+    if (at_start) {
+        options.ctx = p->node;
+        options.tick = load_tick;
+    }
+    progress_reset(p);
+    atomic_store(&p->load_started_ms, options.now_ms);
+    rdb_extras_deinit(&p->extras);
+    enum status st = rdb_load_file(p->node->store, path, &options, &p->extras, &p->progress, &result, err);
+    if (st != OK) return st;
+    p->loaded_keys = result.keys;
+    p->expired_at_load = atomic_load(&p->progress.keys_expired);
+    *aux = result.aux;
+    log_notice("DB loaded from disk: %.3f seconds, %llu keys", (double)(clock_wall_ms() - options.now_ms) / 1000,
+               (unsigned long long)result.keys);
+    return OK;
+}
+
+static char *file_path(struct persistence *p)
+{
+    struct buf path = {0};
+    config_text(p->node->config, CFG_DIR, &path);
+    buf_append_char(&path, '/');
+    config_text(p->node->config, CFG_DBFILENAME, &path);
+    char *text = bytes_dup_cstr(buf_bytes(&path));
+    buf_deinit(&path);
+    return text;
+}
+
+static enum status load_file(struct persistence *p, bool keep_expired, bool restore_position, char **error)
+{
+    char *path = file_path(p);
+    struct rdb_error err = {0};
+    struct rdb_aux aux = {0};
+    atomic_store(&p->node->loading, true);
+    enum status st = load_path(p, path, keep_expired, restore_position, &aux, &err);
+    atomic_store(&p->node->loading, false);
+    if (st == OK && restore_position && aux.has_repl) {
+        struct replication_position at = {.offset = aux.repl_offset, .db = aux.repl_db};
+        memcpy(at.id, aux.repl_id, sizeof at.id);
+        replication_restore(p->node->replication, &at);
+    }
+    if (st != OK && st != E_NOT_FOUND) {
+        struct buf text = {0};
+        buf_printf(&text, "%s: %s", path, err.text);
+        *error = bytes_dup_cstr(buf_bytes(&text));
+        buf_deinit(&text);
+    }
+    mem_free(path);
+    return st;
+}
+
+enum status persistence_load_snapshot(struct persistence *p, const char *path, int *db)
+{
+    struct rdb_error err = {0};
+    struct rdb_aux aux = {.repl_db = -1};
+    enum status st = load_path(p, path, true, false, &aux, &err);
+    if (st != OK) {
+        log_warning("Failed trying to load the PRIMARY synchronization DB: %s", err.text);
+        return st;
+    }
+    *db = aux.repl_db;
+    char *own = file_path(p);
+    if (rename(path, own)) log_warning("Keeping the PRIMARY's snapshot as %s: %s", own, strerror(errno));
+    mem_free(own);
+    return OK;
+}
+
+const struct rdb_extras *persistence_extras(const struct persistence *p)
+{
+    return &p->extras;
+}
+
+enum status persistence_load(struct persistence *p, char **error)
+{
+    char *follow = config_cstr(p->node->config, CFG_REPLICAOF);
+    bool replica = *follow != '\0';
+    mem_free(follow);
+    enum status st = load_file(p, replica || config_bool(p->node->config, CFG_CLUSTER_ENABLED), true, error);
+    return st == E_NOT_FOUND ? OK : st;
+}
+
+static void empty_store(struct node *n)
+{
+    for (int db = 0; db < store_databases(n->store); db++) {
+        if (store_db_count(n->store, db) == 0) continue;
+        for (unsigned slot = 0; slot < SLOT_COUNT; slot++) store_table_free(store_detach_slot(n->store, db, slot));
+    }
+}
+
+enum status persistence_reload(struct persistence *p, bool save_first, char **error)
+{
+    if (save_first) {
+        persistence_save_cancel(p);
+        enum status st = persistence_save_now(p);
+        if (st != OK) return st;
+    }
+    empty_store(p->node);
+    return load_file(p, data_node_is_replica(p->node), false, error);
+}
+
+/* ---- INFO ---- */
+
+static void loading_info(struct persistence *p, struct buf *out)
+{
+    uint64_t total = atomic_load(&p->progress.bytes_total), done = atomic_load(&p->progress.bytes);
+    int64_t began = atomic_load(&p->load_started_ms), took = (clock_wall_ms() - began) / 1000;
+    double perc = total ? (double)done * 100 / (double)total : 0;
+    buf_printf(out,
+               "loading_start_time:%lld\r\nloading_total_bytes:%llu\r\nloading_rdb_used_mem:0\r\n"
+               "loading_loaded_bytes:%llu\r\nloading_loaded_perc:%.2f\r\nloading_eta_seconds:%lld\r\n",
+               (long long)(began / 1000), (unsigned long long)total, (unsigned long long)done, perc,
+               (long long)(done ? (double)took * (double)(total - done) / (double)done : 1));
+}
+
+void persistence_info(struct persistence *p, struct buf *out)
+{
+    pthread_mutex_lock(&p->mu);
+    bool running = p->running;
+    pthread_mutex_unlock(&p->mu);
+    struct node *n = p->node;
+    bool loading = atomic_load(&n->loading);
+    buf_printf(out,
+               "loading:%d\r\nasync_loading:0\r\ncurrent_cow_peak:%llu\r\ncurrent_cow_size:%llu\r\n"
+               "current_cow_size_age:0\r\ncurrent_fork_perc:0.00\r\ncurrent_save_keys_processed:%llu\r\n"
+               "current_save_keys_total:%llu\r\nrdb_changes_since_last_save:%llu\r\nrdb_bgsave_in_progress:%d\r\n"
+               "rdb_last_save_time:%lld\r\nrdb_last_bgsave_status:%s\r\nrdb_last_bgsave_time_sec:%lld\r\n"
+               "rdb_current_bgsave_time_sec:%lld\r\nrdb_saves:%llu\r\nrdb_last_cow_size:%llu\r\n"
+               "rdb_last_load_keys_expired:%llu\r\nrdb_last_load_keys_loaded:%llu\r\n",
+               loading, running ? (unsigned long long)atomic_load(&p->retained_peak) : 0ull,
+               running ? (unsigned long long)store_retained_bytes(n->store) : 0ull,
+               running ? (unsigned long long)atomic_load(&p->progress.keys) : 0ull,
+               running ? (unsigned long long)atomic_load(&p->progress.keys_total) : 0ull,
+               (unsigned long long)atomic_load(&n->dirty), running, (long long)atomic_load(&p->last_save_s),
+               atomic_load(&p->last_ok) ? "ok" : "err", (long long)atomic_load(&p->last_took_s),
+               running ? (long long)(clock_wall_ms() - atomic_load(&p->started_ms)) / 1000 : -1ll,
+               (unsigned long long)atomic_load(&p->saves), (unsigned long long)atomic_load(&p->retained_peak),
+               (unsigned long long)p->expired_at_load, (unsigned long long)p->loaded_keys);
+    buf_printf(out, "aof_enabled:0\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n"
+                    "aof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\naof_last_bgrewrite_status:ok\r\n"
+                    "aof_rewrites:0\r\naof_rewrites_consecutive_failures:0\r\naof_last_write_status:ok\r\n"
+                    "aof_last_cow_size:0\r\nmodule_fork_in_progress:0\r\nmodule_fork_last_cow_size:0\r\n");
+    if (loading) loading_info(p, out);
+}
+
+/* ---- commands ---- */
+
+static struct persistence *of(struct call *c)
+{
+    return call_conn(c)->worker->node->persistence;
+}
+
+void cmd_save(struct call *c)
+{
+    if (!call_exclusive(c)) return;
+    enum status st = persistence_save_now(of(c));
+    if (st == OK) resp_ok(&c->out);
+    else if (st == E_AGAIN) resp_error(&c->out, "ERR Background save already in progress");
+    else resp_error(&c->out, "ERR");
+}
+
+void cmd_bgsave(struct call *c)
+{
+    if (c->argc > 2 || (c->argc == 2 && !call_arg_is(c, 1, "schedule"))) {
+        resp_error(&c->out, ERR_SYNTAX);
+        return;
+    }
+    if (!call_exclusive(c)) return;
+    enum status st = persistence_save_start(of(c), true);
+    if (st == OK) resp_status(&c->out, "Background saving started");
+    else resp_error(&c->out, "ERR Background save already in progress");
+}
+
+void cmd_lastsave(struct call *c)
+{
+    resp_i64(&c->out, atomic_load(&of(c)->last_save_s));
+}

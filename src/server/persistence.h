@@ -1,0 +1,34 @@
+/* persistence.h: when and how the dataset goes to disk and comes back; inside src/server only. */
+#ifndef COVEY_SERVER_PERSISTENCE_H
+#define COVEY_SERVER_PERSISTENCE_H
+
+#include "server/node.h"
+
+struct rdb_extras;
+
+struct persistence *persistence_create(struct node *n);
+/* Loads dbfilename if it is there; before any thread runs.  E_CORRUPT or E_IO: *error says why (mem_free()). */
+MUST_USE enum status persistence_load(struct persistence *p, char **error);
+/* Save points; from the main thread, ten times a second. */
+void persistence_tick(struct persistence *p, int64_t now_ms);
+/* False: the last background save failed and stop-writes-on-bgsave-error is set.  Any thread. */
+bool persistence_accepts_writes(const struct persistence *p);
+/* Starts a save on the snapshot thread.  E_AGAIN: one is running.  The caller is outside the gate, or has the server at rest
+ * (`at_rest`). */
+MUST_USE enum status persistence_save_start(struct persistence *p, bool at_rest);
+/* Saves before it returns; with the server at rest.  E_AGAIN: a background save is running; E_IO: it is in the log. */
+MUST_USE enum status persistence_save_now(struct persistence *p);
+/* Gives up the background save, if any, and waits until it is gone. */
+void persistence_save_cancel(struct persistence *p);
+/* DEBUG RELOAD: save, empty, load; with the server at rest. */
+MUST_USE enum status persistence_reload(struct persistence *p, bool save_first, char **error);
+/* Loads the snapshot that a primary sent (a file of its own, which takes the place of dbfilename on success) into the empty
+ * store. *db: the database its stream has selected. */
+MUST_USE enum status persistence_load_snapshot(struct persistence *p, const char *path, int *db);
+/* Function libraries and such that files carry along; constant but during a load. */
+const struct rdb_extras *persistence_extras(const struct persistence *p);
+/* Whether any save point is configured. */
+bool persistence_has_save_points(const struct persistence *p);
+void persistence_info(struct persistence *p, struct buf *out);
+
+#endif

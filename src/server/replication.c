@@ -1,0 +1,705 @@
+/* replication.c: the node between its replicas (hub) and its primary (upstream), and the commands about both. */
+#include "server/replication.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/number.h"
+#include "cluster/cluster.h"
+#include "replica/replica.h"
+#include "server/applier.h"
+#include "server/persistence.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct replication {
+    struct node *node;
+    struct hub *hub;
+    struct upstream *upstream;
+    struct applier *applier;
+    _Atomic bool is_replica;
+    _Atomic int link_state;      /* enum upstream_state */
+    _Atomic bool sealed, applying;
+    _Atomic bool refuse_sync;    /* on probation: replicas keep what they have */
+    struct replication_guard guard; /* set before the threads start */
+};
+
+/* ---- the hub's host ---- */
+
+static void hub_limits_get(void *ctx, struct hub_limits *out)
+{
+    struct config *cfg = ((struct replication *)ctx)->node->config;
+    struct output_limit limit;
+    config_output_limit(cfg, OUTPUT_REPLICA, &limit);
+    uint64_t backlog = (uint64_t)config_num(cfg, CFG_REPL_BACKLOG_SIZE);
+    /* A limit below the backlog would drop replicas that could still be served from it. */
+    if (limit.hard && limit.hard < backlog) limit.hard = backlog;
+    *out = (struct hub_limits){.hard = limit.hard,
+                               .soft = limit.soft,
+                               .soft_seconds = limit.soft_seconds,
+                               .timeout_ms = config_num(cfg, CFG_REPL_TIMEOUT) * 1000,
+                               .ping_period_ms = config_num(cfg, CFG_REPL_PING_REPLICA_PERIOD) * 1000,
+                               .max_lag_ms = config_num(cfg, CFG_MIN_REPLICAS_MAX_LAG) * 1000};
+}
+
+static struct cut *hub_snapshot(void *ctx, struct rdb_options *options, uint64_t *offset)
+{
+    struct replication *r = ctx;
+    struct node *n = r->node;
+    struct cut *cut = store_cut_begin(n->store);
+    if (!cut) return NULL;
+    if (!change_log_active(n->log)) {
+        /* Nothing was recorded so far: the history that replicas may continue begins here. */
+        change_id_new(n->log);
+        change_log_activate(n->log);
+    }
+    struct replication_position at;
+    if (!atomic_load(&r->is_replica)) change_reset_db(n->log);
+    replication_position(r, &at);
+    int64_t now = clock_wall_ms();
+    *options = (struct rdb_options){.compress = config_bool(n->config, CFG_RDBCOMPRESSION),
+                                    .checksum = config_bool(n->config, CFG_RDBCHECKSUM),
+                                    .lru_clock = (uint32_t)(now / 1000) & 0xffffff,
+                                    .now_ms = now,
+                                    .used_memory = mem_used(),
+                                    .has_repl = true,
+                                    .repl_db = at.db,
+                                    .repl_offset = at.offset,
+                                    .extras = persistence_extras(n->persistence)};
+    memcpy(options->repl_id, at.id, sizeof options->repl_id);
+    *offset = change_offset(n->log);
+    return cut;
+}
+
+static void node_directory(void *ctx, struct buf *out)
+{
+    config_text(((struct replication *)ctx)->node->config, CFG_DIR, out);
+}
+
+static bool hub_quiet(void *ctx)
+{
+    struct replication *r = ctx;
+    return atomic_load(&r->is_replica) || atomic_load(&r->node->pause_mode) != PAUSE_NONE;
+}
+
+static void hub_acked(void *ctx)
+{
+    struct replication *r = ctx;
+    if (atomic_load(&r->node->blocked_count)) node_post_workers(r->node, replication_check_waits);
+}
+
+/* ---- the upstream's host ---- */
+
+static int64_t upstream_timeout(void *ctx)
+{
+    return config_num(((struct replication *)ctx)->node->config, CFG_REPL_TIMEOUT) * 1000;
+}
+
+static int upstream_port(void *ctx)
+{
+    struct config *cfg = ((struct replication *)ctx)->node->config;
+    int64_t announced = config_num(cfg, CFG_REPLICA_ANNOUNCE_PORT);
+    return (int)(announced ? announced : config_num(cfg, CFG_PORT));
+}
+
+static void upstream_credentials(void *ctx, struct buf *user, struct buf *password, struct buf *announce_ip)
+{
+    struct config *cfg = ((struct replication *)ctx)->node->config;
+    config_text(cfg, CFG_MASTERUSER, user);
+    config_text(cfg, CFG_MASTERAUTH, password);
+    config_text(cfg, CFG_REPLICA_ANNOUNCE_IP, announce_ip);
+}
+
+static bool upstream_accept(void *ctx, const char *id, uint64_t offset)
+{
+    struct replication *r = ctx;
+    return !r->guard.accept_full_sync || r->guard.accept_full_sync(r->guard.ctx, id, offset);
+}
+
+static void detach_everything(struct node *n)
+{
+    for (int db = 0; db < store_databases(n->store); db++) {
+        if (store_db_count(n->store, db) == 0) continue;
+        for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
+            struct table *t = store_detach_slot(n->store, db, slot);
+            reaper_free_tables(n->reaper, &t, 1);
+        }
+    }
+}
+
+static enum status upstream_load(void *ctx, const char *path, const char *id, uint64_t offset)
+{
+    struct replication *r = ctx;
+    struct node *n = r->node;
+    persistence_save_cancel(n->persistence);
+    hub_kill(r->hub, 0, NULL); /* our own replicas follow another history now */
+    gate_close(n->gate);
+    bool current = upstream_is_current(r->upstream);
+    if (current) {
+        atomic_store(&n->loading, true);
+        detach_everything(n);
+        change_log_restart(n->log, id, offset);
+    }
+    gate_open(n->gate);
+    if (!current) return E_CLOSED;
+    int db = -1;
+    enum status st = persistence_load_snapshot(n->persistence, path, &db);
+    gate_close(n->gate);
+    if (st == OK) {
+        change_log_activate(n->log);
+        change_set_selected_db(n->log, db);
+        applier_reset(r->applier, db);
+    } else {
+        detach_everything(n); /* half a snapshot is nobody's dataset */
+        change_id_new(n->log);
+    }
+    atomic_store(&n->loading, false);
+    gate_open(n->gate);
+    return st;
+}
+
+static void upstream_resumed(void *ctx, const char *id)
+{
+    struct replication *r = ctx;
+    struct change_id mine;
+    change_id_get(r->node->log, &mine);
+    applier_reset(r->applier, change_selected_db(r->node->log));
+    if (id && memcmp(mine.id, id, REPLID_LENGTH) != 0) {
+        change_id_adopt(r->node->log, id);
+        hub_kill(r->hub, 0, NULL);
+    }
+    change_log_activate(r->node->log);
+}
+
+/* Asked before each command, inside the gate. */
+static bool may_apply(void *ctx)
+{
+    struct replication *r = ctx;
+    return !atomic_load(&r->sealed) && upstream_is_current(r->upstream);
+}
+
+static enum status upstream_apply(void *ctx, struct bytes stream, size_t *taken, bool *ack_wanted)
+{
+    struct replication *r = ctx;
+    atomic_store(&r->applying, true);
+    enum status st = applier_run(r->applier, stream, taken, ack_wanted, may_apply, r);
+    atomic_store(&r->applying, false);
+    hub_flush(r->hub);
+    if (r->node->cluster) cluster_poke(r->node->cluster);
+    /* Sealed is not over: what is left stays where it is until the election is decided. */
+    return st == E_CLOSED && upstream_is_current(r->upstream) ? OK : st;
+}
+
+static void upstream_changed(void *ctx, enum upstream_state state)
+{
+    struct replication *r = ctx;
+    atomic_store(&r->link_state, state);
+    if (state == UPSTREAM_CONNECTED && r->guard.synced) r->guard.synced(r->guard.ctx);
+    if (state == UPSTREAM_CONNECT) applier_reset(r->applier, change_selected_db(r->node->log));
+}
+
+/* ---- life ---- */
+
+struct replication *replication_create(struct node *n)
+{
+    struct replication *r = mem_calloc(1, sizeof *r);
+    r->node = n;
+    r->applier = applier_create(n);
+    r->hub = hub_create((struct hub_host){.ctx = r,
+                                          .gate = n->gate,
+                                          .log = n->log,
+                                          .store = n->store,
+                                          .limits = hub_limits_get,
+                                          .snapshot = hub_snapshot,
+                                          .directory = node_directory,
+                                          .quiet = hub_quiet,
+                                          .acked = hub_acked,
+                                          .sync_full = &n->stats.sync_full,
+                                          .sync_partial_ok = &n->stats.sync_partial_ok,
+                                          .sync_partial_err = &n->stats.sync_partial_err});
+    r->upstream = upstream_create((struct upstream_host){.ctx = r,
+                                                         .log = n->log,
+                                                         .timeout_ms = upstream_timeout,
+                                                         .listening_port = upstream_port,
+                                                         .credentials = upstream_credentials,
+                                                         .directory = node_directory,
+                                                         .accept_full_sync = upstream_accept,
+                                                         .load = upstream_load,
+                                                         .resumed = upstream_resumed,
+                                                         .apply = upstream_apply,
+                                                         .state_changed = upstream_changed});
+    return r;
+}
+
+void replication_set_guard(struct replication *r, struct replication_guard guard)
+{
+    r->guard = guard;
+}
+
+void replication_start(struct replication *r)
+{
+    hub_start(r->hub);
+    char *primary = config_cstr(r->node->config, CFG_REPLICAOF), *space = strchr(primary, ' ');
+    if (space && !r->node->cluster) {
+        *space = '\0';
+        replication_follow(r, primary, atoi(space + 1));
+    }
+    mem_free(primary);
+}
+
+bool replication_is_replica(const struct replication *r)
+{
+    return atomic_load_explicit(&r->is_replica, memory_order_relaxed);
+}
+
+bool data_node_is_replica(const struct node *n)
+{
+    return replication_is_replica(n->replication);
+}
+
+bool replication_link_up(const struct replication *r)
+{
+    return atomic_load_explicit(&r->link_state, memory_order_relaxed) == UPSTREAM_CONNECTED;
+}
+
+bool replication_enough_replicas(const struct replication *r)
+{
+    const struct config *cfg = r->node->config;
+    int64_t want = config_num(cfg, CFG_MIN_REPLICAS_TO_WRITE);
+    if (want == 0 || atomic_load_explicit(&r->is_replica, memory_order_relaxed)) return true;
+    return config_num(cfg, CFG_MIN_REPLICAS_MAX_LAG) == 0 || hub_good_replicas(r->hub) >= want;
+}
+
+void replication_flush(struct replication *r)
+{
+    hub_flush(r->hub);
+}
+
+void replication_seal(struct replication *r, bool sealed)
+{
+    atomic_store(&r->sealed, sealed);
+}
+
+bool replication_applying(const struct replication *r)
+{
+    return atomic_load(&r->applying);
+}
+
+void replication_refuse_sync(struct replication *r, bool refuse)
+{
+    atomic_store(&r->refuse_sync, refuse);
+}
+
+/* ---- roles; with the server at rest ---- */
+
+static void follow_at_rest(struct replication *r, const char *host, int port)
+{
+    bool was = atomic_exchange(&r->is_replica, true);
+    log_set_role('S');
+    if (!was) log_notice("Before turning into a replica, using my own history to make a partial resynchronization possible");
+    atomic_store(&r->link_state, UPSTREAM_CONNECT);
+    upstream_follow(r->upstream, host, port);
+    char text[300];
+    int n = snprintf(text, sizeof text, "%s %d", host, port);
+    if (!r->node->cluster) config_force_text(r->node->config, CFG_REPLICAOF, bytes_make(text, (size_t)n));
+}
+
+static void promote_at_rest(struct replication *r)
+{
+    if (!atomic_load(&r->is_replica)) return;
+    upstream_follow(r->upstream, "", 0);
+    change_id_shift(r->node->log);
+    atomic_store(&r->is_replica, false);
+    atomic_store(&r->link_state, UPSTREAM_NONE);
+    log_set_role('M');
+    if (!r->node->cluster) config_force_text(r->node->config, CFG_REPLICAOF, BYTES(""));
+    hub_kill(r->hub, 0, NULL); /* they come back and go on under the new id */
+}
+
+void replication_follow(struct replication *r, const char *host, int port)
+{
+    gate_close(r->node->gate);
+    follow_at_rest(r, host, port);
+    gate_open(r->node->gate);
+}
+
+void replication_promote(struct replication *r)
+{
+    gate_close(r->node->gate);
+    promote_at_rest(r);
+    gate_open(r->node->gate);
+}
+
+void replication_facts(const struct replication *r, struct replication_facts *out)
+{
+    struct upstream_info info;
+    upstream_info_get(r->upstream, &info);
+    int64_t now = clock_mono_ms();
+    *out = (struct replication_facts){.is_replica = atomic_load(&r->is_replica),
+                                      .link_up = info.state == UPSTREAM_CONNECTED,
+                                      .loading = atomic_load(&r->node->loading),
+                                      .syncing = info.state == UPSTREAM_SYNC,
+                                      .offset = change_offset(r->node->log),
+                                      .data_age_ms = INT64_MAX};
+    if (info.state == UPSTREAM_CONNECTED) out->data_age_ms = now - info.last_io_ms;
+    else if (info.ever_synced) out->data_age_ms = now - info.down_since_ms;
+}
+
+/* ---- positions in files ---- */
+
+void replication_position(struct replication *r, struct replication_position *out)
+{
+    struct change_id id;
+    change_id_get(r->node->log, &id);
+    memcpy(out->id, id.id, sizeof out->id);
+    out->offset = (int64_t)change_offset(r->node->log);
+    out->db = change_selected_db(r->node->log);
+    if (out->db < 0 && !atomic_load(&r->is_replica)) out->db = 0;
+}
+
+void replication_restore(struct replication *r, const struct replication_position *p)
+{
+    /* Whoever had this history may go on from it: as a replica under its id, as a primary under a new one. */
+    change_log_restart(r->node->log, p->id, (uint64_t)p->offset);
+    if (config_text_is_empty(r->node->config, CFG_REPLICAOF) && !config_bool(r->node->config, CFG_CLUSTER_ENABLED))
+        change_id_shift(r->node->log);
+    change_log_activate(r->node->log);
+    change_set_selected_db(r->node->log, p->db);
+}
+
+/* ---- WAIT ---- */
+
+void cmd_wait(struct call *call)
+{
+    struct conn *c = call_conn(call);
+    struct replication *r = c->worker->node->replication;
+    int64_t replicas, timeout_ms;
+    if (atomic_load(&r->is_replica)) {
+        resp_error(&call->out, "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if "
+                               "a replica is configured to be writable (which is not the default) writes to replicas "
+                               "are just local and are not propagated.");
+        return;
+    }
+    if (!call_arg_i64(call, 1, &replicas, NULL)) return;
+    if (!parse_i64(call->argv[2], &timeout_ms)) {
+        resp_error(&call->out, "ERR timeout is not an integer or out of range");
+        return;
+    }
+    if (timeout_ms < 0) {
+        resp_error(&call->out, "ERR timeout is negative");
+        return;
+    }
+    int acked = hub_count_acked(r->hub, c->write_offset);
+    if (acked >= replicas || call->flags & CALL_IN_EXEC) {
+        resp_i64(&call->out, acked);
+        return;
+    }
+    c->wait = WAIT_REPLICAS;
+    c->wait_offset = c->write_offset;
+    c->wait_replicas = replicas;
+    c->wait_deadline_ms = timeout_ms ? c->worker->now_mono_ms + timeout_ms : INT64_MAX;
+    list_push_back(&c->worker->waits, &c->waiting_link);
+    atomic_fetch_add(&c->worker->node->blocked_count, 1);
+    hub_ask_ack(r->hub);
+}
+
+void replication_check_waits(struct worker *w)
+{
+    struct replication *r = w->node->replication;
+    list_each(it, &w->waits)
+    {
+        struct conn *c = container_of(it, struct conn, waiting_link);
+        int acked = hub_count_acked(r->hub, c->wait_offset);
+        bool demoted = atomic_load(&r->is_replica);
+        if (acked < c->wait_replicas && c->wait_deadline_ms > clock_mono_ms() && !demoted) continue;
+        list_remove(it);
+        atomic_fetch_sub(&w->node->blocked_count, 1);
+        struct resp_out out = conn_out(c);
+        if (demoted)
+            resp_error(&out, "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)");
+        else resp_i64(&out, acked);
+        conn_wants_write(c);
+        conn_resume(c);
+        return replication_check_waits(w); /* resuming may have changed the list */
+    }
+}
+
+/* ---- commands ---- */
+
+static struct replication *of(const struct call *c)
+{
+    return call_conn(c)->worker->node->replication;
+}
+
+void cmd_replicaof(struct call *c)
+{
+    struct replication *r = of(c);
+    int64_t port = 0;
+    if (r->node->cluster) {
+        resp_error(&c->out, "ERR REPLICAOF not allowed in cluster mode.");
+        return;
+    }
+    bool none = call_arg_is(c, 1, "no") && call_arg_is(c, 2, "one");
+    if (!none && (!parse_i64(c->argv[2], &port) || port < 0 || port > 65535)) {
+        resp_error(&c->out, "ERR Invalid master port");
+        return;
+    }
+    if (!call_exclusive(c)) return;
+    if (none) {
+        promote_at_rest(r);
+        resp_ok(&c->out);
+        return;
+    }
+    struct upstream_info info;
+    upstream_info_get(r->upstream, &info);
+    if (atomic_load(&r->is_replica) && info.port == port && bytes_ieq(c->argv[1], bytes_of(info.host))) {
+        resp_status(&c->out, "OK Already connected to specified master");
+        return;
+    }
+    char *host = bytes_dup_cstr(c->argv[1]);
+    follow_at_rest(r, host, (int)port);
+    mem_free(host);
+    resp_ok(&c->out);
+}
+
+void cmd_slaveof(struct call *c)
+{
+    cmd_replicaof(c);
+}
+
+static void role_replica(void *ctx, const struct hub_replica *h)
+{
+    struct call *c = ctx;
+    if (h->state[0] != 'o') return;
+    c->dirty++; /* counts the elements; reset by the caller */
+    resp_array(&c->out, 3);
+    resp_bulk_cstr(&c->out, h->ip);
+    resp_bulk_i64(&c->out, h->port);
+    resp_bulk_i64(&c->out, (int64_t)h->ack_offset);
+}
+
+static const char *link_state_name(int state)
+{
+    static const char *const names[] = {"none", "connect", "connecting", "handshake", "sync", "connected"};
+    return names[state];
+}
+
+void cmd_role(struct call *c)
+{
+    struct replication *r = of(c);
+    if (atomic_load(&r->is_replica)) {
+        struct upstream_info info;
+        upstream_info_get(r->upstream, &info);
+        resp_array(&c->out, 5);
+        resp_bulk_cstr(&c->out, "slave");
+        resp_bulk_cstr(&c->out, info.host);
+        resp_i64(&c->out, info.port);
+        resp_bulk_cstr(&c->out, link_state_name((int)info.state));
+        resp_i64(&c->out, info.state == UPSTREAM_CONNECTED ? (int64_t)change_offset(r->node->log) : -1);
+        return;
+    }
+    resp_array(&c->out, 3);
+    resp_bulk_cstr(&c->out, "master");
+    resp_i64(&c->out, (int64_t)change_offset(r->node->log));
+    size_t mark = resp_defer(&c->out);
+    hub_each(r->hub, role_replica, c);
+    resp_defer_array(&c->out, mark, c->dirty);
+    c->dirty = 0;
+}
+
+static struct hub_request *request_of(struct conn *c)
+{
+    if (!c->sync) c->sync = mem_calloc(1, sizeof(struct hub_request));
+    return c->sync;
+}
+
+/* One option of REPLCONF; false: an error was replied. */
+static bool replconf_option(struct call *c, struct hub_request *req, struct bytes name, struct bytes value)
+{
+    int64_t n;
+    if (bytes_ieq(name, BYTES("listening-port"))) {
+        if (!parse_i64(value, &n)) {
+            resp_error(&c->out, ERR_NOT_INTEGER);
+            return false;
+        }
+        req->listening_port = (int)n;
+    } else if (bytes_ieq(name, BYTES("ip-address"))) {
+        if (value.n >= sizeof req->announced_ip) {
+            resp_errorf(&c->out, "ERR REPLCONF ip-address provided by replica instance is too long: %zu bytes", value.n);
+            return false;
+        }
+        memcpy(req->announced_ip, value.p, value.n);
+        req->announced_ip[value.n] = '\0';
+    } else if (bytes_ieq(name, BYTES("capa"))) {
+        if (bytes_ieq(value, BYTES("eof"))) req->capa_eof = true;
+        else if (bytes_ieq(value, BYTES("psync2"))) req->capa_psync2 = true;
+    } else if (bytes_ieq(name, BYTES("rdb-only"))) {
+        if (!parse_i64(value, &n)) {
+            resp_error(&c->out, ERR_NOT_INTEGER);
+            return false;
+        }
+        req->rdb_only = n != 0;
+    } else {
+        resp_errorf(&c->out, "ERR Unrecognized REPLCONF option: %.*s", (int)(name.n < 128 ? name.n : 128), name.p);
+        return false;
+    }
+    return true;
+}
+
+void cmd_replconf(struct call *c)
+{
+    if (c->argc % 2 == 0) {
+        resp_error(&c->out, ERR_SYNTAX);
+        return;
+    }
+    for (size_t i = 1; i < c->argc; i += 2) {
+        /* Acknowledgements of a connection that has not become a replica mean nothing, and are not answered. */
+        if (call_arg_is(c, i, "ack") || call_arg_is(c, i, "getack")) return;
+        if (!replconf_option(c, request_of(call_conn(c)), c->argv[i], c->argv[i + 1])) return;
+    }
+    resp_ok(&c->out);
+}
+
+/* The connection leaves its worker for good. */
+static void hand_over(struct call *call, bool old_sync, struct bytes id, int64_t offset)
+{
+    struct conn *c = call_conn(call);
+    struct replication *r = of(call);
+    struct hub_request *req = request_of(c);
+    req->old_sync = old_sync;
+    snprintf(req->id, sizeof req->id, "%.*s", (int)id.n, id.p);
+    req->offset = offset;
+    req->client_id = c->id;
+    snprintf(req->peer, sizeof req->peer, "%s", c->peer);
+    log_notice("Replica %s asks for synchronization", c->peer);
+    req->fd = conn_detach_fd(c);
+    hub_add(r->hub, req);
+    mem_free(req);
+    c->sync = NULL;
+    c->close_asap = true;
+}
+
+static bool may_sync(struct call *call)
+{
+    struct conn *c = call_conn(call);
+    struct replication *r = of(call);
+    if ((atomic_load(&r->is_replica) && !replication_link_up(r)) || atomic_load(&r->refuse_sync)) {
+        resp_error(&call->out, "NOMASTERLINK Can't SYNC while not connected with my master");
+        return false;
+    }
+    if (c->out.n > c->out_pos) {
+        resp_error(&call->out, "ERR SYNC and PSYNC are invalid with pending output");
+        return false;
+    }
+    return true;
+}
+
+void cmd_psync(struct call *c)
+{
+    int64_t offset;
+    if (!call_arg_i64(c, 2, &offset, NULL)) return;
+    if (may_sync(c)) hand_over(c, false, c->argv[1].n <= REPLID_LENGTH ? c->argv[1] : BYTES("?"), offset);
+}
+
+void cmd_sync(struct call *c)
+{
+    if (may_sync(c)) hand_over(c, true, BYTES("?"), -1);
+}
+
+/* ---- what others see ---- */
+
+struct lines {
+    struct buf *out;
+    int n;
+};
+
+static void info_replica(void *ctx, const struct hub_replica *h)
+{
+    struct lines *l = ctx;
+    buf_printf(l->out, "slave%d:ip=%s,port=%d,state=%s,offset=%llu,lag=%lld\r\n", l->n++, h->ip, h->port, h->state,
+               (unsigned long long)h->ack_offset, (long long)h->lag_s);
+}
+
+static void info_of_link(struct replication *r, struct buf *out)
+{
+    struct upstream_info u;
+    upstream_info_get(r->upstream, &u);
+    int64_t now = clock_mono_ms();
+    unsigned long long offset = change_offset(r->node->log);
+    bool up = u.state == UPSTREAM_CONNECTED;
+    buf_printf(out,
+               "master_host:%s\r\nmaster_port:%d\r\nmaster_link_status:%s\r\nmaster_last_io_seconds_ago:%lld\r\n"
+               "master_sync_in_progress:%d\r\nslave_read_repl_offset:%llu\r\nslave_repl_offset:%llu\r\n",
+               u.host, u.port, up ? "up" : "down", up ? (long long)(now - u.last_io_ms) / 1000 : -1ll, u.syncing, offset, offset);
+    if (u.syncing) {
+        uint64_t left = u.sync_total > u.sync_read ? u.sync_total - u.sync_read : 0;
+        buf_printf(out,
+                   "master_sync_total_bytes:%lld\r\nmaster_sync_read_bytes:%llu\r\nmaster_sync_left_bytes:%lld\r\n"
+                   "master_sync_perc:%.2f\r\nmaster_sync_last_io_seconds_ago:%lld\r\n",
+                   u.sync_total ? (long long)u.sync_total : -1ll, (unsigned long long)u.sync_read,
+                   u.sync_total ? (long long)left : -1ll,
+                   u.sync_total ? (double)u.sync_read * 100 / (double)u.sync_total : 0.0,
+                   (long long)(now - u.last_io_ms) / 1000);
+    }
+    if (!up) buf_printf(out, "master_link_down_since_seconds:%lld\r\n", u.down_since_ms ? (long long)(now - u.down_since_ms) / 1000 : -1ll);
+    struct config *cfg = r->node->config;
+    buf_printf(out, "slave_priority:%lld\r\nslave_read_only:%d\r\nreplica_announced:%d\r\n",
+               (long long)config_num(cfg, CFG_REPLICA_PRIORITY), config_bool(cfg, CFG_REPLICA_READ_ONLY),
+               config_bool(cfg, CFG_REPLICA_ANNOUNCED));
+}
+
+void replication_info(struct replication *r, struct buf *out)
+{
+    bool replica = atomic_load(&r->is_replica);
+    buf_printf(out, "role:%s\r\n", replica ? "slave" : "master");
+    if (replica) info_of_link(r, out);
+    buf_printf(out, "connected_slaves:%d\r\n", hub_replica_count(r->hub));
+    if (config_num(r->node->config, CFG_MIN_REPLICAS_TO_WRITE) && config_num(r->node->config, CFG_MIN_REPLICAS_MAX_LAG))
+        buf_printf(out, "min_slaves_good_slaves:%d\r\n", hub_good_replicas(r->hub));
+    struct lines lines = {out, 0};
+    hub_each(r->hub, info_replica, &lines);
+    struct change_id id;
+    struct change_window w;
+    change_id_get(r->node->log, &id);
+    change_window_get(r->node->log, &w);
+    buf_printf(out,
+               "master_failover_state:no-failover\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\nmaster_repl_offset:%llu\r\n"
+               "second_repl_offset:%lld\r\nrepl_backlog_active:%d\r\nrepl_backlog_size:%zu\r\n"
+               "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n",
+               id.id, id.id2, (unsigned long long)change_offset(r->node->log), (long long)id.second_offset, w.active, w.size,
+               (unsigned long long)w.first, (unsigned long long)w.length);
+}
+
+static void list_replica(void *ctx, const struct hub_replica *h)
+{
+    struct lines *l = ctx;
+    buf_printf(l->out,
+               "id=%llu addr=%s laddr= fd=-1 name= age=%lld idle=0 flags=S db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 "
+               "qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=replconf "
+               "user=default redir=-1 resp=2\n",
+               (unsigned long long)h->client_id, h->peer, (long long)h->age_s);
+}
+
+void replication_client_list(struct replication *r, struct buf *out, unsigned kinds)
+{
+    struct lines lines = {out, 0};
+    if (kinds & LINK_REPLICAS) hub_each(r->hub, list_replica, &lines);
+    if (!(kinds & LINK_PRIMARY) || !replication_link_up(r)) return;
+    struct upstream_info u;
+    upstream_info_get(r->upstream, &u);
+    buf_printf(out,
+               "id=0 addr=%s:%d laddr= fd=-1 name= age=0 idle=%lld flags=M db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 "
+               "qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=ping "
+               "user=(superuser) redir=-1 resp=2\n",
+               u.host, u.port, (long long)(clock_mono_ms() - u.last_io_ms) / 1000);
+}
+
+int replication_kill_links(struct replication *r, unsigned kinds, uint64_t id, const char *addr)
+{
+    int n = 0;
+    if (kinds & LINK_REPLICAS) n += hub_kill(r->hub, id, addr);
+    if (kinds & LINK_PRIMARY && !id && !addr && atomic_load(&r->is_replica) && upstream_cut(r->upstream)) n++;
+    return n;
+}

@@ -1,0 +1,290 @@
+/* worker.c: one loop, its connections, and its share of the background work. */
+#include "server/conn.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "server/multi.h"
+#include "server/replication.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+enum { TICK_MS = 100, READ_BUFFER = 256 * 1024, EXPIRE_BUCKETS = 16 };
+
+struct adopt_mail {
+    struct mail mail;
+    struct worker *worker;
+    int fd;
+    bool is_unix;
+};
+
+void worker_enter_gate(struct worker *w)
+{
+    if (w->inside) return;
+    gate_enter(w->gate);
+    w->inside = true;
+}
+
+void worker_leave_gate(struct worker *w)
+{
+    if (!w->inside) return;
+    gate_exit(w->gate);
+    w->inside = false;
+}
+
+static void turn_begin(void *ctx)
+{
+    struct worker *w = ctx;
+    worker_enter_gate(w);
+    w->now_ms = clock_wall_ms();
+    w->now_mono_ms = clock_mono_ms();
+}
+
+/* The stream to the replicas leaves before the replies of the same turn, so that a crash in between loses no
+ * acknowledged write that a replica could have had. */
+static void turn_end(void *ctx)
+{
+    struct worker *w = ctx;
+    replication_flush(w->node->replication);
+    while (!list_empty(&w->dirty)) {
+        struct conn *c = container_of(w->dirty.next, struct conn, dirty);
+        list_remove(&c->dirty);
+        conn_write(c);
+    }
+    worker_leave_gate(w);
+}
+
+/* ---- expiry ---- */
+
+static void expired(void *ctx, const struct key *k, struct entry *e)
+{
+    (void)e;
+    call_expire(ctx, k);
+}
+
+/* One slot of one database; true when there is more to do there. */
+static bool expire_slot(struct worker *w, int db, unsigned slot)
+{
+    if (!slot_try_lock(w->node->store, slot)) return true;
+    w->effects.n = 0;
+    struct call call = {.env = &w->env,
+                        .db = db,
+                        .now_ms = w->now_ms,
+                        .effects = &w->effects,
+                        .effects_wanted = change_log_active(w->node->log)};
+    bool more = store_expire_slot(w->node->store, db, slot, w->now_ms, EXPIRE_BUCKETS, expired, &call);
+    if (call.effect_count) {
+        /* Each deletion stands by itself: no MULTI around them. */
+        change_append(w->node->log, db, buf_bytes(&w->effects), 1, db);
+    }
+    slot_unlock(w->node->store, slot);
+    return more;
+}
+
+static void expire_some(struct worker *w)
+{
+    struct node *n = w->node;
+    if (data_node_is_replica(n) || atomic_load(&n->loading) || !atomic_load(&n->active_expire)) return;
+    if (atomic_load(&n->pause_mode) != PAUSE_NONE) return;
+    /* A quarter of the time at most: TICK_MS / 4. */
+    int64_t deadline_us = clock_mono_us() + TICK_MS * 1000 / 4;
+    int databases = store_databases(n->store);
+    for (int db = 0; db < databases; db++) {
+        if (store_db_ttl_count(n->store, db) == 0) continue;
+        for (unsigned i = 0; i < SLOT_COUNT; i += (unsigned)n->worker_count) {
+            unsigned slot = (w->expire_slot + i) % SLOT_COUNT;
+            if (slot % (unsigned)n->worker_count != (unsigned)w->id % (unsigned)n->worker_count) continue;
+            unsigned rounds = 0;
+            while (store_slot_may_expire(n->store, db, slot, w->now_ms) && expire_slot(w, db, slot)) {
+                if (++rounds % 16 == 0 && (clock_mono_us() > deadline_us || gate_wanted(w->gate))) {
+                    w->expire_slot = slot;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/* ---- connections ---- */
+
+static void check_conn(struct worker *w, struct conn *c)
+{
+    int64_t timeout_s = config_num(w->node->config, CFG_TIMEOUT);
+    if (timeout_s > 0 && c->wait == WAIT_NOTHING && w->now_ms - c->last_ms > timeout_s * 1000) {
+        log_verbose("Closing idle client");
+        conn_destroy(c);
+        return;
+    }
+    if (c->close_asap || atomic_load_explicit(&c->kill, memory_order_relaxed)) {
+        conn_destroy(c);
+        return;
+    }
+    /* The soft limit is a matter of time, so it is looked at from here too. */
+    if (c->soft_limit_since_ms) conn_wants_write(c);
+}
+
+static void tick(struct loop_timer *t, int64_t now_ms)
+{
+    struct worker *w = container_of(t, struct worker, timer);
+    (void)now_ms;
+    expire_some(w);
+    list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
+    int64_t until = atomic_load(&w->node->pause_until_ms);
+    if (!list_empty(&w->paused) && until <= w->now_mono_ms) worker_resume_paused(w);
+    replication_check_waits(w);
+}
+
+void worker_resume_paused(struct worker *w)
+{
+    struct list ready;
+    list_init(&ready);
+    while (!list_empty(&w->paused)) {
+        struct list *it = w->paused.next;
+        list_remove(it);
+        list_push_back(&ready, it);
+    }
+    while (!list_empty(&ready)) {
+        struct conn *c = container_of(ready.next, struct conn, waiting_link);
+        list_remove(&c->waiting_link);
+        conn_resume(c);
+    }
+}
+
+void worker_reap(struct worker *w)
+{
+    list_each(it, &w->conns)
+    {
+        struct conn *c = container_of(it, struct conn, link);
+        if (atomic_load_explicit(&c->kill, memory_order_relaxed) && !c->close_after_reply) conn_destroy(c);
+    }
+}
+
+static void adopt(struct mail *m)
+{
+    struct adopt_mail *a = container_of(m, struct adopt_mail, mail);
+    struct conn *c = conn_create(a->worker, a->fd, a->is_unix);
+    if (!c) close(a->fd);
+    mem_free(a);
+}
+
+void worker_adopt(struct worker *w, int fd, bool is_unix)
+{
+    struct adopt_mail *a = mem_alloc(sizeof *a);
+    *a = (struct adopt_mail){{NULL, adopt}, w, fd, is_unix};
+    atomic_fetch_add(&w->conn_count, 1);
+    loop_post(w->loop, &a->mail);
+}
+
+static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
+{
+    struct worker *w = ctx;
+    (void)cls;
+    (void)event;
+    watch_key_changed(w->node, db, k);
+}
+
+static void flushed(void *ctx, int db)
+{
+    struct worker *w = ctx;
+    watch_flushed(w->node, db);
+}
+
+static void free_tables(void *ctx, struct table **tables, size_t n)
+{
+    struct worker *w = ctx;
+    reaper_free_tables(w->node->reaper, tables, n);
+}
+
+struct worker *worker_create(struct node *node, int id)
+{
+    struct worker *w = mem_calloc(1, sizeof *w);
+    w->node = node;
+    w->id = id;
+    w->loop = loop_create();
+    w->gate = gate_join(node->gate);
+    list_init(&w->conns);
+    list_init(&w->dirty);
+    list_init(&w->paused);
+    list_init(&w->waits);
+    buf_reserve(&w->read_buf, READ_BUFFER);
+    uint64_t seed;
+    random_secure(&seed, sizeof seed);
+    random_seed(&w->rng, seed);
+    w->env = (struct call_env){.store = node->store,
+                               .options = node->options,
+                               .stats = &w->stats,
+                               .rng = &w->rng,
+                               .ctx = w,
+                               .changed = changed,
+                               .flushed = flushed,
+                               .free_tables = free_tables,
+                               .cluster_enabled = node->cluster != NULL};
+    w->now_ms = clock_wall_ms();
+    w->now_mono_ms = clock_mono_ms();
+    w->timer = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
+    loop_timer_add(w->loop, &w->timer);
+    loop_set_hooks(w->loop, turn_begin, turn_end, w);
+    return w;
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    char name[16];
+    snprintf(name, sizeof name, "worker-%d", w->id);
+    pthread_setname_np(pthread_self(), name);
+    while (!w->stop) loop_turn(w->loop, -1);
+    return NULL;
+}
+
+void worker_start(struct worker *w)
+{
+    if (pthread_create(&w->thread, NULL, run, w)) mem_abort(0);
+}
+
+/* ---- for the whole node ---- */
+
+struct post_mail {
+    struct mail mail;
+    struct worker *worker;
+    void (*fn)(struct worker *w);
+};
+
+static void deliver_post(struct mail *m)
+{
+    struct post_mail *p = container_of(m, struct post_mail, mail);
+    p->fn(p->worker);
+    mem_free(p);
+}
+
+void node_post_workers(struct node *n, void (*fn)(struct worker *w))
+{
+    for (int i = 0; i < n->worker_count; i++) {
+        struct post_mail *p = mem_alloc(sizeof *p);
+        *p = (struct post_mail){{NULL, deliver_post}, n->workers[i], fn};
+        loop_post(n->workers[i]->loop, &p->mail);
+    }
+}
+
+void node_pause(struct node *n, enum pause_mode mode, int64_t until_ms)
+{
+    atomic_store(&n->pause_until_ms, mode == PAUSE_NONE ? 0 : until_ms);
+    atomic_store(&n->pause_mode, mode);
+    if (mode == PAUSE_NONE) node_post_workers(n, worker_resume_paused);
+}
+
+void node_stats_sum(const struct node *n, struct stats_sum *out)
+{
+    *out = (struct stats_sum){0};
+    for (int i = 0; i < n->worker_count; i++) {
+        const struct worker *w = n->workers[i];
+        out->hits += atomic_load_explicit(&w->stats.keyspace_hits, memory_order_relaxed);
+        out->misses += atomic_load_explicit(&w->stats.keyspace_misses, memory_order_relaxed);
+        out->expired += atomic_load_explicit(&w->stats.expired_keys, memory_order_relaxed);
+        out->net_in += atomic_load_explicit(&w->net_in, memory_order_relaxed);
+        out->net_out += atomic_load_explicit(&w->net_out, memory_order_relaxed);
+        for (int id = 0; id < CMD_ID_COUNT; id++)
+            out->commands += atomic_load_explicit(&w->commands[id].calls, memory_order_relaxed);
+    }
+}

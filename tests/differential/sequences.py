@@ -1,0 +1,124 @@
+"""Drives a Runner with sequences made and shrunk by hypothesis."""
+
+import os
+import tempfile
+import time
+
+import hypothesis
+from hypothesis import strategies as st
+
+from draw import Context
+from grammar import FILL_SIZES, sequence
+from runner import PROFILES, Mismatch, script
+
+BLOCK = 25  # bytes for one command: the first says whether the sequence goes on
+ITEMS_MAX = 300  # hypothesis allows 8 KB of bytes for one example
+COPIES = 10  # sequences hypothesis may make for each one that is run
+SCRIPT_SHOWN = 20000
+
+
+@st.composite
+def blocks(draw):
+    """A list of blocks, 85 on average.  A zero first byte ends the list, so deleting a block shrinks it."""
+    block = st.binary(min_size=BLOCK, max_size=BLOCK)
+    out = []
+    while len(out) < ITEMS_MAX:
+        data = draw(block)
+        if data[0] < 3:
+            break
+        out.append(data[1:])
+    return out
+
+
+class Failure(AssertionError):
+    """What a failing search ends with; `steps` is the shrunk sequence."""
+
+    def __init__(self, text, steps):
+        super().__init__(text)
+        self.steps = steps
+
+
+def search(runner, seed, examples, shrink_seconds=30):
+    """Runs `examples` sequences; raises Failure with the smallest failing one found.
+
+    Of every sequence hypothesis also tries about five copies with one block replaced.  Running those would spend
+    the time on the same commands again, so until there is a failure to shrink they are passed over."""
+    payloads = runner.payloads()
+    last, ran, previous = {}, [], set()
+
+    def attempt(profile, size, made):
+        if not last:
+            if len(ran) >= examples or len(made) < 4 or 2 * len(previous.intersection(made)) > len(made):
+                return
+            ran.append(len(made))
+            previous.clear()
+            previous.update(made)
+        elif time.monotonic() > last["deadline"]:
+            if (profile, size, made) == last["input"]:
+                raise Mismatch(last["why"])
+            return
+        steps = sequence(made, Context(int(time.time()), payloads), size)
+        try:
+            runner.run(steps, profile)
+        except Mismatch as why:
+            last.setdefault("deadline", time.monotonic() + shrink_seconds)
+            last.update(steps=steps, profile=profile, why=str(why), input=(profile, size, made))
+            raise
+
+    test = hypothesis.given(st.integers(0, len(PROFILES) - 1), st.sampled_from(FILL_SIZES), blocks())(attempt)
+    test = hypothesis.settings(
+        max_examples=examples * COPIES,
+        deadline=None,
+        database=None,
+        print_blob=False,
+        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+        suppress_health_check=list(hypothesis.HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=hypothesis.Verbosity.quiet,
+    )(test)
+    try:
+        hypothesis.seed(seed)(test)()
+    except Exception as why:  # Mismatch, or hypothesis's Flaky when it does not fail every time
+        if not last:
+            raise
+        last.update(reduced(runner, last))
+        raise Failure(report(last, seed, runner, why), last["steps"]) from None
+    assert len(ran) == examples, "only %d of %d sequences were run" % (len(ran), examples)
+
+
+def reduced(runner, found, tries=400):
+    """Leaves out single steps as long as it fails: hypothesis works on whole blocks, which may hold several."""
+    best = dict(found)
+    size = max(1, len(best["steps"]) // 2)
+    while size and tries > 0:
+        at = 0
+        while at < len(best["steps"]) and tries > 0:
+            steps = best["steps"][:at] + best["steps"][at + size :]
+            tries -= 1
+            try:
+                runner.run(steps, best["profile"])
+                at += size
+            except Mismatch as why:
+                best.update(steps=steps, why=str(why))
+        size //= 2
+    return best
+
+
+def report(last, seed, runner, why):
+    lines = script(last["steps"], last["profile"], runner.resp)
+    with tempfile.NamedTemporaryFile("w", prefix="differential-", suffix=".txt", delete=False) as file:
+        file.write(lines + "\n")
+    if len(lines) > SCRIPT_SHOWN:
+        lines = lines[:SCRIPT_SHOWN] + "\n... (the rest is in the file)"
+    note = "" if isinstance(why, Mismatch) else "\nIt does not fail every time: %s" % type(why).__name__
+    mode = "cluster" if runner.servers[0].cluster else "standalone"
+    return "%s%s\n\nseed %d, %s, RESP%d; shrunk to %d commands, kept in %s:\n%s\n" % (
+        last["why"], note, seed, mode, runner.resp, len(last["steps"]), file.name, lines)  # fmt: skip
+
+
+def long_run():
+    return os.environ.get("COVEY_TEST_LONG", "") not in ("", "0")
+
+
+def base_seed():
+    return int(os.environ.get("COVEY_TEST_SEED", "1"))

@@ -1,0 +1,229 @@
+/* check.c: what must hold.
+ *
+ * In every step:
+ *  1. Two primaries never serve one slot in one config epoch.  "Serves": runs, is a primary, holds the slot, sees the
+ *     cluster as up.
+ *  2. A node id votes once in an epoch, across restarts.  Judged by the votes that leave a node, not by those it has
+ *     decided upon: a vote that dies with the process before it is durable was never given.
+ *     Nor does it vote in an epoch in which the candidate has not asked.
+ *  3. Epochs that a node id shows to others (currentEpoch; configEpoch while it claims slots as a primary) never go
+ *     back; nor does currentEpoch inside a process.
+ *  4. No message moves a slot from an owner that claims it to one of a lower or equal config epoch.  (Looked at on a
+ *     sample of the slots, because this is done very often.)
+ * At the end, after the network has healed: all members agree on the owner of every slot. */
+#include "base/hash.h"
+#include "base/mem.h"
+#include "sim.h"
+
+#include <stdarg.h>
+
+void check_fail(struct world *w, const char *fmt, ...)
+{
+    if (w->failed) return;
+    w->failed = true;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = snprintf(w->failure, sizeof w->failure, "at %.3f s: ", (double)w->now / 1000);
+    vsnprintf(w->failure + n, sizeof w->failure - (size_t)n, fmt, ap);
+    va_end(ap);
+    trace(w, "FAILED %s", w->failure);
+}
+
+/* ---- 1: one server a slot and epoch ---- */
+
+static bool overlap(const uint8_t *a, const uint8_t *b, unsigned *slot)
+{
+    for (unsigned i = 0; i < CLUSTER_SLOT_BYTES; i++) {
+        if (!(a[i] & b[i])) continue;
+        *slot = i * 8 + (unsigned)__builtin_ctz(a[i] & b[i]);
+        return true;
+    }
+    return false;
+}
+
+static void check_serving(struct world *w, const struct sim_node *n)
+{
+    unsigned slot;
+    for (int i = 0; i < w->next_node; i++) {
+        const struct sim_node *o = &w->nodes[i];
+        if (o == n || !o->serving || o->serving_epoch != n->serving_epoch) continue;
+        if (overlap(o->serving_slots, n->serving_slots, &slot))
+            check_fail(w, "n%d and n%d both serve slot %u in config epoch %llu", n->index, o->index, slot,
+                       (unsigned long long)n->serving_epoch);
+    }
+}
+
+void check_stopped(struct sim_node *n)
+{
+    n->serving = false;
+}
+
+void check_after_step(struct world *w, struct sim_node *n)
+{
+    if (w->failed || !n->core) return;
+    uint64_t current = cluster_current_epoch(n->core);
+    if (current < n->seen_current)
+        check_fail(w, "n%d: currentEpoch went from %llu back to %llu", n->index, (unsigned long long)n->seen_current,
+                   (unsigned long long)current);
+    n->seen_current = current;
+    struct cluster_node_view me;
+    bool serving = cluster_is_primary(n->core) && cluster_state_ok(n->core);
+    if (serving) {
+        cluster_node_view(n->core, cluster_myself(n->core), &me);
+        serving = me.slot_count > 0;
+    }
+    if (!serving) {
+        n->serving = false;
+        return;
+    }
+    if (n->serving && n->serving_epoch == me.config_epoch &&
+        memcmp(n->serving_slots, me.slots, CLUSTER_SLOT_BYTES) == 0)
+        return;
+    n->serving = true;
+    n->serving_epoch = me.config_epoch;
+    memcpy(n->serving_slots, me.slots, CLUSTER_SLOT_BYTES);
+    check_serving(w, n);
+}
+
+/* ---- 4: claims ---- */
+
+void check_rebinding(struct world *w, struct sim_node *n, bool by_message)
+{
+    for (unsigned i = 0; i < SAMPLES; i++) {
+        unsigned slot = i * SAMPLE_STEP;
+        const struct cluster_node *owner = cluster_slot_owner(n->core, slot), *before = n->sample[i].owner;
+        struct cluster_node_view v = {0};
+        if (owner) cluster_node_view(n->core, owner, &v);
+        if (by_message && owner && before && owner != before && v.config_epoch <= n->sample[i].epoch)
+            check_fail(w, "n%d gave slot %u of epoch %llu to %.8s of epoch %llu", n->index, slot,
+                       (unsigned long long)n->sample[i].epoch, v.id.c, (unsigned long long)v.config_epoch);
+        n->sample[i].owner = owner && cluster_slot_is_claimed(n->core, slot) ? owner : NULL;
+        n->sample[i].epoch = v.config_epoch;
+    }
+}
+
+/* ---- 2 and 3: what leaves a node ---- */
+
+static void check_vote(struct world *w, struct sim_node *n, const struct departure *m, int to)
+{
+    const struct sim_node *candidate = &w->nodes[to];
+    if (candidate->shown && m->current_epoch > w->shown[candidate->shown - 1].asked)
+        check_fail(w, "n%d votes for n%d in epoch %llu, which asked in %llu", n->index, to,
+                   (unsigned long long)m->current_epoch, (unsigned long long)w->shown[candidate->shown - 1].asked);
+    for (size_t i = 0; i < w->vote_count; i++) {
+        const struct vote *v = &w->votes[i];
+        if (v->epoch == m->current_epoch && cluster_id_eq(&v->voter, &m->sender)) {
+            check_fail(w, "n%d (%.8s) voted twice in epoch %llu", n->index, m->sender.c,
+                       (unsigned long long)m->current_epoch);
+            return;
+        }
+    }
+    if (w->vote_count == w->vote_cap) {
+        w->vote_cap = w->vote_cap ? w->vote_cap * 2 : 64;
+        w->votes = mem_realloc(w->votes, w->vote_cap * sizeof *w->votes);
+    }
+    w->votes[w->vote_count++] = (struct vote){.voter = m->sender, .epoch = m->current_epoch};
+    w->totals->votes_cast++;
+    trace(w, "n%d votes for n%d in epoch %llu", n->index, to, (unsigned long long)m->current_epoch);
+}
+
+static struct shown *shown_of(struct world *w, const struct cluster_id *id)
+{
+    for (size_t i = 0; i < w->shown_count; i++)
+        if (cluster_id_eq(&w->shown[i].id, id)) return &w->shown[i];
+    if (w->shown_count == w->shown_cap) {
+        w->shown_cap = w->shown_cap ? w->shown_cap * 2 : 64;
+        w->shown = mem_realloc(w->shown, w->shown_cap * sizeof *w->shown);
+    }
+    struct shown *s = &w->shown[w->shown_count++];
+    *s = (struct shown){.id = *id};
+    return s;
+}
+
+static void check_epochs(struct world *w, struct sim_node *n, const struct departure *m)
+{
+    if (!n->shown || !cluster_id_eq(&w->shown[n->shown - 1].id, &m->sender))
+        n->shown = (size_t)(shown_of(w, &m->sender) - w->shown) + 1;
+    struct shown *s = &w->shown[n->shown - 1];
+    if (m->current_epoch < s->current)
+        check_fail(w, "n%d (%.8s) showed currentEpoch %llu, then %llu", n->index, m->sender.c,
+                   (unsigned long long)s->current, (unsigned long long)m->current_epoch);
+    s->current = m->current_epoch;
+    if (!m->claims) return;
+    if (m->config_epoch < s->config)
+        check_fail(w, "n%d (%.8s) showed configEpoch %llu, then %llu", n->index, m->sender.c,
+                   (unsigned long long)s->config, (unsigned long long)m->config_epoch);
+    s->config = m->config_epoch;
+}
+
+/* Called with the message as it leaves, which may be later than it was made. */
+void check_left(struct world *w, struct sim_node *n, const struct departure *d, int to)
+{
+    if (d->type == CLUSTER_AUTH_REQUEST) shown_of(w, &d->sender)->asked = d->current_epoch;
+    w->digest = w->digest * UINT64_C(1099511628211) + d->current_epoch * 31 + (uint64_t)d->type + (uint64_t)w->now;
+    check_epochs(w, n, d);
+    if (d->type == CLUSTER_AUTH_ACK) check_vote(w, n, d, to);
+}
+
+/* ---- notes ---- */
+
+static bool is_manual(const struct cluster_action *a)
+{
+    return a->reason && strcmp(a->reason, "manual") == 0;
+}
+
+void check_note(struct world *w, struct sim_node *n, const struct cluster_action *a)
+{
+    w->totals->notes[a->note]++;
+    if (a->note == CLUSTER_NOTE_PROMOTED) {
+        if (is_manual(a)) w->totals->manual_failovers++;
+        if (a->reason && strcmp(a->reason, "takeover") == 0) w->totals->takeovers++;
+    }
+    if (!w->trace) return;
+    struct buf text = {0};
+    if (cluster_note_text(a, &text)) trace(w, "n%d (%.8s): %.*s", n->index, node_id(n).c, (int)text.n, text.p);
+    buf_deinit(&text);
+}
+
+/* ---- the end ---- */
+
+static bool same_owner(const struct cluster_node *a, const struct cluster_node *b, const struct cluster_core *ca,
+                       const struct cluster_core *cb)
+{
+    if (!a || !b) return a == b;
+    struct cluster_node_view va, vb;
+    cluster_node_view(ca, a, &va);
+    cluster_node_view(cb, b, &vb);
+    return cluster_id_eq(&va.id, &vb.id);
+}
+
+static bool pair_agrees(struct world *w, const struct sim_node *a, const struct sim_node *b, bool complain)
+{
+    for (unsigned s = 0; s < SLOT_COUNT; s++) {
+        const struct cluster_node *oa = cluster_slot_owner(a->core, s), *ob = cluster_slot_owner(b->core, s);
+        if (same_owner(oa, ob, a->core, b->core)) continue;
+        struct cluster_node_view va = {0}, vb = {0};
+        if (oa) cluster_node_view(a->core, oa, &va);
+        if (ob) cluster_node_view(b->core, ob, &vb);
+        if (complain)
+            check_fail(w, "slot %u belongs to %.8s for n%d, to %.8s for n%d", s, oa ? va.id.c : "nobody", a->index,
+                       ob ? vb.id.c : "nobody", b->index);
+        return false;
+    }
+    return true;
+}
+
+bool check_agreement(struct world *w, bool complain)
+{
+    const struct sim_node *first = NULL;
+    for (int i = 0; i < w->next_node; i++) {
+        const struct sim_node *n = &w->nodes[i];
+        if (!n->core || !n->member) continue;
+        cluster_check(n->core);
+        if (!first)
+            first = n;
+        else if (!pair_agrees(w, first, n, complain))
+            return false;
+    }
+    return true;
+}
