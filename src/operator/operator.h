@@ -1,5 +1,5 @@
-/* operator.h: what operates clusters from outside, through the same commands that any client may send: the public face of
- * src/operator/.  Knows no data node from inside. */
+/* operator.h: what operates clusters from outside, through the same commands that any client may send: the public face
+ * of src/operator/.  Knows no data node from inside. */
 #ifndef COVEY_OPERATOR_OPERATOR_H
 #define COVEY_OPERATOR_OPERATOR_H
 

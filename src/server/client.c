@@ -41,8 +41,10 @@ void cmd_auth(struct call *c)
         return;
     }
     struct bytes user = c->argc == 3 ? c->argv[1] : BYTES("default");
-    if (authenticate(conn, user, c->argv[c->argc - 1])) resp_ok(&c->out);
-    else resp_error(&c->out, ERR_WRONGPASS);
+    if (authenticate(conn, user, c->argv[c->argc - 1]))
+        resp_ok(&c->out);
+    else
+        resp_error(&c->out, ERR_WRONGPASS);
 }
 
 bool client_name_ok(struct bytes name)
@@ -135,8 +137,10 @@ void cmd_select(struct call *c)
     if (!call_arg_i64(c, 1, &db, NULL)) return;
     if (db < INT32_MIN || db > INT32_MAX)
         resp_error(&c->out, "ERR value is out of range, value must between -2147483648 and 2147483647");
-    else if (n->cluster && db != 0) resp_error(&c->out, "ERR SELECT is not allowed in cluster mode");
-    else if (db < 0 || db >= store_databases(n->store)) resp_error(&c->out, "ERR DB index is out of range");
+    else if (n->cluster && db != 0)
+        resp_error(&c->out, "ERR SELECT is not allowed in cluster mode");
+    else if (db < 0 || db >= store_databases(n->store))
+        resp_error(&c->out, "ERR DB index is out of range");
     else {
         conn->db = (int)db;
         resp_ok(&c->out);
@@ -145,9 +149,12 @@ void cmd_select(struct call *c)
 
 void cmd_ping(struct call *c)
 {
-    if (c->argc > 2) call_wrong_arity(c);
-    else if (c->argc == 2) resp_bulk(&c->out, c->argv[1]);
-    else resp_status(&c->out, "PONG");
+    if (c->argc > 2)
+        call_wrong_arity(c);
+    else if (c->argc == 2)
+        resp_bulk(&c->out, c->argv[1]);
+    else
+        resp_status(&c->out, "PONG");
 }
 
 void cmd_quit(struct call *c)
@@ -221,8 +228,10 @@ void cmd_client_setname(struct call *c)
 void cmd_client_getname(struct call *c)
 {
     const char *name = call_conn(c)->name;
-    if (name) resp_bulk_cstr(&c->out, name);
-    else resp_null(&c->out);
+    if (name)
+        resp_bulk_cstr(&c->out, name);
+    else
+        resp_null(&c->out);
 }
 
 void cmd_client_reply(struct call *c)

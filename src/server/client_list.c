@@ -72,9 +72,9 @@ void client_line(const struct conn *c, const struct call *now, struct buf *out)
                "multi=%lld qbuf=%zu qbuf-free=%zu argv-mem=%zu multi-mem=%zu rbs=%zu rbp=%zu obl=%zu oll=0 omem=0 "
                "tot-mem=%zu events=%s%s cmd=%s user=default redir=-1 resp=%d",
                (unsigned long long)c->id, c->peer, c->local, c->src.fd, c->name ? c->name : "",
-               (long long)(ms - c->created_ms) / 1000, (long long)(now ? 0 : (ms - c->last_ms) / 1000),
-               (int)flag_count, flags, c->db, c->in_multi ? (long long)c->queue_n : -1ll, in, c->in.cap - c->in.n, args,
-               c->queue_bytes, c->out.cap, pending, pending, total, c->src.events & NET_READ ? "r" : "",
+               (long long)(ms - c->created_ms) / 1000, (long long)(now ? 0 : (ms - c->last_ms) / 1000), (int)flag_count,
+               flags, c->db, c->in_multi ? (long long)c->queue_n : -1ll, in, c->in.cap - c->in.n, args, c->queue_bytes,
+               c->out.cap, pending, pending, total, c->src.events & NET_READ ? "r" : "",
                c->src.events & NET_WRITE ? "w" : "", cmd ? cmd->name : "NULL", c->resp);
 }
 
@@ -88,8 +88,7 @@ static int compare_ids(const void *a, const void *b)
 static struct conn **all_conns(struct node *n, size_t *count)
 {
     size_t cap = 0, found = 0;
-    for (int i = 0; i < n->worker_count; i++)
-        list_each(it, &n->workers[i]->conns) cap++;
+    for (int i = 0; i < n->worker_count; i++) list_each(it, &n->workers[i]->conns) cap++;
     struct conn **all = mem_alloc((cap + 1) * sizeof(struct conn *));
     for (int i = 0; i < n->worker_count; i++)
         list_each(it, &n->workers[i]->conns) all[found++] = container_of(it, struct conn, link);
@@ -163,10 +162,10 @@ void cmd_client_info(struct call *c)
 /* ---- KILL ---- */
 
 struct kill_filter {
-    int64_t id; /* 0: any */
+    int64_t id;               /* 0: any */
     struct bytes addr, laddr; /* empty: any */
     enum client_kind kind;
-    bool default_user, skip_me, any_laddr;
+    bool default_user, skip_me;
 };
 
 /* False: an error was replied. */
@@ -195,8 +194,7 @@ static bool parse_filter(struct call *c, struct kill_filter *f)
                 return false;
             }
             f->default_user = true;
-        } else if (call_arg_is(c, i, "SKIPME") &&
-                   (bytes_ieq(value, BYTES("yes")) || bytes_ieq(value, BYTES("no")))) {
+        } else if (call_arg_is(c, i, "SKIPME") && (bytes_ieq(value, BYTES("yes")) || bytes_ieq(value, BYTES("no")))) {
             f->skip_me = bytes_ieq(value, BYTES("yes"));
         } else {
             resp_error(&c->out, ERR_SYNTAX);
@@ -254,12 +252,17 @@ void cmd_client_kill(struct call *c)
     bool old_form = c->argc == 3;
     struct kill_filter f = {.skip_me = !old_form};
     if (!call_exclusive(c)) return;
-    if (old_form) f.addr = c->argv[2];
-    else if (!parse_filter(c, &f)) return;
+    if (old_form)
+        f.addr = c->argv[2];
+    else if (!parse_filter(c, &f))
+        return;
     int killed = old_form && f.addr.n == 0 ? 0 : kill_conns(n, &f, me) + kill_links(n, &f);
-    if (!old_form) resp_i64(&c->out, killed);
-    else if (killed) resp_ok(&c->out);
-    else resp_error(&c->out, "ERR No such client");
+    if (!old_form)
+        resp_i64(&c->out, killed);
+    else if (killed)
+        resp_ok(&c->out);
+    else
+        resp_error(&c->out, "ERR No such client");
 }
 
 /* ---- PAUSE ---- */
@@ -269,7 +272,7 @@ void cmd_client_pause(struct call *c)
     int64_t timeout;
     enum pause_mode mode = PAUSE_ALL;
     if (c->argc > 4) {
-        call_wrong_arity(c);
+        resp_error(&c->out, "ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.");
         return;
     }
     if (c->argc == 4 && call_arg_is(c, 3, "WRITE")) {

@@ -10,6 +10,7 @@
 #include "cluster/cluster.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 /* One question to the core. */
 struct ask {

@@ -225,8 +225,9 @@ static enum status check_names(const struct bytes *pairs, size_t n, bool privile
         const struct option *o = option_row(*id);
         if (o->flags & IMMUTABLE) return set_failed(error, name, "can't set immutable config");
         if (o->flags & PROTECTED && !privileged) return set_failed(error, name, "can't set protected config");
+        /* An option under both of its names is not one: the last value stays. */
         for (size_t k = 0; k < i / 2; k++)
-            if (ids[k] == *id) return set_failed(error, name, "duplicate parameter");
+            if (ids[k] == *id && bytes_ieq(pairs[2 * k], name)) return set_failed(error, name, "duplicate parameter");
     }
     return OK;
 }

@@ -1,7 +1,7 @@
 /* config.h: every option of the data node, one row each in options.def.
  *
- * Numbers, booleans and enumerations may be read by any thread at any time (relaxed atomics); texts are copied out under
- * the table's mutex.  Values change through config_set() only (start-up, CONFIG SET). */
+ * Numbers, booleans and enumerations may be read by any thread at any time (relaxed atomics); texts are copied out
+ * under the table's mutex.  Values change through config_set() only (start-up, CONFIG SET). */
 #ifndef COVEY_SERVER_CONFIG_H
 #define COVEY_SERVER_CONFIG_H
 
@@ -25,8 +25,16 @@ struct config;
 typedef void config_listener(void *ctx, enum config_id id);
 
 /* Values of the enumerations that other parts of the node compare with, in the order of their rows in options.def. */
-enum { MAXMEMORY_VOLATILE_LRU, MAXMEMORY_VOLATILE_LFU, MAXMEMORY_VOLATILE_RANDOM, MAXMEMORY_VOLATILE_TTL,
-       MAXMEMORY_ALLKEYS_LRU, MAXMEMORY_ALLKEYS_LFU, MAXMEMORY_ALLKEYS_RANDOM, MAXMEMORY_NOEVICTION };
+enum {
+    MAXMEMORY_VOLATILE_LRU,
+    MAXMEMORY_VOLATILE_LFU,
+    MAXMEMORY_VOLATILE_RANDOM,
+    MAXMEMORY_VOLATILE_TTL,
+    MAXMEMORY_ALLKEYS_LRU,
+    MAXMEMORY_ALLKEYS_LFU,
+    MAXMEMORY_ALLKEYS_RANDOM,
+    MAXMEMORY_NOEVICTION
+};
 enum { ENDPOINT_IP, ENDPOINT_HOSTNAME, ENDPOINT_UNKNOWN };
 enum { FSYNC_EVERYSEC, FSYNC_ALWAYS, FSYNC_NO };
 enum { PROTECTED_NO, PROTECTED_YES, PROTECTED_LOCAL }; /* enable-debug-command and its like */
@@ -35,9 +43,9 @@ enum { SHUTDOWN_SAVE = 1, SHUTDOWN_NOSAVE = 2, SHUTDOWN_NOW = 4, SHUTDOWN_FORCE 
 struct config *config_create(void); /* all defaults */
 void config_destroy(struct config *c);
 
-/* Start-up; argv[0] is skipped: an optional redis.conf, then "--directive value ..." flags, as redis-server takes them ("-" reads
- * standard input; include is followed).  E_INVALID: *error (owned by the caller, mem_free()) says file, line, directive and reason
- * in redis-server's words; unknown directives only append to *warnings. */
+/* Start-up; argv[0] is skipped: an optional redis.conf, then "--directive value ..." flags, as redis-server takes them
+ * ("-" reads standard input; include is followed).  E_INVALID: *error (owned by the caller, mem_free()) says file,
+ * line, directive and reason in redis-server's words; unknown directives only append to *warnings. */
 MUST_USE enum status config_load(struct config *c, int argc, char **argv, char **error, struct buf *warnings);
 /* The absolute path of the file that was loaded; "" when there is none. */
 const char *config_file(const struct config *c);
@@ -54,7 +62,8 @@ char *config_cstr(const struct config *c, enum config_id id);
 bool config_text_is_empty(const struct config *c, enum config_id id);
 
 /* CONFIG SET: n names and values in turn (n is even), all of them or none.  `privileged` lets it change protected
- * options.  E_INVALID: *error gets the whole error reply (without '-') in redis-server's words.  One thread at a time. */
+ * options.  E_INVALID: *error gets the whole error reply (without '-') in redis-server's words.  One thread at a time.
+ */
 MUST_USE enum status config_set(struct config *c, const struct bytes *pairs, size_t n, bool privileged,
                                 struct buf *error);
 void config_set_listener(struct config *c, config_listener *fn, void *ctx);
@@ -65,7 +74,8 @@ void config_force_text(struct config *c, enum config_id id, struct bytes text);
 
 /* CONFIG GET pattern...: writes the whole map reply. */
 void config_reply_get(const struct config *c, const struct bytes *patterns, size_t n, struct resp_out *out);
-/* CONFIG REWRITE: keeps comments and order, replaces the file atomically.  E_NOT_FOUND: started without a file. E_IO: errno. */
+/* CONFIG REWRITE: keeps comments and order, replaces the file atomically.  E_NOT_FOUND: started without a file. E_IO:
+ * errno. */
 MUST_USE enum status config_rewrite(struct config *c);
 
 struct call_options;

@@ -29,8 +29,10 @@ struct place {
 static enum status fatal(struct loader *l, const struct place *at, const char *reason)
 {
     buf_append_cstr(&l->error, "\n*** FATAL CONFIG FILE ERROR (Covey) ***\n");
-    if (at && at->file) buf_printf(&l->error, "Reading the configuration file %s, at line %d\n", at->file, at->line);
-    else if (at) buf_append_cstr(&l->error, "Reading the command line\n");
+    if (at && at->file)
+        buf_printf(&l->error, "Reading the configuration file %s, at line %d\n", at->file, at->line);
+    else if (at)
+        buf_append_cstr(&l->error, "Reading the command line\n");
     if (at) {
         buf_append_cstr(&l->error, ">>> '");
         buf_append_bytes(&l->error, at->text);
@@ -113,8 +115,10 @@ static enum status load_line(struct loader *l, const struct place *at)
 {
     struct resp_request words = {0};
     enum status st = OK;
-    if (resp_split_line(at->text, &words) != OK) st = fatal(l, at, "Unbalanced quotes in configuration line");
-    else if (words.argc > 0) st = load_directive(l, at, words.argv, words.argc);
+    if (resp_split_line(at->text, &words) != OK)
+        st = fatal(l, at, "Unbalanced quotes in configuration line");
+    else if (words.argc > 0)
+        st = load_directive(l, at, words.argv, words.argc);
     resp_request_deinit(&words);
     return st;
 }
@@ -200,8 +204,8 @@ static enum status load_flag_words(struct loader *l, const struct bytes *argv, s
     return st;
 }
 
-/* One "--name value ..." from args[i] on; returns the index behind it.  "--name value" may also be a single argument.  The
- * first value may itself begin with two dashes; but "--save" right before another flag means an empty one. */
+/* One "--name value ..." from args[i] on; returns the index behind it.  "--name value" may also be a single argument.
+ * The first value may itself begin with two dashes; but "--save" right before another flag means an empty one. */
 static enum status load_flag(struct loader *l, int argc, char **args, int *i)
 {
     struct resp_request first = {0};
@@ -219,8 +223,10 @@ static enum status load_flag(struct loader *l, int argc, char **args, int *i)
     } else if (first.argc > 0) {
         for (; n < first.argc; n++) words[n] = first.argv[n];
         bool more = *i < argc, next_is_flag = more && is_flag(args[*i]);
-        if (n == 1 && bytes_ieq(words[0], BYTES("save")) && (!more || next_is_flag)) words[n++] = bytes_make("", 0);
-        else if (n == 1 && more) words[n++] = bytes_of(args[(*i)++]);
+        if (n == 1 && bytes_ieq(words[0], BYTES("save")) && (!more || next_is_flag))
+            words[n++] = bytes_make("", 0);
+        else if (n == 1 && more)
+            words[n++] = bytes_of(args[(*i)++]);
         while (*i < argc && !is_flag(args[*i])) words[n++] = bytes_of(args[(*i)++]);
         st = load_flag_words(l, words, n);
     }
@@ -247,8 +253,10 @@ static enum status load_arguments(struct loader *l, int argc, char **argv)
         i++;
     }
     bool from_stdin = i < argc && strcmp(argv[argc - 1], "-") == 0;
-    if (from_stdin) argc--;
-    else if (i < argc && strcmp(argv[i], "-") == 0) from_stdin = ++i;
+    if (from_stdin)
+        argc--;
+    else if (i < argc && strcmp(argv[i], "-") == 0)
+        from_stdin = ++i;
     if (from_stdin) {
         enum status st = load_stdin(l);
         if (st != OK) return st;
@@ -283,7 +291,9 @@ enum status config_load(struct config *c, int argc, char **argv, char **error, s
     enum status st = argc > 1 ? load_arguments(&l, argc - 1, argv + 1) : OK;
     if (st == OK) st = check_together(&l);
     buf_append_char(&l.error, '\0');
-    if (st != OK) *error = l.error.p;
-    else buf_deinit(&l.error);
+    if (st != OK)
+        *error = l.error.p;
+    else
+        buf_deinit(&l.error);
     return st;
 }

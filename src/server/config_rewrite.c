@@ -23,10 +23,14 @@ struct rewrite {
 
 static void append_memory(struct buf *out, uint64_t v)
 {
-    if (v && v % (1 << 30) == 0) buf_printf(out, "%llugb", (unsigned long long)(v >> 30));
-    else if (v && v % (1 << 20) == 0) buf_printf(out, "%llumb", (unsigned long long)(v >> 20));
-    else if (v && v % (1 << 10) == 0) buf_printf(out, "%llukb", (unsigned long long)(v >> 10));
-    else buf_printf(out, "%llu", (unsigned long long)v);
+    if (v && v % (1 << 30) == 0)
+        buf_printf(out, "%llugb", (unsigned long long)(v >> 30));
+    else if (v && v % (1 << 20) == 0)
+        buf_printf(out, "%llumb", (unsigned long long)(v >> 20));
+    else if (v && v % (1 << 10) == 0)
+        buf_printf(out, "%llukb", (unsigned long long)(v >> 10));
+    else
+        buf_printf(out, "%llu", (unsigned long long)v);
 }
 
 static void write_save(struct rewrite *r, struct bytes text)
@@ -70,8 +74,10 @@ static void write_option(struct rewrite *r, enum config_id id)
         buf_printf(&r->out, "%s ", o->name);
         if (o->type == TYPE_MEMORY || (o->type == TYPE_SHARE && config_num(r->config, id) >= 0))
             append_memory(&r->out, (uint64_t)config_num(r->config, id));
-        else if (bare && value.n > 0 && o->type != TYPE_NOTIFY) buf_append_bytes(&r->out, value);
-        else append_quoted(&r->out, value);
+        else if (bare && value.n > 0 && o->type != TYPE_NOTIFY)
+            buf_append_bytes(&r->out, value);
+        else
+            append_quoted(&r->out, value);
         buf_append_char(&r->out, '\n');
     }
     buf_deinit(&text);
@@ -125,8 +131,10 @@ static enum status read_old(const char *path, struct buf *out)
             return E_IO;
         }
         got = read(fd, out->p + out->n, 64 * 1024);
-        if (got < 0 && errno == EINTR) got = 1;
-        else if (got > 0) out->n += (size_t)got;
+        if (got < 0 && errno == EINTR)
+            got = 1;
+        else if (got > 0)
+            out->n += (size_t)got;
     }
     close(fd);
     return got < 0 ? E_IO : OK;
@@ -175,8 +183,10 @@ static enum status replace_file(const char *path, struct bytes content)
         ok = false;
         saved = errno;
     }
-    if (ok) sync_directory_of(path);
-    else if (fd >= 0) unlink(temporary.p);
+    if (ok)
+        sync_directory_of(path);
+    else if (fd >= 0)
+        unlink(temporary.p);
     buf_deinit(&temporary);
     errno = saved;
     return ok ? OK : E_IO;

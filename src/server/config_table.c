@@ -7,11 +7,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 static const struct option rows[CFG_COUNT] = {
-#define OPTION(id, name, alias, type, def, min, max, flags, names, summary)                                            \
+#define OPTION(id, name, alias, type, def, min, max, flags, names, summary) \
     {name, alias, TYPE_##type, flags, def, min, max, names, summary},
 #include "server/options.def"
 #undef OPTION
@@ -88,8 +89,10 @@ void append_quoted(struct buf *out, struct bytes text)
         case '\a': buf_append_cstr(out, "\\a"); break;
         case '\b': buf_append_cstr(out, "\\b"); break;
         default:
-            if (ch >= 0x20 && ch < 0x7f) buf_append_char(out, (char)ch);
-            else buf_printf(out, "\\x%02x", ch);
+            if (ch >= 0x20 && ch < 0x7f)
+                buf_append_char(out, (char)ch);
+            else
+                buf_printf(out, "\\x%02x", ch);
         }
     }
     buf_append_char(out, '"');
@@ -130,6 +133,14 @@ static bool parse_octal(const struct option *o, struct bytes b, int64_t *out, st
     return ok ? in_range(o, *out, reason) : fail(reason, "argument couldn't be parsed as an octal number");
 }
 
+/* As parse_memory(), but also "" (nothing) and leading zeros, which redis-server takes here. */
+static bool parse_size(struct bytes b, int64_t *out)
+{
+    *out = 0;
+    while (b.n > 1 && b.p[0] == '0' && b.p[1] >= '0' && b.p[1] <= '9') b = bytes_make(b.p + 1, b.n - 1);
+    return b.n == 0 || (parse_memory(b, out) && *out >= 0);
+}
+
 static bool parse_share(const struct option *o, struct bytes b, int64_t *out, struct buf *reason)
 {
     if (b.n > 1 && b.p[b.n - 1] == '%') {
@@ -139,7 +150,7 @@ static bool parse_share(const struct option *o, struct bytes b, int64_t *out, st
         *out = -*out;
         return true;
     }
-    if (!parse_memory(b, out) || *out < 0) return fail(reason, "argument must be a memory or percent value");
+    if (!parse_size(b, out)) return fail(reason, "argument must be a memory or percent value");
     return in_range(o, *out, reason);
 }
 
@@ -178,8 +189,7 @@ static bool parse_enum(const struct option *o, struct bytes b, int64_t *out, str
     return *out >= 0 || fail_names(o, reason);
 }
 
-static bool parse_words(const struct option *o, const struct bytes *argv, size_t argc, int64_t *out,
-                        struct buf *reason)
+static bool parse_words(const struct option *o, const struct bytes *argv, size_t argc, int64_t *out, struct buf *reason)
 {
     *out = 0;
     for (size_t i = 0; i < argc; i++) {
@@ -202,9 +212,12 @@ static bool parse_notify(struct bytes b, int64_t *out, struct buf *reason)
     *out = 0;
     for (size_t i = 0; i < b.n; i++) {
         const char *at = b.p[i] ? strchr(notify_letters, b.p[i]) : NULL;
-        if (b.p[i] == 'A') *out |= NOTIFY_A;
-        else if (at) *out |= 1 << (at - notify_letters);
-        else return fail(reason, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");
+        if (b.p[i] == 'A')
+            *out |= NOTIFY_A;
+        else if (at)
+            *out |= 1 << (at - notify_letters);
+        else
+            return fail(reason, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");
     }
     return true;
 }
@@ -237,8 +250,10 @@ void option_print(const struct option *o, int64_t v, struct buf *out)
     case TYPE_WORDS: print_words(o, v, out); break;
     case TYPE_NOTIFY: print_notify(v, out); break;
     case TYPE_SHARE:
-        if (v < 0) buf_printf(out, "%lld%%", -(long long)v);
-        else buf_printf(out, "%lld", (long long)v);
+        if (v < 0)
+            buf_printf(out, "%lld%%", -(long long)v);
+        else
+            buf_printf(out, "%lld", (long long)v);
         break;
     default: buf_printf(out, "%lld", (long long)v);
     }
@@ -265,8 +280,8 @@ static bool check_hostname(struct bytes b, struct buf *reason)
     if (b.n >= 256) return fail(reason, "Hostnames must be less than 256 characters");
     for (size_t i = 0; i < b.n; i++) {
         char ch = b.p[i];
-        bool ok = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' ||
-                  ch == '.';
+        bool ok =
+            (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '.';
         if (!ok) return fail(reason, "Hostnames may only contain alphanumeric characters, hyphens or dots");
     }
     return true;
@@ -409,14 +424,15 @@ static bool parse_percentiles(const struct bytes *argv, size_t argc, struct buf 
         if (!parse_double(argv[i], &v)) return fail(reason, "Invalid latency-tracking-info-percentiles parameters");
         if (!(v >= 0 && v <= 100))
             return fail(reason, "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]");
-        char text[NUMBER_TEXT_MAX];
-        append_word(out, bytes_make(text, format_double(text, v)));
+        char text[32];
+        int n = snprintf(text, sizeof text, "%.10g", v);
+        append_word(out, bytes_make(text, (size_t)n));
     }
     return true;
 }
 
-static bool parse_text(const struct option *o, const struct bytes *argv, size_t argc, struct bytes now,
-                       struct buf *out, struct buf *reason)
+static bool parse_text(const struct option *o, const struct bytes *argv, size_t argc, struct bytes now, struct buf *out,
+                       struct buf *reason)
 {
     switch (o->type) {
     case TYPE_BIND: return parse_bind(argv, argc, out, reason);
@@ -446,7 +462,7 @@ static bool parse_number(const struct option *o, const struct bytes *argv, size_
     case TYPE_WORDS: return parse_words(o, argv, argc, out, reason);
     case TYPE_NOTIFY: return parse_notify(argv[0], out, reason);
     case TYPE_MEMORY:
-        if (!parse_memory(argv[0], out) || *out < 0) return fail(reason, "argument must be a memory value");
+        if (!parse_size(argv[0], out)) return fail(reason, "argument must be a memory value");
         return in_range(o, *out, reason);
     default:
         if (!parse_i64(argv[0], out)) return fail(reason, "argument couldn't be parsed into an integer");

@@ -136,10 +136,12 @@ static void prefetch(struct conn *c, int n)
     struct worker *w = c->worker;
     struct store *s = w->node->store;
     for (int i = 0; i < n; i++) {
+        const struct call *call = &w->calls[i];
         dispatch_prepare(c, &w->calls[i], &w->requests[i]);
-        for (size_t k = 0; n > 1 && k < w->calls[i].key_count; k++)
-            store_prefetch_bucket(s, c->db, &w->calls[i].keys[k]);
+        for (size_t k = 0; n > 1 && k < call->key_count; k++) store_prefetch_slot(s, c->db, &call->keys[k]);
     }
+    for (int i = 0; n > 1 && i < n; i++)
+        for (size_t k = 0; k < w->calls[i].key_count; k++) store_prefetch_bucket(s, c->db, &w->calls[i].keys[k]);
     for (int i = 0; n > 1 && i < n; i++)
         for (size_t k = 0; k < w->calls[i].key_count; k++) store_prefetch_entry(s, c->db, &w->calls[i].keys[k]);
 }

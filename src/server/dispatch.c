@@ -96,12 +96,33 @@ static bool known_and_complete(struct call *call)
     return true;
 }
 
-/* The state of the node may refuse what the command table allows; in redis-server's order. */
+/* Why the state of the node forbids what the command table allows, in redis-server's order; NULL: it does not. */
+static const char *refusal_now(const struct node *n, const struct command *cmd)
+{
+    bool write = cmd->flags & CMD_WRITE;
+    if (write && !persistence_accepts_writes(n->persistence))
+        return "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
+               "Commands that may modify the data set are disabled, because this instance is configured to report "
+               "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
+               "Redis logs for details about the RDB error.";
+    if (write && !replication_enough_replicas(n->replication)) return "NOREPLICAS Not enough good replicas to write.";
+    bool replica = data_node_is_replica(n);
+    if (write && replica && config_bool(n->config, CFG_REPLICA_READ_ONLY))
+        return "READONLY You can't write against a read only replica.";
+    if (replica && !(cmd->flags & CMD_STALE) && !config_bool(n->config, CFG_REPLICA_SERVE_STALE_DATA) &&
+        !replication_link_up(n->replication))
+        return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
+    if (atomic_load_explicit(&n->loading, memory_order_relaxed) && !(cmd->flags & CMD_LOADING))
+        return "LOADING Redis is loading the dataset in memory";
+    return NULL;
+}
+
+static bool routed_elsewhere(struct conn *c, struct call *call);
+
 static bool allowed_now(struct conn *c, struct call *call)
 {
     struct node *n = c->worker->node;
     uint32_t flags = call->cmd->flags;
-    bool write = flags & CMD_WRITE;
     if (!c->authenticated && !(flags & CMD_NO_AUTH)) {
         call_reject(call, "NOAUTH Authentication required.");
         return false;
@@ -110,33 +131,11 @@ static bool allowed_now(struct conn *c, struct call *call)
         call_reject(call, "ERR Command not allowed inside a transaction");
         return false;
     }
-    if (write && !persistence_accepts_writes(n->persistence)) {
-        call_reject(call, "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to "
-                          "disk. Commands that may modify the data set are disabled, because this instance is "
-                          "configured to report errors during writes if RDB snapshotting fails "
-                          "(stop-writes-on-bgsave-error option). Please check the Redis logs for details about the "
-                          "RDB error.");
-        return false;
-    }
-    if (write && !replication_enough_replicas(n->replication)) {
-        call_reject(call, "NOREPLICAS Not enough good replicas to write.");
-        return false;
-    }
-    bool replica = data_node_is_replica(n);
-    if (write && replica && config_bool(n->config, CFG_REPLICA_READ_ONLY)) {
-        call_reject(call, "READONLY You can't write against a read only replica.");
-        return false;
-    }
-    if (replica && !(flags & CMD_STALE) && !config_bool(n->config, CFG_REPLICA_SERVE_STALE_DATA) &&
-        !replication_link_up(n->replication)) {
-        call_reject(call, "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.");
-        return false;
-    }
-    if (atomic_load_explicit(&n->loading, memory_order_relaxed) && !(flags & CMD_LOADING)) {
-        call_reject(call, "LOADING Redis is loading the dataset in memory");
-        return false;
-    }
-    return true;
+    const char *why_not = refusal_now(n, call->cmd);
+    if (!why_not) return true;
+    /* A client that asks the wrong node of a cluster is told the right one, whatever state this one is in. */
+    if (!routed_elsewhere(c, call)) call_reject(call, "%s", why_not);
+    return false;
 }
 
 static bool must_pause(struct conn *c, const struct call *call)
@@ -294,6 +293,16 @@ static bool collect_keys(struct call *call, struct key_list *out, unsigned inlin
     return out->n > 0;
 }
 
+static bool routed_elsewhere(struct conn *c, struct call *call)
+{
+    unsigned inline_slots[SLOTS_INLINE];
+    struct key_list list;
+    if (!c->worker->node->cluster || !collect_keys(call, &list, inline_slots)) return false;
+    bool here = cluster_route_unlocked(c, call, list.keys, list.n, call->cmd->flags & CMD_WRITE);
+    mem_free(list.memory);
+    return !here;
+}
+
 static enum dispatch_result execute(struct conn *c, struct call *call)
 {
     unsigned inline_slots[SLOTS_INLINE];
@@ -346,27 +355,34 @@ static bool queues(const struct call *call)
     }
 }
 
-static void queue_in_multi(struct conn *c, struct call *call)
+/* Redirections are told when the command is queued, not only at EXEC.  The locks: which of the keys are there decides
+ * while their slot is moving. */
+static enum dispatch_result queue_in_multi(struct conn *c, struct call *call)
 {
-    /* Redirections are told when the command is queued, not only at EXEC. */
-    if (c->worker->node->cluster && command_has_keys(call->cmd)) {
-        unsigned inline_slots[SLOTS_INLINE];
-        struct key_list list;
-        bool has = collect_keys(call, &list, inline_slots);
-        bool ok = !has || cluster_route(c, call, list.keys, list.n, call->cmd->flags & CMD_WRITE);
-        mem_free(list.memory);
-        if (!ok) {
-            c->multi_failed = true;
-            return;
+    unsigned inline_slots[SLOTS_INLINE];
+    struct key_list list;
+    bool here = true;
+    if (c->worker->node->cluster && collect_keys(call, &list, inline_slots)) {
+        size_t slots = slots_sort_unique(list.slots, list.n);
+        bool locked = lock_slots(c, list.slots, slots);
+        if (locked) {
+            here = cluster_route(c, call, list.keys, list.n, call->cmd->flags & CMD_WRITE);
+            unlock_slots(c, list.slots, slots);
         }
+        mem_free(list.memory);
+        if (!locked) return DISPATCH_WAIT;
     }
-    multi_queue(c, call);
-    resp_status(&call->out, "QUEUED");
+    if (here) {
+        multi_queue(c, call);
+        resp_status(&call->out, "QUEUED");
+    }
+    return DISPATCH_DONE;
 }
 
-static void finish(struct conn *c, size_t reply_at, bool was_asking)
+static void finish(struct conn *c, const struct command *cmd, size_t reply_at)
 {
-    if (was_asking && c->last_cmd->id != CMD_ID_ASKING) c->asking = false;
+    /* ASKING is for one command, or for a whole transaction. */
+    if (!c->in_multi && !(cmd && cmd->id == CMD_ID_ASKING)) c->asking = false;
     if (c->reply_mode == REPLY_ON) return;
     if (c->reply_mode == REPLY_SKIP_NEXT) {
         c->reply_mode = REPLY_SKIP;
@@ -383,7 +399,6 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     call->out = conn_out(c);
     call->now_ms = c->worker->now_ms;
     size_t reply_at = c->out.n;
-    bool was_asking = c->asking;
     enum dispatch_result result = DISPATCH_DONE;
     (void)req;
     if (known_and_complete(call) && allowed_now(c, call)) {
@@ -391,12 +406,12 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
             park_for_pause(c);
             return DISPATCH_WAIT;
         }
-        if (c->in_multi && queues(call)) queue_in_multi(c, call);
+        if (c->in_multi && queues(call)) result = queue_in_multi(c, call);
         else result = execute(c, call);
     }
     if (result == DISPATCH_WAIT) return result;
     if (call->cmd) c->last_cmd = call->cmd;
-    if (c->last_cmd) finish(c, reply_at, was_asking);
+    finish(c, call->cmd, reply_at);
     if (c->out.n > c->out_pos) conn_wants_write(c);
     return result;
 }

@@ -303,11 +303,11 @@ static void run_queue(struct conn *c, struct call *exec)
 static void exec_locked(struct conn *c, struct call *exec, const struct exec_plan *plan)
 {
     struct node *n = c->worker->node;
+    if (n->cluster && plan->key_count && !cluster_route(c, exec, plan->keys, plan->key_count, plan->writes)) return;
     if (atomic_load(&c->dirty_cas) || watched_key_expired(c, exec->now_ms)) {
         resp_null_array(&exec->out);
         return;
     }
-    if (n->cluster && plan->key_count && !cluster_route(c, exec, plan->keys, plan->key_count, plan->writes)) return;
     run_queue(c, exec);
 }
 
@@ -315,6 +315,9 @@ static void exec_locked(struct conn *c, struct call *exec, const struct exec_pla
 static bool still_allowed(struct conn *c, struct call *exec, const struct exec_plan *plan)
 {
     struct node *n = c->worker->node;
+    if (n->cluster && plan->key_count &&
+        !cluster_route_unlocked(c, exec, plan->keys, plan->key_count, plan->writes))
+        return false;
     if (plan->writes && data_node_is_replica(n) && config_bool(n->config, CFG_REPLICA_READ_ONLY)) {
         resp_error(&exec->out, "EXECABORT Transaction discarded because of: READONLY You can't write against a read "
                                "only replica.");

@@ -21,6 +21,8 @@ struct watch_registry;
 struct persistence;
 struct reaper;
 struct slowlog;
+struct migrate_cache;
+struct sampler;
 
 /* What a command cost, for INFO commandstats; written by one worker, read by all. */
 struct command_stats {
@@ -52,6 +54,8 @@ struct node {
     struct cluster_state *cluster_state;
     struct reaper *reaper;        /* frees large values in the background */
     struct slowlog *slowlog;
+    struct sampler *sampler;      /* rates for INFO */
+    _Atomic(struct migrate_cache *) migrate; /* connections that MIGRATE keeps; NULL before its first use */
     struct loop *main_loop;
     struct node_stats stats;
     char run_id[41];

@@ -11,6 +11,7 @@
 #include "server/persistence.h"
 #include "server/replication.h"
 #include "server/shutdown.h"
+#include "server/sampler.h"
 #include "server/slowlog.h"
 
 #include <errno.h>
@@ -252,6 +253,7 @@ static struct node *node_create(struct config *cfg)
     n->persistence = persistence_create(n);
     n->replication = replication_create(n);
     slowlog_init(n);
+    n->sampler = sampler_create(n);
     n->worker_count = (int)config_num(cfg, CFG_WORKERS);
     n->workers = mem_calloc((size_t)n->worker_count, sizeof *n->workers);
     return n;

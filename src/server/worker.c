@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/multi.h"
+#include "server/migrate.h"
 #include "server/replication.h"
 
 #include <stdio.h>
@@ -133,6 +134,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     int64_t until = atomic_load(&w->node->pause_until_ms);
     if (!list_empty(&w->paused) && until <= w->now_mono_ms) worker_resume_paused(w);
     replication_check_waits(w);
+    if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
 }
 
 void worker_resume_paused(struct worker *w)

@@ -87,6 +87,12 @@ void slot_lock(struct store *s, unsigned slot)
 
 /* ---- keys ---- */
 
+void store_prefetch_slot(const struct store *s, int db, const struct key *k)
+{
+    __builtin_prefetch(&s->locks[k->slot], 1);
+    __builtin_prefetch(store_table(s, db, k->slot));
+}
+
 void store_prefetch_bucket(const struct store *s, int db, const struct key *k)
 {
     struct store *unlocked = (struct store *)(uintptr_t)s; /* only the lock word changes */

@@ -57,7 +57,9 @@ void slot_lock(struct store *s, unsigned slot);
 /* ---- keys: under the slot's lock ---------------------------------------------------------------------------------
  * Entries that are returned stay the store's and are valid until the lock is given back or the key is changed. */
 
-/* Warms the cache for the operations below: first the bucket, then (a moment later) the entry.  Needs no lock. */
+/* Warm the cache for the operations below, in three steps with other keys' in between: what the slot consists of, then
+ * the bucket, then the entry.  Need no lock. */
+void store_prefetch_slot(const struct store *s, int db, const struct key *k);
 void store_prefetch_bucket(const struct store *s, int db, const struct key *k);
 void store_prefetch_entry(const struct store *s, int db, const struct key *k);
 /* NULL when the key is not there.  Expired entries are found like others. */

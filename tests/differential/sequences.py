@@ -31,11 +31,11 @@ def blocks(draw):
 
 
 class Failure(AssertionError):
-    """What a failing search ends with; `steps` is the shrunk sequence."""
+    """What a failing search ends with; `steps` is the shrunk sequence, kept as text in the file `path`."""
 
-    def __init__(self, text, steps):
+    def __init__(self, text, steps, path):
         super().__init__(text)
-        self.steps = steps
+        self.steps, self.path = steps, path
 
 
 def search(runner, seed, examples, shrink_seconds=30):
@@ -82,7 +82,7 @@ def search(runner, seed, examples, shrink_seconds=30):
         if not last:
             raise
         last.update(reduced(runner, last))
-        raise Failure(report(last, seed, runner, why), last["steps"]) from None
+        raise Failure(*report(last, seed, runner, why)) from None
     assert len(ran) == examples, "only %d of %d sequences were run" % (len(ran), examples)
 
 
@@ -112,8 +112,9 @@ def report(last, seed, runner, why):
         lines = lines[:SCRIPT_SHOWN] + "\n... (the rest is in the file)"
     note = "" if isinstance(why, Mismatch) else "\nIt does not fail every time: %s" % type(why).__name__
     mode = "cluster" if runner.servers[0].cluster else "standalone"
-    return "%s%s\n\nseed %d, %s, RESP%d; shrunk to %d commands, kept in %s:\n%s\n" % (
+    text = "%s%s\n\nseed %d, %s, RESP%d; shrunk to %d commands, kept in %s:\n%s\n" % (
         last["why"], note, seed, mode, runner.resp, len(last["steps"]), file.name, lines)  # fmt: skip
+    return text, last["steps"], file.name
 
 
 def long_run():

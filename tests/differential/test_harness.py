@@ -1,5 +1,7 @@
 """Tests of the differential test itself: it must find differences that are planted, and pass over none."""
 
+import os
+
 import pytest
 
 import compare
@@ -162,6 +164,7 @@ def find(extra=(), settings=None, wrap=None, examples=60, resp=2):
         try:
             search(runner, 5, examples, shrink_seconds=6)
         except Failure as failure:
+            os.unlink(failure.path)
             return failure
         finally:
             runner.close()

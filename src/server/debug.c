@@ -1,0 +1,312 @@
+/* debug.c: the DEBUG subcommands that test suites and redis-cli use. */
+#include "base/glob.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/number.h"
+#include "persist/persist.h"
+#include "server/conn.h"
+#include "server/digest.h"
+#include "server/persistence.h"
+#include "store/listtype.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+static struct node *node_of(const struct call *c)
+{
+    return call_conn(c)->worker->node;
+}
+
+static void sleep_seconds(double seconds)
+{
+    if (!(seconds > 0)) return;
+    if (seconds > 1e6) seconds = 1e6;
+    struct timespec ts = {.tv_sec = (time_t)seconds};
+    ts.tv_nsec = (long)((seconds - (double)ts.tv_sec) * 1e9);
+    while (nanosleep(&ts, &ts) != 0 && errno == EINTR) continue;
+}
+
+/* The worker leaves the gate, so that only its own clients wait; but in a transaction the slots are held. */
+static void debug_sleep(struct call *c)
+{
+    char *text = bytes_dup_cstr(c->argv[2]);
+    double seconds = strtod(text, NULL);
+    mem_free(text);
+    struct worker *w = call_conn(c)->worker;
+    bool leave = !(c->flags & (CALL_EXCLUSIVE | CALL_IN_EXEC));
+    if (leave) worker_leave_gate(w);
+    sleep_seconds(seconds);
+    if (leave) worker_enter_gate(w);
+    resp_ok(&c->out);
+}
+
+/* ---- OBJECT ---- */
+
+static void append_list_facts(struct call *c, const struct entry *e, struct buf *out)
+{
+    struct list_node_iter it;
+    struct bytes blob;
+    bool packed;
+    size_t size = 0;
+    uint64_t nodes = list_node_count(e);
+    list_node_iter_init(&it, e);
+    while (list_node_iter_next(&it, &blob, &packed)) size += blob.n;
+    buf_printf(out, " ql_nodes:%llu ql_avg_node:%.2f ql_listpack_max:%lld ql_compressed:0 ql_uncompressed_size:%zu",
+               (unsigned long long)nodes, nodes ? (double)list_len(e) / (double)nodes : 0.0,
+               (long long)c->env->options->limits.list_max_listpack_size, size);
+}
+
+/* What the value takes in an RDB file: a payload without type, version and checksum. */
+static size_t serialized_length(const struct entry *e)
+{
+    enum { AROUND = 1 + 2 + 8 };
+    struct buf payload = {0};
+    size_t n = persist_dump(e, true, &payload) == OK && payload.n > AROUND ? payload.n - AROUND : 0;
+    buf_deinit(&payload);
+    return n;
+}
+
+static void debug_object(struct call *c)
+{
+    struct key k = key_of(c->argv[2]);
+    call_lock_slot(c, k.slot);
+    const struct entry *e = store_find(node_of(c)->store, c->db, &k);
+    if (!e) {
+        call_unlock_slot(c, k.slot);
+        resp_error(&c->out, ERR_NO_SUCH_KEY);
+        return;
+    }
+    struct buf line = {0};
+    bool lfu = c->env->options->lfu;
+    uint32_t lru = entry_lru(e), idle = lfu ? 0 : (c->lru_clock - lru) & 0xffffff;
+    buf_printf(&line, "Value at:%p refcount:1 encoding:%s serializedlength:%zu lru:%u lru_seconds_idle:%u",
+               (const void *)e, encoding_name(entry_enc(e)), serialized_length(e), lru, idle);
+    if (entry_enc(e) == ENC_QUICKLIST) append_list_facts(c, e, &line);
+    call_unlock_slot(c, k.slot);
+    buf_append_char(&line, '\0');
+    resp_status(&c->out, line.p);
+    buf_deinit(&line);
+}
+
+/* ---- digests ---- */
+
+static void hex(const unsigned char digest[DIGEST_SIZE], char out[2 * DIGEST_SIZE + 1])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (int i = 0; i < DIGEST_SIZE; i++) {
+        out[2 * i] = digits[digest[i] >> 4];
+        out[2 * i + 1] = digits[digest[i] & 15];
+    }
+    out[2 * DIGEST_SIZE] = '\0';
+}
+
+static void debug_digest_value(struct call *c)
+{
+    resp_array(&c->out, c->argc - 2);
+    for (size_t i = 2; i < c->argc; i++) {
+        unsigned char digest[DIGEST_SIZE] = {0};
+        char text[2 * DIGEST_SIZE + 1];
+        struct key k = key_of(c->argv[i]);
+        call_lock_slot(c, k.slot);
+        const struct entry *e = store_find(node_of(c)->store, c->db, &k);
+        bool gone = e && entry_has_ttl(e) && entry_expire_at(e) <= c->now_ms;
+        if (e && !gone) digest_entry(e, digest);
+        call_unlock_slot(c, k.slot);
+        hex(digest, text);
+        resp_bulk_cstr(&c->out, text);
+    }
+}
+
+static void add_to_digest(void *ctx, struct entry *e)
+{
+    unsigned char *all = ctx, one[DIGEST_SIZE] = {0};
+    digest_mix(one, entry_key(e));
+    digest_entry(e, one);
+    digest_xor(all, bytes_make(one, DIGEST_SIZE));
+}
+
+static void debug_digest(struct call *c)
+{
+    struct store *s = node_of(c)->store;
+    unsigned char digest[DIGEST_SIZE] = {0};
+    char text[2 * DIGEST_SIZE + 1];
+    if (!call_exclusive(c)) return;
+    for (int db = 0; db < store_databases(s); db++) {
+        uint32_t number = htonl((uint32_t)db);
+        if (store_db_count(s, db) == 0) continue;
+        digest_mix(digest, bytes_make(&number, sizeof number));
+        for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
+            if (store_slot_count(s, db, slot) == 0) continue;
+            uint64_t cursor = 0;
+            do cursor = store_scan_slot(s, db, slot, cursor, add_to_digest, digest);
+            while (cursor != 0);
+        }
+    }
+    hex(digest, text);
+    resp_status(&c->out, text);
+}
+
+/* ---- the rest ---- */
+
+static void debug_reload(struct call *c)
+{
+    bool save = true;
+    for (size_t i = 2; i < c->argc; i++) {
+        if (call_arg_is(c, i, "NOSAVE"))
+            save = false;
+        else if (!call_arg_is(c, i, "NOFLUSH") && !call_arg_is(c, i, "MERGE")) {
+            resp_error(&c->out, "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.");
+            return;
+        } else {
+            resp_error(&c->out, "ERR DEBUG RELOAD MERGE and NOFLUSH are not supported");
+            return;
+        }
+    }
+    if (!call_exclusive(c)) return;
+    char *error = NULL;
+    if (persistence_reload(node_of(c)->persistence, save, &error) == OK) {
+        log_warning("DB reloaded by DEBUG RELOAD");
+        resp_ok(&c->out);
+    } else {
+        log_warning("DEBUG RELOAD failed: %s", error ? error : "");
+        resp_error(&c->out, "ERR Error trying to load the RDB dump, check server logs.");
+    }
+    mem_free(error);
+}
+
+static void debug_set_active_expire(struct call *c)
+{
+    char *text = bytes_dup_cstr(c->argv[2]);
+    atomic_store(&node_of(c)->active_expire, atoi(text) != 0);
+    mem_free(text);
+    resp_ok(&c->out);
+}
+
+static void debug_change_repl_id(struct call *c)
+{
+    if (!call_exclusive(c)) return;
+    log_notice("Changing replication IDs after receiving change-repl-id");
+    change_id_new(node_of(c)->log);
+    resp_ok(&c->out);
+}
+
+/* Matches a pattern against a long text of one letter: shows that hostile patterns cost little. */
+static void debug_stringmatch_len(struct call *c)
+{
+    int64_t n;
+    if (!call_arg_range(c, 2, 0, INT32_MAX, &n, NULL)) return;
+    char *text = mem_try_alloc((size_t)n + 1);
+    if (!text) {
+        resp_error(&c->out, "ERR out of memory");
+        return;
+    }
+    memset(text, 'x', (size_t)n);
+    resp_i64(&c->out, glob_match(c->argv[3], bytes_make(text, (size_t)n), false));
+    mem_free(text);
+}
+
+static void debug_accepted(struct call *c)
+{
+    resp_ok(&c->out);
+}
+
+static void debug_packed_threshold(struct call *c)
+{
+    int64_t v;
+    if (!parse_memory(c->argv[2], &v))
+        resp_error(&c->out, "ERR argument must be a memory value");
+    else if (v < 0 || v > UINT32_MAX)
+        resp_error(&c->out, "ERR argument must be bigger than 1 and smaller than 4gb");
+    else
+        resp_ok(&c->out);
+}
+
+static void debug_error(struct call *c)
+{
+    resp_error_bytes(&c->out, c->argv[2]);
+}
+
+static void debug_log(struct call *c)
+{
+    log_warning("DEBUG LOG: %.*s", (int)(c->argv[2].n < 1024 ? c->argv[2].n : 1024), c->argv[2].p);
+    resp_ok(&c->out);
+}
+
+static void debug_help(struct call *c)
+{
+    static const char *const lines[] = {
+        "CHANGE-REPL-ID",
+        "    Change the replication IDs of the instance.",
+        "    Dangerous: should be used only for testing the replication subsystem.",
+        "DIGEST",
+        "    Output a hex signature representing the current DB content.",
+        "DIGEST-VALUE <key> [<key> ...]",
+        "    Output a hex signature of the values of all the specified keys.",
+        "ERROR <string>",
+        "    Return an error with <string> as message.",
+        "LOG <message>",
+        "    Write <message> to the server log.",
+        "OBJECT <key>",
+        "    Show low level info about `key` and associated value.",
+        "QUICKLIST-PACKED-THRESHOLD <size>",
+        "    Accepted, without effect: elements of any size are kept alike.",
+        "RELOAD [NOSAVE]",
+        "    Save the RDB on disk and reload it back to memory.",
+        "SET-ACTIVE-EXPIRE <0|1>",
+        "    Whether expired keys are deleted that nobody asks for.",
+        "SLEEP <seconds>",
+        "    Stop the worker of this connection for <seconds>. Decimals allowed.",
+        "STRINGMATCH-LEN <len> <pattern>",
+        "    Match a pattern against a string of <len> letters 'x'.",
+    };
+    call_help(c, "DEBUG", lines, sizeof lines / sizeof *lines);
+}
+
+static const struct {
+    const char *name;
+    size_t argc_min, argc_max; /* with DEBUG itself */
+    void (*run)(struct call *c);
+} subcommands[] = {
+    {"help", 2, 2, debug_help},
+    {"sleep", 3, 3, debug_sleep},
+    {"object", 3, 4, debug_object},
+    {"reload", 2, SIZE_MAX, debug_reload},
+    {"digest", 2, 2, debug_digest},
+    {"digest-value", 2, SIZE_MAX, debug_digest_value},
+    {"set-active-expire", 3, 3, debug_set_active_expire},
+    {"change-repl-id", 2, 2, debug_change_repl_id},
+    {"stringmatch-len", 4, 4, debug_stringmatch_len},
+    {"quicklist-packed-threshold", 3, 3, debug_packed_threshold},
+    {"set-skip-checksum-validation", 3, 3, debug_accepted},
+    {"set-disable-deny-scripts", 3, 3, debug_accepted},
+    {"error", 3, 3, debug_error},
+    {"log", 3, 3, debug_log},
+};
+
+static bool is_local(const struct conn *c)
+{
+    return c->is_unix || strncmp(c->peer, "127.", 4) == 0 || strncmp(c->peer, "[::1]", 5) == 0;
+}
+
+void cmd_debug(struct call *c)
+{
+    int64_t who = config_num(node_of(c)->config, CFG_ENABLE_DEBUG_COMMAND);
+    if (who == PROTECTED_NO || (who == PROTECTED_LOCAL && !is_local(call_conn(c)))) {
+        resp_error(&c->out,
+                   "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you "
+                   "can run it from a local connection, otherwise you need to set this option in the "
+                   "configuration file, and then restart the server.");
+        return;
+    }
+    for (size_t i = 0; i < sizeof subcommands / sizeof subcommands[0]; i++) {
+        if (!call_arg_is(c, 1, subcommands[i].name)) continue;
+        if (c->argc < subcommands[i].argc_min || c->argc > subcommands[i].argc_max) break;
+        subcommands[i].run(c);
+        return;
+    }
+    struct bytes name = c->argv[1];
+    resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try DEBUG HELP.",
+                (int)(name.n < 128 ? name.n : 128), name.p);
+}

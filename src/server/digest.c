@@ -1,0 +1,150 @@
+/* digest.c: SHA-1 and the digest of values. */
+#include "server/digest.h"
+
+#include "store/hash.h"
+#include "store/listtype.h"
+#include "store/set.h"
+#include "store/zset.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+
+/* ---- SHA-1 (FIPS 180-1) ---- */
+
+static uint32_t rotate(uint32_t v, unsigned n)
+{
+    return v << n | v >> (32 - n);
+}
+
+static void sha1_block(uint32_t h[5], const unsigned char *p)
+{
+    uint32_t w[80], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4];
+    for (int i = 0; i < 16; i++)
+        w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
+    for (int i = 16; i < 80; i++) w[i] = rotate(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
+    for (int i = 0; i < 80; i++) {
+        uint32_t f, k;
+        if (i < 20)
+            f = (b & c) | (~b & d), k = 0x5a827999;
+        else if (i < 40)
+            f = b ^ c ^ d, k = 0x6ed9eba1;
+        else if (i < 60)
+            f = (b & c) | (b & d) | (c & d), k = 0x8f1bbcdc;
+        else
+            f = b ^ c ^ d, k = 0xca62c1d6;
+        uint32_t next = rotate(a, 5) + f + e + k + w[i];
+        e = d;
+        d = c;
+        c = rotate(b, 30);
+        b = a;
+        a = next;
+    }
+    h[0] += a;
+    h[1] += b;
+    h[2] += c;
+    h[3] += d;
+    h[4] += e;
+}
+
+void sha1(struct bytes b, unsigned char out[DIGEST_SIZE])
+{
+    uint32_t h[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
+    const unsigned char *p = (const unsigned char *)b.p;
+    size_t left = b.n;
+    for (; left >= 64; left -= 64, p += 64) sha1_block(h, p);
+    unsigned char tail[128] = {0};
+    size_t size = left < 56 ? 64 : 128;
+    if (left) memcpy(tail, p, left);
+    tail[left] = 0x80;
+    for (int i = 0; i < 8; i++) tail[size - 1 - (size_t)i] = (unsigned char)((uint64_t)b.n * 8 >> (8 * i));
+    sha1_block(h, tail);
+    if (size == 128) sha1_block(h, tail + 64);
+    for (int i = 0; i < DIGEST_SIZE; i++) out[i] = (unsigned char)(h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+/* ---- values ---- */
+
+void digest_xor(unsigned char digest[DIGEST_SIZE], struct bytes b)
+{
+    unsigned char sum[DIGEST_SIZE];
+    sha1(b, sum);
+    for (int i = 0; i < DIGEST_SIZE; i++) digest[i] ^= sum[i];
+}
+
+void digest_mix(unsigned char digest[DIGEST_SIZE], struct bytes b)
+{
+    unsigned char mixed[DIGEST_SIZE];
+    digest_xor(digest, b);
+    sha1(bytes_make(digest, DIGEST_SIZE), mixed);
+    memcpy(digest, mixed, DIGEST_SIZE);
+}
+
+static void digest_list(const struct entry *e, unsigned char digest[DIGEST_SIZE])
+{
+    struct list_iter it;
+    struct element el;
+    list_iter_init(&it, e, 0, false);
+    while (list_iter_next(&it, &el, NULL)) digest_mix(digest, el.text);
+}
+
+static void digest_set(const struct entry *e, unsigned char digest[DIGEST_SIZE])
+{
+    struct set_iter it;
+    struct element el;
+    set_iter_init(&it, e);
+    while (set_iter_next(&it, &el)) digest_xor(digest, el.text);
+}
+
+static void digest_zset(const struct entry *e, unsigned char digest[DIGEST_SIZE])
+{
+    struct zset_iter it;
+    struct element el;
+    double score;
+    zset_iter_init(&it, e, 0, false);
+    while (zset_iter_next(&it, &el, &score)) {
+        unsigned char one[DIGEST_SIZE] = {0};
+        char text[128];
+        int n = snprintf(text, sizeof text, "%.17g", score);
+        digest_mix(one, el.text);
+        digest_mix(one, bytes_make(text, (size_t)n));
+        digest_xor(digest, bytes_make(one, DIGEST_SIZE));
+    }
+}
+
+static void digest_hash(const struct entry *e, unsigned char digest[DIGEST_SIZE])
+{
+    struct hash_iter it;
+    struct element field, value;
+    hash_iter_init(&it, e);
+    while (hash_iter_next(&it, &field, &value)) {
+        unsigned char one[DIGEST_SIZE] = {0};
+        digest_mix(one, field.text);
+        digest_mix(one, value.text);
+        digest_xor(digest, bytes_make(one, DIGEST_SIZE));
+    }
+}
+
+void digest_entry(const struct entry *e, unsigned char digest[DIGEST_SIZE])
+{
+    char digits[24];
+    uint32_t type = 0;
+    switch (entry_type(e)) {
+    case TYPE_STRING: type = 0; break;
+    case TYPE_LIST: type = 1; break;
+    case TYPE_SET: type = 2; break;
+    case TYPE_ZSET: type = 3; break;
+    case TYPE_HASH: type = 4; break;
+    default: type = 6;
+    }
+    type = htonl(type);
+    digest_mix(digest, bytes_make(&type, sizeof type));
+    switch (entry_type(e)) {
+    case TYPE_STRING: digest_mix(digest, entry_string(e, digits)); break;
+    case TYPE_LIST: digest_list(e, digest); break;
+    case TYPE_SET: digest_set(e, digest); break;
+    case TYPE_ZSET: digest_zset(e, digest); break;
+    case TYPE_HASH: digest_hash(e, digest); break;
+    default: break; /* a value that is only carried: its name and type count */
+    }
+    if (entry_has_ttl(e)) digest_xor(digest, BYTES("!!expire!!"));
+}

@@ -1,0 +1,264 @@
+/* info.c: INFO, with redis-server 7.0's sections and fields in its order.  What Covey does not have says 0. */
+#include "server/conn.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/version.h"
+#include "server/persistence.h"
+#include "server/replication.h"
+#include "server/sampler.h"
+
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+typedef unsigned long long ull;
+
+static void bytes_human(char out[32], double n)
+{
+    static const char units[] = "BKMGTP";
+    int u = 0;
+    while (n >= 1024 && u < 5) {
+        n /= 1024;
+        u++;
+    }
+    if (u == 0)
+        snprintf(out, 32, "%lluB", (ull)n);
+    else
+        snprintf(out, 32, "%.2f%c", n, units[u]);
+}
+
+/* name:n and name_human:n. */
+static void append_size(struct buf *b, const char *name, uint64_t n)
+{
+    char human[32];
+    bytes_human(human, (double)n);
+    buf_printf(b, "%s:%llu\r\n%s_human:%s\r\n", name, (ull)n, name, human);
+}
+
+static void info_server(struct node *n, struct buf *b)
+{
+    struct utsname os = {0};
+    char executable[4096] = "";
+    int64_t now_us = clock_wall_us(), up_s = (now_us / 1000 - n->started_ms) / 1000;
+    uname(&os);
+    ssize_t got = readlink("/proc/self/exe", executable, sizeof executable - 1);
+    executable[got > 0 ? got : 0] = '\0';
+    buf_printf(b,
+               "redis_version:7.0.15\r\nredis_git_sha1:00000000\r\nredis_git_dirty:0\r\nredis_build_id:0\r\n"
+               "redis_mode:%s\r\nos:%s %s %s\r\narch_bits:%zu\r\nmonotonic_clock:POSIX clock_gettime\r\n"
+               "multiplexing_api:epoll\r\natomicvar_api:c11-builtin\r\ngcc_version:%d.%d.%d\r\nprocess_id:%ld\r\n"
+               "process_supervised:no\r\nrun_id:%s\r\ntcp_port:%lld\r\nserver_time_usec:%lld\r\n"
+               "uptime_in_seconds:%lld\r\nuptime_in_days:%lld\r\nhz:%lld\r\nconfigured_hz:%lld\r\nlru_clock:%u\r\n"
+               "executable:%s\r\nconfig_file:%s\r\nio_threads_active:%d\r\ncovey_version:%s\r\n",
+               n->cluster ? "cluster" : "standalone", os.sysname, os.release, os.machine, sizeof(void *) * 8, __GNUC__,
+               __GNUC_MINOR__, __GNUC_PATCHLEVEL__, (long)getpid(), n->run_id,
+               (long long)config_num(n->config, CFG_PORT), (long long)now_us, (long long)up_s, (long long)up_s / 86400,
+               (long long)config_num(n->config, CFG_HZ), (long long)config_num(n->config, CFG_HZ),
+               (unsigned)(now_us / 1000000) & 0xffffff, executable, config_file(n->config), n->worker_count > 1,
+               COVEY_VERSION);
+}
+
+static void info_clients(struct node *n, struct buf *b)
+{
+    buf_printf(
+        b,
+        "connected_clients:%d\r\ncluster_connections:0\r\nmaxclients:%lld\r\nclient_recent_max_input_buffer:0\r\n"
+        "client_recent_max_output_buffer:0\r\nblocked_clients:%d\r\ntracking_clients:0\r\n"
+        "clients_in_timeout_table:0\r\n",
+        atomic_load(&n->client_count), (long long)config_num(n->config, CFG_MAXCLIENTS),
+        atomic_load(&n->blocked_count));
+}
+
+static double ratio(double a, double b)
+{
+    return b > 0 ? a / b : 0;
+}
+
+static void info_memory_scripts(struct buf *b)
+{
+    buf_append_cstr(b, "used_memory_lua:0\r\nused_memory_vm_eval:0\r\nused_memory_lua_human:0B\r\n"
+                       "used_memory_scripts_eval:0\r\nnumber_of_cached_scripts:0\r\nnumber_of_functions:0\r\n"
+                       "number_of_libraries:0\r\nused_memory_vm_functions:0\r\nused_memory_vm_total:0\r\n"
+                       "used_memory_vm_total_human:0B\r\nused_memory_functions:0\r\nused_memory_scripts:0\r\n"
+                       "used_memory_scripts_human:0B\r\n");
+}
+
+static void info_memory(struct node *n, struct buf *b)
+{
+    size_t used = mem_used(), rss = mem_rss(), peak = mem_used_peak(), overhead = store_overhead(n->store);
+    struct change_window w;
+    struct buf policy = {0};
+    change_window_get(n->log, &w);
+    config_text(n->config, CFG_MAXMEMORY_POLICY, &policy);
+    size_t backlog = w.active ? (size_t)w.length : 0, dataset = used > overhead ? used - overhead : 0;
+    append_size(b, "used_memory", used);
+    append_size(b, "used_memory_rss", rss);
+    append_size(b, "used_memory_peak", peak);
+    buf_printf(b,
+               "used_memory_peak_perc:%.2f%%\r\nused_memory_overhead:%zu\r\nused_memory_startup:0\r\n"
+               "used_memory_dataset:%zu\r\nused_memory_dataset_perc:%.2f%%\r\nallocator_allocated:%zu\r\n"
+               "allocator_active:%zu\r\nallocator_resident:%zu\r\n",
+               ratio((double)used, (double)peak) * 100, overhead, dataset, ratio((double)dataset, (double)used) * 100,
+               used, used, rss);
+    append_size(b, "total_system_memory", (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
+    info_memory_scripts(b);
+    append_size(b, "maxmemory", (uint64_t)config_num(n->config, CFG_MAXMEMORY));
+    buf_printf(b,
+               "maxmemory_policy:%.*s\r\nallocator_frag_ratio:1.00\r\nallocator_frag_bytes:0\r\n"
+               "allocator_rss_ratio:%.2f\r\nallocator_rss_bytes:%lld\r\nrss_overhead_ratio:1.00\r\n"
+               "rss_overhead_bytes:0\r\nmem_fragmentation_ratio:%.2f\r\nmem_fragmentation_bytes:%lld\r\n"
+               "mem_not_counted_for_evict:%zu\r\nmem_replication_backlog:%zu\r\nmem_total_replication_buffers:%zu\r\n"
+               "mem_clients_slaves:0\r\nmem_clients_normal:0\r\nmem_cluster_links:0\r\nmem_aof_buffer:0\r\n"
+               "mem_allocator:%s\r\nactive_defrag_running:0\r\nlazyfree_pending_objects:%llu\r\n"
+               "lazyfreed_objects:%llu\r\n",
+               (int)policy.n, policy.n ? policy.p : "", ratio((double)rss, (double)used),
+               (long long)rss - (long long)used, ratio((double)rss, (double)used), (long long)rss - (long long)used,
+               backlog, backlog, backlog, mem_allocator_name(), (ull)reaper_pending(n->reaper),
+               (ull)reaper_freed(n->reaper));
+    buf_deinit(&policy);
+}
+
+static void info_stats(struct node *n, struct buf *b)
+{
+    struct stats_sum sum;
+    struct rates rates;
+    struct node_stats *s = &n->stats;
+    node_stats_sum(n, &sum);
+    sampler_rates(n->sampler, &rates);
+    buf_printf(
+        b,
+        "total_connections_received:%llu\r\ntotal_commands_processed:%llu\r\ninstantaneous_ops_per_sec:%llu\r\n"
+        "total_net_input_bytes:%llu\r\ntotal_net_output_bytes:%llu\r\ntotal_net_repl_input_bytes:0\r\n"
+        "total_net_repl_output_bytes:0\r\ninstantaneous_input_kbps:%.2f\r\ninstantaneous_output_kbps:%.2f\r\n"
+        "instantaneous_input_repl_kbps:0.00\r\ninstantaneous_output_repl_kbps:0.00\r\nrejected_connections:%llu\r\n"
+        "sync_full:%llu\r\nsync_partial_ok:%llu\r\nsync_partial_err:%llu\r\nexpired_keys:%llu\r\n"
+        "expired_stale_perc:0.00\r\nexpired_time_cap_reached_count:0\r\nexpire_cycle_cpu_milliseconds:0\r\n"
+        "evicted_keys:0\r\nevicted_clients:0\r\ntotal_eviction_exceeded_time:0\r\n"
+        "current_eviction_exceeded_time:0\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\npubsub_channels:0\r\n"
+        "pubsub_patterns:0\r\npubsubshard_channels:0\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
+        "migrate_cached_sockets:0\r\nslave_expires_tracked_keys:0\r\nactive_defrag_hits:0\r\n"
+        "active_defrag_misses:0\r\nactive_defrag_key_hits:0\r\nactive_defrag_key_misses:0\r\n"
+        "total_active_defrag_time:0\r\ncurrent_active_defrag_time:0\r\ntracking_total_keys:0\r\n"
+        "tracking_total_items:0\r\ntracking_total_prefixes:0\r\nunexpected_error_replies:0\r\n"
+        "total_error_replies:%llu\r\ndump_payload_sanitizations:0\r\ntotal_reads_processed:0\r\n"
+        "total_writes_processed:0\r\nio_threaded_reads_processed:0\r\nio_threaded_writes_processed:0\r\n"
+        "reply_buffer_shrinks:0\r\nreply_buffer_expands:0\r\n",
+        (ull)atomic_load(&s->connections_received), (ull)sum.commands, (ull)rates.commands, (ull)sum.net_in,
+        (ull)sum.net_out, rates.input_kbps, rates.output_kbps, (ull)atomic_load(&s->connections_rejected),
+        (ull)atomic_load(&s->sync_full), (ull)atomic_load(&s->sync_partial_ok), (ull)atomic_load(&s->sync_partial_err),
+        (ull)sum.expired, (ull)sum.hits, (ull)sum.misses, (ull)atomic_load(&s->total_error_replies));
+}
+
+static void append_time(struct buf *b, const char *name, struct timeval t)
+{
+    buf_printf(b, "%s:%ld.%06ld\r\n", name, (long)t.tv_sec, (long)t.tv_usec);
+}
+
+static void info_cpu(struct node *n, struct buf *b)
+{
+    (void)n;
+    struct rusage self, children, thread;
+    getrusage(RUSAGE_SELF, &self);
+    getrusage(RUSAGE_CHILDREN, &children);
+    getrusage(RUSAGE_THREAD, &thread);
+    append_time(b, "used_cpu_sys", self.ru_stime);
+    append_time(b, "used_cpu_user", self.ru_utime);
+    append_time(b, "used_cpu_sys_children", children.ru_stime);
+    append_time(b, "used_cpu_user_children", children.ru_utime);
+    append_time(b, "used_cpu_sys_main_thread", thread.ru_stime);
+    append_time(b, "used_cpu_user_main_thread", thread.ru_utime);
+}
+
+static void info_commandstats(struct node *n, struct buf *b)
+{
+    uint64_t per_us = clock_ticks_per_us();
+    for (int id = 0; id < CMD_ID_COUNT; id++) {
+        uint64_t calls = 0, ticks = 0, rejected = 0, failed = 0;
+        for (int i = 0; i < n->worker_count; i++) {
+            struct command_stats *s = &n->workers[i]->commands[id];
+            calls += atomic_load_explicit(&s->calls, memory_order_relaxed);
+            ticks += atomic_load_explicit(&s->ticks, memory_order_relaxed);
+            rejected += atomic_load_explicit(&s->rejected, memory_order_relaxed);
+            failed += atomic_load_explicit(&s->failed, memory_order_relaxed);
+        }
+        if (!calls && !rejected && !failed) continue;
+        uint64_t us = ticks / per_us;
+        buf_printf(b, "cmdstat_%s:calls=%llu,usec=%llu,usec_per_call=%.2f,rejected_calls=%llu,failed_calls=%llu\r\n",
+                   command_by_id((enum command_id)id)->name, (ull)calls, (ull)us, ratio((double)us, (double)calls),
+                   (ull)rejected, (ull)failed);
+    }
+}
+
+static void info_keyspace(struct node *n, struct buf *b)
+{
+    for (int db = 0; db < store_databases(n->store); db++) {
+        size_t keys = store_db_count(n->store, db);
+        if (keys) buf_printf(b, "db%d:keys=%zu,expires=%zu,avg_ttl=0\r\n", db, keys, store_db_ttl_count(n->store, db));
+    }
+}
+
+static void info_persistence(struct node *n, struct buf *b)
+{
+    persistence_info(n->persistence, b);
+}
+
+static void info_replication(struct node *n, struct buf *b)
+{
+    replication_info(n->replication, b);
+}
+
+static void info_cluster(struct node *n, struct buf *b)
+{
+    buf_printf(b, "cluster_enabled:%d\r\n", n->cluster != NULL);
+}
+
+static void info_nothing(struct node *n, struct buf *b)
+{
+    (void)n;
+    (void)b;
+}
+
+static const struct section {
+    const char *name, *title;
+    bool by_default;
+    void (*fields)(struct node *n, struct buf *b);
+} sections[] = {
+    {"server", "Server", true, info_server},
+    {"clients", "Clients", true, info_clients},
+    {"memory", "Memory", true, info_memory},
+    {"persistence", "Persistence", true, info_persistence},
+    {"stats", "Stats", true, info_stats},
+    {"replication", "Replication", true, info_replication},
+    {"cpu", "CPU", true, info_cpu},
+    {"modules", "Modules", true, info_nothing},
+    {"commandstats", "Commandstats", false, info_commandstats},
+    {"errorstats", "Errorstats", true, info_nothing},
+    {"latencystats", "Latencystats", false, info_nothing},
+    {"cluster", "Cluster", true, info_cluster},
+    {"keyspace", "Keyspace", true, info_keyspace},
+};
+
+static bool asked_for(const struct call *c, const struct section *s)
+{
+    if (c->argc == 1) return s->by_default;
+    for (size_t i = 1; i < c->argc; i++) {
+        if (call_arg_is(c, i, "all") || call_arg_is(c, i, "everything") || call_arg_is(c, i, s->name)) return true;
+        if (call_arg_is(c, i, "default") && s->by_default) return true;
+    }
+    return false;
+}
+
+void cmd_info(struct call *c)
+{
+    struct node *n = call_conn(c)->worker->node;
+    struct buf text = {0};
+    for (size_t i = 0; i < sizeof sections / sizeof sections[0]; i++) {
+        if (!asked_for(c, &sections[i])) continue;
+        buf_printf(&text, "%s# %s\r\n", text.n ? "\r\n" : "", sections[i].title);
+        sections[i].fields(n, &text);
+    }
+    resp_verbatim(&c->out, "txt", buf_bytes(&text));
+    buf_deinit(&text);
+}
