@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A primary that is back may find at once that it has to make room for its replica: look a few times before believing
+ * it. */
+enum { PRIMARY_LOOKS = 6 };
+
 struct reporter {
     void (*event)(void *ctx, int port, const char *text);
     void *ctx;
@@ -88,13 +92,15 @@ static void observe_health(struct members *m, const struct sample *s, int i, str
         report(r, m->port + i, "failed: %d of %d other nodes agree that it does not answer", o.failed, o.heard);
     one->failed = failed;
     one->away |= failed;
-    if (!one->away || failed || !s->answered || 2 * o.agreed < o.heard) return;
+    bool well = one->away && !failed && s->answered && 2 * o.agreed >= o.heard && (one->primary || s->link_up);
+    one->well = well ? one->well + 1 : 0;
+    if (one->primary ? one->well < PRIMARY_LOOKS : !well) return;
+    one->away = false;
+    one->well = 0;
     if (one->primary) {
-        one->away = false;
         report(r, m->port + i, "rejoined as a primary");
-    } else if (s->link_up) {
+    } else {
         char name[NODE_ADDRESS_MAX];
-        one->away = false;
         name_of(m, &s->view, one->follows, name);
         report(r, m->port + i, "rejoined as a replica of %s, in sync", name);
     }

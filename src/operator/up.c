@@ -41,8 +41,10 @@ static bool same_shape(const struct up *up, const struct shape *there)
            (!o->port_given || o->shape.port == there->port);
 }
 
+/* A cluster that never came into being holds nothing that another shape could lose. */
 static bool adopt(struct up *up, const struct home_state *there)
 {
+    if (!there->formed) return true;
     if (!same_shape(up, &there->shape)) {
         fprintf(stderr,
                 "covey up: %s holds another cluster: --primaries %d --replicas %d --port %d\n"
@@ -51,7 +53,7 @@ static bool adopt(struct up *up, const struct home_state *there)
         return false;
     }
     up->state.shape = there->shape;
-    up->state.formed = there->formed;
+    up->state.formed = true;
     return true;
 }
 

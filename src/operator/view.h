@@ -69,6 +69,7 @@ bool samples_whole(const struct sample *samples, int n, int port, struct buf *wh
 struct member {
     bool known;
     bool away;    /* it failed, or its process died, and it has not rejoined yet */
+    int well;     /* while away: looks in a row at which all seemed well again */
     bool failed;  /* most of the others say so */
     bool primary; /* as it says itself */
     char id[NODE_ID_LENGTH + 1];

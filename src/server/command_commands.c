@@ -257,8 +257,6 @@ void cmd_command_list(struct call *c)
     size_t mark = resp_defer(&c->out), n = 0;
     for (int id = 0; id < CMD_ID_COUNT; id++) {
         const struct command *cmd = command_by_id((enum command_id)id);
-        /* Without a filter only whole commands are listed; a filter looks at subcommands as well. */
-        if (filter == FILTER_NONE && command_parent(cmd)) continue;
         if (!listed(cmd, filter, category, value)) continue;
         resp_bulk_cstr(&c->out, cmd->name);
         n++;

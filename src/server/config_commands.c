@@ -2,6 +2,7 @@
 #include "server/conn.h"
 
 #include "base/log.h"
+#include "server/cluster_node.h"
 
 #include <errno.h>
 #include <string.h>
@@ -35,6 +36,7 @@ void cmd_config_set(struct call *c)
     struct buf error = {0};
     if (config_set(n->config, c->argv + 2, c->argc - 2, privileged, &error) == OK) {
         options_derive(n->config, n->options);
+        cluster_node_reconfigure(n);
         resp_ok(&c->out);
     } else {
         resp_error_bytes(&c->out, buf_bytes(&error));

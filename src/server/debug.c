@@ -215,10 +215,8 @@ static void debug_accepted(struct call *c)
 static void debug_packed_threshold(struct call *c)
 {
     int64_t v;
-    if (!parse_memory(c->argv[2], &v))
-        resp_error(&c->out, "ERR argument must be a memory value");
-    else if (v < 0 || v > UINT32_MAX)
-        resp_error(&c->out, "ERR argument must be bigger than 1 and smaller than 4gb");
+    if (!parse_memory(c->argv[2], &v) || v < 0 || v > UINT32_MAX)
+        resp_error(&c->out, "ERR argument must be a memory value bigger than 1 and smaller than 4gb");
     else
         resp_ok(&c->out);
 }

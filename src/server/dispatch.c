@@ -2,6 +2,7 @@
 #include "server/conn.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "server/cluster_link.h"
 #include "server/multi.h"
@@ -70,10 +71,26 @@ static void reject_unknown(struct call *call)
     buf_deinit(&args);
 }
 
+/* A browser talked into posting to our port would otherwise have its body executed line by line. */
+static bool is_http(struct bytes name)
+{
+    return bytes_ieq(name, BYTES("post")) || bytes_ieq(name, BYTES("host:"));
+}
+
+static void drop_http(struct conn *c)
+{
+    log_warning("Possible SECURITY ATTACK detected. It looks like somebody is sending POST or Host: commands to Redis. "
+                "This is likely due to an attacker attempting to use Cross Protocol Scripting to compromise your Redis "
+                "instance. Connection from %s aborted.",
+                c->peer);
+    c->close_asap = true;
+}
+
 static bool known_and_complete(struct call *call)
 {
     if (!call->cmd) {
-        reject_unknown(call);
+        if (is_http(call->argv[0])) drop_http(call_conn(call));
+        else reject_unknown(call);
         return false;
     }
     if (!command_arity_ok(call->cmd, call->argc)) {

@@ -19,6 +19,7 @@
 
 enum {
     CHUNK = 64 * 1024,
+    READ_ROOM = 4096,
     LINE_MAX_BYTES = 64 * 1024, /* of a reply; those that are expected are short */
     CACHED_MAX = 64,
     IDLE_MS = 10000,
@@ -133,6 +134,7 @@ static bool still_good(const struct target *t)
 
 static struct target *target_connect(const char *host, int port, int64_t timeout_ms)
 {
+    errno = EADDRNOTAVAIL;
     int fd = port > 0 && port <= 65535 ? net_connect_wait(host, port, timeout_ms) : -1;
     if (fd < 0) return NULL;
     net_set_nodelay(fd);
@@ -181,23 +183,23 @@ static bool send_bytes(const struct target *t, struct bytes b, int64_t timeout_m
 static bool read_line(struct target *t, int64_t timeout_ms, struct bytes *line)
 {
     int64_t deadline = clock_mono_ms() + timeout_ms;
+    size_t searched = 0, got;
+    const char *end;
     buf_drop_front(&t->in, t->in_pos);
     t->in_pos = 0;
-    for (size_t searched = 0, got;; searched = t->in.n) {
-        const char *end = t->in.n > searched ? memchr(t->in.p + searched, '\n', t->in.n - searched) : NULL;
-        if (end) {
-            size_t n = (size_t)(end - t->in.p);
-            t->in_pos = n + 1;
-            *line = bytes_make(t->in.p, n && t->in.p[n - 1] == '\r' ? n - 1 : n);
-            return true;
-        }
+    while (!(end = t->in.n > searched ? memchr(t->in.p + searched, '\n', t->in.n - searched) : NULL)) {
+        searched = t->in.n;
         errno = EPROTO;
-        if (t->in.n > LINE_MAX_BYTES) return false;
-        buf_reserve(&t->in, 4096);
+        if (searched > LINE_MAX_BYTES) return false;
+        buf_reserve(&t->in, READ_ROOM);
         errno = ECONNRESET; /* for the end of the stream, which sets none */
-        enum status st = net_read(t->fd, &t->in, 4096, &got);
+        enum status st = net_read(t->fd, &t->in, READ_ROOM, &got);
         if (st != OK && (st != E_AGAIN || !wait_for(t, POLLIN, deadline))) return false;
     }
+    size_t n = (size_t)(end - t->in.p);
+    t->in_pos = n + 1;
+    *line = bytes_make(t->in.p, n && t->in.p[n - 1] == '\r' ? n - 1 : n);
+    return true;
 }
 
 /* ---- requests ---- */
@@ -400,7 +402,8 @@ enum outcome { MOVED_ALL, NOT_CONNECTED, NOT_WRITTEN, NOT_READ };
 static enum outcome attempt(struct migrate *m, struct migrate_cache *cache)
 {
     struct target *t = target_get(cache, m->host, m->port, m->timeout_ms);
-    if (!t) return NOT_CONNECTED;
+    /* redis-server meets a refused connection when it writes to it. */
+    if (!t) return errno == ECONNREFUSED || errno == EHOSTUNREACH ? NOT_WRITTEN : NOT_CONNECTED;
     enum outcome outcome = !send_all(m, t) ? NOT_WRITTEN : !read_all(m, t) ? NOT_READ : MOVED_ALL;
     int reason = errno;
     if (outcome == MOVED_ALL)

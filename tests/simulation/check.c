@@ -67,9 +67,10 @@ void check_after_step(struct world *w, struct sim_node *n)
                    (unsigned long long)current);
     n->seen_current = current;
     struct cluster_node_view me;
-    bool serving = cluster_is_primary(n->core) && cluster_state_ok(n->core);
+    const struct cluster_node *primary = cluster_my_primary(n->core);
+    bool serving = cluster_state_ok(n->core) && (cluster_is_primary(n->core) || (w->replicas_serve && primary));
     if (serving) {
-        cluster_node_view(n->core, cluster_myself(n->core), &me);
+        cluster_node_view(n->core, cluster_is_primary(n->core) ? cluster_myself(n->core) : primary, &me);
         serving = me.slot_count > 0;
     }
     if (!serving) {

@@ -1,19 +1,24 @@
 /* main.c: runs seeds, adds up, complains.
  *
- *   sim [--seeds N] [--first S] [--nodes N] [--plant vote-twice|old-epoch]
- *   sim --seed S [--trace] [--nodes N] [--plant ...]      one seed alone, the same way as in the run */
+ *   sim [--seeds N] [--first S] [--nodes N] [--plant vote-twice|old-epoch|replica-serves]
+ *   sim --seed S [--trace] [--nodes N] [--plant ...]      one seed alone, the same way as in the run
+ *
+ * --plant makes every node break a rule (vote-twice, old-epoch: in the core; replica-serves: in the eyes of the
+ * checks): a run that then ends with 0 shows that the checks are blind. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/number.h"
 #include "sim.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 struct options {
     uint64_t first, count;
     int nodes; /* 0: chosen by the seed */
     bool trace, single;
     enum cluster_plant plant;
+    bool replicas_serve;
 };
 
 /* Mostly small clusters, because they make as many mistakes in a tenth of the time; some large ones. */
@@ -33,6 +38,7 @@ static struct world *world_new(uint64_t seed, const struct options *o, struct to
     w->totals = totals;
     w->trace = o->trace;
     w->plant = o->plant;
+    w->replicas_serve = o->replicas_serve;
     w->node_count = node_count(w);
     if (o->nodes) w->node_count = o->nodes;
     w->node_timeout_ms = pick(w, 1000, 2500);
@@ -52,6 +58,7 @@ static bool run_seed(uint64_t seed, const struct options *o, struct totals *tota
         printf("  replay: sim --seed %llu --trace%s\n", (unsigned long long)seed,
                o->plant == CLUSTER_PLANT_VOTE_TWICE  ? " --plant vote-twice"
                : o->plant == CLUSTER_PLANT_OLD_EPOCH ? " --plant old-epoch"
+               : o->replicas_serve                   ? " --plant replica-serves"
                                                      : "");
     }
     *digest = *digest * 31 + w->digest;
@@ -110,8 +117,8 @@ static bool enough_happened(const struct totals *t)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: sim [--seeds N] [--first S] [--nodes 6..60] [--plant vote-twice|old-epoch]\n"
-                    "       sim --seed S [--trace] [--nodes 6..60] [--plant vote-twice|old-epoch]\n");
+    fprintf(stderr, "usage: sim [--seeds N] [--first S] [--nodes 6..60] [--plant vote-twice|old-epoch|replica-serves]\n"
+                    "       sim --seed S [--trace] [--nodes 6..60] [--plant vote-twice|old-epoch|replica-serves]\n");
     return 2;
 }
 
@@ -128,7 +135,8 @@ static bool parse_option(struct options *o, const char *name, const char *value,
     if (strcmp(name, "--plant") == 0) {
         if (strcmp(value, "vote-twice") == 0) o->plant = CLUSTER_PLANT_VOTE_TWICE;
         if (strcmp(value, "old-epoch") == 0) o->plant = CLUSTER_PLANT_OLD_EPOCH;
-        return o->plant != CLUSTER_PLANT_NONE;
+        if (strcmp(value, "replica-serves") == 0) o->replicas_serve = true;
+        return o->plant != CLUSTER_PLANT_NONE || o->replicas_serve;
     }
     if (!parse_u64(bytes_of(value), &v)) return false;
     if (strcmp(name, "--seeds") == 0) return o->count = v, true;
@@ -156,8 +164,8 @@ int main(int argc, char **argv)
         }
         fflush(stdout);
     }
-    printf("sim: %llu seeds, %llu failed, %.1f s, digest %016llx\n", ull(o.count), ull(failed),
-           (double)(clock_mono_ms() - start) / 1000, ull(digest));
+    printf("sim: %llu seeds, %llu failed, %.1f s (%.1f s of CPU), digest %016llx\n", ull(o.count), ull(failed),
+           (double)(clock_mono_ms() - start) / 1000, (double)clock() / CLOCKS_PER_SEC, ull(digest));
     print_totals(&totals);
     bool ok = failed == 0 && (o.single || o.plant || enough_happened(&totals));
     return ok ? 0 : 1;

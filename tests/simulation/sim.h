@@ -133,9 +133,11 @@ struct world {
     struct random random;
     bool trace;
     enum cluster_plant plant;
+    bool replicas_serve; /* planted: replicas are taken for servers of their primary's slots */
     struct totals *totals;
     int64_t now, end, heal_at;
     bool healed;
+    int faults; /* so far */
     int64_t node_timeout_ms;
 
     struct sim_node nodes[NODES_MAX];

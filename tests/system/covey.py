@@ -674,7 +674,12 @@ class Cluster:
 
     def whole(self, nodes=None):
         """None when every live node says ok, sees every other as good, and all have one view; else why not."""
-        nodes = nodes or self.live()
+        try:
+            return self._why_not_whole(nodes or self.live())
+        except redis.exceptions.BusyLoadingError:
+            return "a node is loading its dataset"
+
+    def _why_not_whole(self, nodes):
         views = []
         for node in nodes:
             if cluster_info(node)["cluster_state"] != "ok":

@@ -245,7 +245,9 @@ void cluster_step(struct cluster_core *core, const struct cluster_event *ev, str
 
 /* ---- operator commands ------------------------------------------------------------------------------------------- *
  * True: done (+OK).  False: nothing was changed and err has Redis's text, behind which the caller sees no "ERR ".
- * Arity is the caller's business; words and numbers are parsed here where Redis has a text of its own for them. */
+ * The reply belongs behind the persist that the call asked for, as the messages do: an operator who has read +OK goes
+ * on to the next node in the belief that a crash cannot undo this one.  Arity is the caller's business; words and
+ * numbers are parsed here where Redis has a text of its own for them. */
 
 /* CLUSTER MEET ip port [bus-port]; bus_port NULL: port + 10000. */
 bool cluster_meet(struct cluster_core *core, struct bytes ip, struct bytes port, const struct bytes *bus_port,

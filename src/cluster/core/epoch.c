@@ -18,7 +18,10 @@ void epoch_raise(struct cluster_core *core, uint64_t seen)
 }
 
 /* A new config epoch without anybody's consent: after an import, by TAKEOVER, by BUMPEPOCH.  Another node may do the
- * same at the same moment; epoch_collision() sorts that out later. */
+ * same at the same moment, or win an election in the same epoch; epoch_collision() sorts that out later.  Both could
+ * claim one slot only if an import into this node ends (or it is told to take over) while, out of its sight, a replica
+ * of the slot's owner is elected; the bus has no message by which to ask first.  Two winners by votes never share an
+ * epoch. */
 bool epoch_bump(struct cluster_core *core)
 {
     struct cluster_node *me = core->myself;

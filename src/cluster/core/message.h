@@ -138,6 +138,7 @@ static inline void cluster_bit_clear(uint8_t *bitmap, unsigned slot)
 /* The first set bit at or behind `from`; SLOT_COUNT when there is none.
  * for (unsigned s = cluster_bit_next(map, 0); s < SLOT_COUNT; s = cluster_bit_next(map, s + 1)) */
 unsigned cluster_bit_next(const uint8_t *bitmap, unsigned from);
+unsigned cluster_bit_next_clear(const uint8_t *bitmap, unsigned from); /* the first clear bit, likewise */
 unsigned cluster_bit_count(const uint8_t *bitmap);
 
 #endif

@@ -41,8 +41,7 @@ void cluster_flags_text(unsigned flags, struct buf *out)
 static void render_slots(const uint8_t *slots, struct buf *out)
 {
     for (unsigned s = cluster_bit_next(slots, 0); s < SLOT_COUNT;) {
-        unsigned end = s;
-        while (end + 1 < SLOT_COUNT && cluster_bit_get(slots, end + 1)) end++;
+        unsigned end = cluster_bit_next_clear(slots, s) - 1;
         if (end == s)
             buf_printf(out, " %u", s);
         else

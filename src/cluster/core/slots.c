@@ -4,23 +4,28 @@
 
 #include <assert.h>
 
-unsigned cluster_bit_next(const uint8_t *bitmap, unsigned from)
+/* Eight bytes of the bitmap as one word: on little-endian machines (the codec asserts that) its bits are in slot order.
+ */
+static unsigned next_bit(const uint8_t *bitmap, unsigned from, uint64_t flip)
 {
-    while (from < SLOT_COUNT) {
-        unsigned byte = from >> 3;
-        if ((from & 63) == 0) { /* whole words of nothing */
-            uint64_t word;
-            memcpy(&word, bitmap + byte, sizeof word);
-            if (!word) {
-                from += 64;
-                continue;
-            }
-        }
-        unsigned rest = bitmap[byte] >> (from & 7);
-        if (rest) return from + (unsigned)__builtin_ctz(rest);
-        from = (byte + 1) << 3;
+    for (unsigned i = from >> 6; i < SLOT_COUNT / 64; i++) {
+        uint64_t word;
+        memcpy(&word, bitmap + i * 8, sizeof word);
+        word ^= flip;
+        if (i == from >> 6) word &= UINT64_MAX << (from & 63);
+        if (word) return i * 64 + (unsigned)__builtin_ctzll(word);
     }
     return SLOT_COUNT;
+}
+
+unsigned cluster_bit_next(const uint8_t *bitmap, unsigned from)
+{
+    return next_bit(bitmap, from, 0);
+}
+
+unsigned cluster_bit_next_clear(const uint8_t *bitmap, unsigned from)
+{
+    return next_bit(bitmap, from, UINT64_MAX);
 }
 
 unsigned cluster_bit_count(const uint8_t *bitmap)
