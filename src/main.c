@@ -22,7 +22,8 @@ static const struct role roles[] = {
 static int usage(FILE *out)
 {
     fprintf(out, "Usage: covey ROLE [arguments]\n\n");
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) fprintf(out, "  %-7s %s\n", roles[i].name, roles[i].summary);
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        fprintf(out, "  %-7s %s\n", roles[i].name, roles[i].summary);
     fprintf(out, "\ncovey --version prints the version, covey ROLE --help more about a role.\n");
     return out == stdout ? 0 : 2;
 }
@@ -36,7 +37,8 @@ int main(int argc, char **argv)
         printf("covey %s\n", COVEY_VERSION);
         return 0;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) return usage(stdout);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return usage(stdout);
     for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
         if (strcmp(argv[1], roles[i].name) == 0) return roles[i].run(argc - 1, argv + 1);
     fprintf(stderr, "covey: unknown role '%s'\n", argv[1]);

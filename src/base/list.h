@@ -38,7 +38,7 @@ static inline void list_remove(struct list *node)
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* The body may remove the current element. */
-#define list_each(it, head)                                                                                            \
+#define list_each(it, head) \
     for (struct list *it = (head)->next, *it##_next = it->next; it != (head); it = it##_next, it##_next = it->next)
 
 #endif

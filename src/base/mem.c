@@ -12,7 +12,7 @@
 #define impl_malloc malloc
 #define impl_calloc calloc
 #define impl_realloc realloc
-#define impl_aligned(n, a) aligned_alloc(a, ((n) + (a) - 1) / (a) * (a))
+#define impl_aligned(n, a) aligned_alloc(a, ((n) + (a)-1) / (a) * (a))
 #define impl_free free
 #define impl_size(p) malloc_usable_size((void *)(uintptr_t)(p))
 #else

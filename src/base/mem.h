@@ -7,13 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-void *mem_alloc(size_t n);               /* not cleared */
+void *mem_alloc(size_t n);                /* not cleared */
 void *mem_calloc(size_t count, size_t n); /* cleared */
 void *mem_realloc(void *p, size_t n);
 void *mem_try_alloc(size_t n);
-void *mem_try_realloc(void *p, size_t n); /* on NULL, p is untouched */
+void *mem_try_realloc(void *p, size_t n);        /* on NULL, p is untouched */
 void *mem_alloc_aligned(size_t n, size_t align); /* freed by mem_free() */
-void mem_free(void *p);                   /* NULL is fine */
+void mem_free(void *p);                          /* NULL is fine */
 char *mem_strdup(const char *s);
 
 /* Bytes the allocator really set aside for p (0 for NULL): at least what was asked. */

@@ -78,8 +78,8 @@ bool parse_memory(struct bytes b, int64_t *out)
         struct bytes unit;
         int64_t factor;
     } units[] = {
-        {{"", 0}, 1},          {{"b", 1}, 1},           {{"k", 1}, 1000},
-        {{"kb", 2}, 1 << 10},  {{"m", 1}, 1000 * 1000}, {{"mb", 2}, 1 << 20},
+        {{"", 0}, 1},           {{"b", 1}, 1},           {{"k", 1}, 1000},
+        {{"kb", 2}, 1 << 10},   {{"m", 1}, 1000 * 1000}, {{"mb", 2}, 1 << 20},
         {{"g", 1}, 1000000000}, {{"gb", 2}, 1 << 30},
     };
     int64_t v;
@@ -115,7 +115,8 @@ size_t format_double(char *out, double v)
     if (isinf(v)) return (size_t)sprintf(out, v < 0 ? "-inf" : "inf");
     if (v == 0) return (size_t)sprintf(out, signbit(v) ? "-0" : "0");
     /* Integers below 2^52 are exact, and printing them as integers is much cheaper. */
-    if (v > -4503599627370496.0 && v < 4503599627370496.0 && v == (double)(int64_t)v) return format_i64(out, (int64_t)v);
+    if (v > -4503599627370496.0 && v < 4503599627370496.0 && v == (double)(int64_t)v)
+        return format_i64(out, (int64_t)v);
     return (size_t)snprintf(out, NUMBER_TEXT_MAX, "%.17g", v);
 }
 

@@ -30,8 +30,16 @@ static void slots_follow_the_specification(void **state)
     struct {
         const char *key;
         unsigned slot;
-    } cases[] = {{"", 0},           {"a", 15495},          {"foo", 12182},     {"{foo}bar", 12182}, {"foo{}bar", 14292},
-                 {"foo{{bar}}zap", 4015}, {"foo{bar}{zap}", 5061}, {"}{x", 12645}, {"{a}{", 15495}, {"{}a", 10875}};
+    } cases[] = {{"", 0},
+                 {"a", 15495},
+                 {"foo", 12182},
+                 {"{foo}bar", 12182},
+                 {"foo{}bar", 14292},
+                 {"foo{{bar}}zap", 4015},
+                 {"foo{bar}{zap}", 5061},
+                 {"}{x", 12645},
+                 {"{a}{", 15495},
+                 {"{}a", 10875}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_int_equal(key_slot(bytes_of(cases[i].key)), cases[i].slot);
 }

@@ -1,7 +1,7 @@
 /* change.h: what leaves the process: the gate, the change log.  The public face of src/change/.
  *
- * THE GATE lets one thread have the whole server at rest.  Every thread that changes the dataset is a member and is inside
- * while it does; entering costs an uncontended store and fence.
+ * THE GATE lets one thread have the whole server at rest.  Every thread that changes the dataset is a member and is
+ * inside while it does; entering costs an uncontended store and fence.
  *
  * THE CHANGE LOG is the ordered record of every write, in the format of the replication stream, with an offset that
  * names each point in it.  Promises: order in the log is order in every slot; an offset never goes back while the id
@@ -55,9 +55,10 @@ void change_log_activate(struct change_log *log);
 void change_log_deactivate(struct change_log *log);
 void change_log_set_backlog_size(struct change_log *log, size_t bytes);
 
-/* Appends the effects of one command, EXEC or script, under the locks of the slots they touched.  `count` commands, encoded; two or more
- * are wrapped in MULTI and EXEC.  A SELECT goes before when db is not the stream's; db_after is what it is behind the
- * effects (they may hold SELECTs of their own).  Gives the offset behind it.  Never waits for a reader. */
+/* Appends the effects of one command, EXEC or script, under the locks of the slots they touched.  `count` commands,
+ * encoded; two or more are wrapped in MULTI and EXEC.  A SELECT goes before when db is not the stream's; db_after is
+ * what it is behind the effects (they may hold SELECTs of their own).  Gives the offset behind it.  Never waits for a
+ * reader. */
 uint64_t change_append(struct change_log *log, int db, struct bytes effects, unsigned count, int db_after);
 /* Appends bytes as they are: a replica's copy of its primary's stream, PING, GETACK. */
 uint64_t change_append_raw(struct change_log *log, struct bytes bytes);
@@ -88,9 +89,9 @@ void change_id_set_second(struct change_log *log, const char *id2, int64_t secon
 
 struct change_window {
     bool active;
-    size_t size;          /* configured */
-    uint64_t first;       /* offset of the first byte kept (bytes count from 1) */
-    uint64_t length;      /* bytes kept */
+    size_t size;     /* configured */
+    uint64_t first;  /* offset of the first byte kept (bytes count from 1) */
+    uint64_t length; /* bytes kept */
 };
 void change_window_get(struct change_log *log, struct change_window *out);
 
@@ -99,7 +100,8 @@ struct change_reader {
     struct change_block *block; /* NULL: not placed */
     uint64_t offset;            /* bytes up to here were read */
 };
-/* Places the reader so that it reads on behind `offset`.  E_NOT_FOUND when the backlog does not reach back (or forward) to there. */
+/* Places the reader so that it reads on behind `offset`.  E_NOT_FOUND when the backlog does not reach back (or forward)
+ * to there. */
 MUST_USE enum status change_reader_seek(struct change_log *log, struct change_reader *r, uint64_t offset);
 /* The bytes at hand, borrowed until change_reader_skip(); empty when all was read. */
 struct bytes change_reader_peek(struct change_reader *r);

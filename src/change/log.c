@@ -14,14 +14,14 @@ enum { BLOCK_SIZE = 64 * 1024 };
 struct change_block {
     _Atomic uint32_t refs;
     size_t cap;
-    uint64_t start;                        /* offset before its first byte */
-    _Atomic size_t n;                      /* bytes published; only grows, under the log's mu */
-    _Atomic(struct change_block *) next;   /* set once, under the log's mu */
+    uint64_t start;                      /* offset before its first byte */
+    _Atomic size_t n;                    /* bytes published; only grows, under the log's mu */
+    _Atomic(struct change_block *) next; /* set once, under the log's mu */
     char data[];
 };
 
 struct change_log {
-    pthread_mutex_t mu; /* order: after slots and registries, before mailboxes */
+    pthread_mutex_t mu;                /* order: after slots and registries, before mailboxes */
     struct change_block *first, *last; /* under mu; NULL while not active; one reference on first */
     size_t backlog_size;               /* under mu */
     uint64_t first_offset;             /* under mu: nothing before this offset is promised */
@@ -196,8 +196,10 @@ uint64_t change_append(struct change_log *log, int db, struct bytes effects, uns
     }
     if (db != log->selected_db) put_select(log, db);
     if (count > 1) put(log, multi, sizeof multi - 1);
-    if (own) put_block(log, own);
-    else put(log, effects.p, effects.n);
+    if (own)
+        put_block(log, own);
+    else
+        put(log, effects.p, effects.n);
     if (count > 1) put(log, exec, sizeof exec - 1);
     log->selected_db = db_after;
     trim(log);

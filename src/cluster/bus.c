@@ -51,27 +51,27 @@ struct writer {
     pthread_t thread;
     pthread_mutex_t mu;
     pthread_cond_t wake, idle;
-    struct buf text; /* under mu */
-    uint64_t seq;    /* under mu: of text; 0: none */
-    bool busy;       /* under mu */
+    struct buf text;        /* under mu */
+    uint64_t seq;           /* under mu: of text; 0: none */
+    bool busy;              /* under mu */
     struct nodes_file file; /* the writer's thread, after the start */
 };
 
 struct cluster {
     struct cluster_host host;
-    struct cluster_core *core;   /* the cluster's thread, after the start */
-    struct cluster_actions out;  /* the same */
+    struct cluster_core *core;  /* the cluster's thread, after the start */
+    struct cluster_actions out; /* the same */
     struct cluster_decoder decoder;
     struct loop *loop;
     struct loop_timer timer;
     pthread_t thread;
-    _Atomic bool started;        /* the thread runs */
-    pthread_mutex_t early_mu;    /* whoever uses the core before that */
+    _Atomic bool started;     /* the thread runs */
+    pthread_mutex_t early_mu; /* whoever uses the core before that */
     struct listener listeners[LISTENERS_MAX];
     int listener_count;
     struct list links[LINK_BUCKETS];
     uint64_t next_inbound;
-    uint64_t persisted;          /* newest durable nodes.conf */
+    uint64_t persisted; /* newest durable nodes.conf */
     int64_t node_timeout_ms;
     struct writer writer;
     struct buf encode;
@@ -80,9 +80,9 @@ struct cluster {
     _Atomic uint8_t slot_state[SLOT_COUNT];
     _Atomic bool ok, primary;
     _Atomic size_t links_memory;
-    pthread_mutex_t map_mu;      /* order: after the slots; nothing is taken under it */
-    struct cluster_endpoint *nodes; /* under map_mu */
-    size_t node_cap;             /* under map_mu */
+    pthread_mutex_t map_mu;                         /* order: after the slots; nothing is taken under it */
+    struct cluster_endpoint *nodes;                 /* under map_mu */
+    size_t node_cap;                                /* under map_mu */
     uint16_t owner[SLOT_COUNT], target[SLOT_COUNT]; /* under map_mu; index in nodes + 1, 0: none */
     _Atomic bool poked;
 };
@@ -207,8 +207,9 @@ static void link_frame(struct link *l, struct bytes frame)
         cluster_count_ignored(c->core, m.type);
         return;
     }
-    step(c, &(struct cluster_event){
-                .kind = CLUSTER_EV_MESSAGE, .link = l->id, .message = &m, .peer_ip = l->peer_ip, .local_ip = l->local_ip});
+    step(c,
+         &(struct cluster_event){
+             .kind = CLUSTER_EV_MESSAGE, .link = l->id, .message = &m, .peer_ip = l->peer_ip, .local_ip = l->local_ip});
 }
 
 /* Takes whole frames off the buffer.  False: not the protocol. */
@@ -264,8 +265,10 @@ static void link_ready(struct loop_source *src, int events)
     struct cluster *c = l->cluster;
     uint64_t id = l->id;
     if (l->connecting) {
-        if (net_connect_error(src->fd) != 0) link_lost(l);
-        else if (events & NET_WRITE) link_connected(l);
+        if (net_connect_error(src->fd) != 0)
+            link_lost(l);
+        else if (events & NET_WRITE)
+            link_connected(l);
         return;
     }
     if (events & NET_WRITE && !link_flush(l)) {
@@ -614,7 +617,8 @@ static bool listen_on(struct cluster *c, const char *bind, int port, char **erro
         *l = (struct listener){{.fd = fd, .ready = accept_ready}, c};
         ok = fd >= 0;
     }
-    if (!ok || c->listener_count == 0) set_error(error, "Failed listening on the cluster bus port: %s%s", strerror(errno), "");
+    if (!ok || c->listener_count == 0)
+        set_error(error, "Failed listening on the cluster bus port: %s%s", strerror(errno), "");
     mem_free(list);
     return ok && c->listener_count > 0;
 }
@@ -636,11 +640,13 @@ struct cluster *cluster_new(const struct cluster_config *config, const char *pat
     struct cluster_error err = {{0}};
     enum status st = nodes_file_open(&c->writer.file, path, &text);
     if (st == E_EXISTS)
-        set_error(error,
-                  "Sorry, the cluster configuration file %s is already used by a different Redis Cluster node. Please make "
-                  "sure that different nodes use different cluster configuration files.%s",
-                  path, "");
-    else if (st != OK) set_error(error, "Can't open %s in order to acquire a lock: %s", path, strerror(errno));
+        set_error(
+            error,
+            "Sorry, the cluster configuration file %s is already used by a different Redis Cluster node. Please make "
+            "sure that different nodes use different cluster configuration files.%s",
+            path, "");
+    else if (st != OK)
+        set_error(error, "Can't open %s in order to acquire a lock: %s", path, strerror(errno));
     if (st == OK && listen_on(c, bind, config->cport, error)) {
         c->core = cluster_create(config, buf_bytes(&text), now(), &err);
         if (!c->core) set_error(error, "Unrecoverable error: corrupted cluster config file %s: %s", path, err.text);

@@ -1,9 +1,9 @@
 /* cluster.h: the cluster of a data node: the pure core with real sockets, time and files around it.  The public face of
  * src/cluster/.
  *
- * One thread, "cluster", owns the core and the bus.  It takes no slot lock and not the gate, and never waits for a disk:
- * nodes.conf is written by a thread of its own, and messages that depend on it are held until it is durable.  What the
- * rest of the node has to do (follow a primary, be promoted, delete keys) it is told through `act`, in order.
+ * One thread, "cluster", owns the core and the bus.  It takes no slot lock and not the gate, and never waits for a
+ * disk: nodes.conf is written by a thread of its own, and messages that depend on it are held until it is durable. What
+ * the rest of the node has to do (follow a primary, be promoted, delete keys) it is told through `act`, in order.
  *
  * Workers ask the slot map, which is published as atomics; the addresses behind it are under a mutex that only a
  * redirection takes.  CLUSTER commands run on the cluster's thread: the caller waits for them (cluster_run()). */
@@ -18,9 +18,9 @@
 struct cluster;
 
 enum cluster_act_kind {
-    CLUSTER_ACT_FOLLOW,      /* ip, port */
+    CLUSTER_ACT_FOLLOW, /* ip, port */
     CLUSTER_ACT_PROMOTE,
-    CLUSTER_ACT_PAUSE,       /* until_ms: flag is set already; drain the writers, then cluster_paused() */
+    CLUSTER_ACT_PAUSE, /* until_ms: flag is set already; drain the writers, then cluster_paused() */
     CLUSTER_ACT_UNPAUSE,
     CLUSTER_ACT_DELETE_KEYS, /* slots */
     CLUSTER_ACT_FLUSH,
@@ -52,8 +52,8 @@ struct cluster_host {
     int64_t (*sendbuf_limit)(void *ctx); /* cluster-link-sendbuf-limit */
 };
 
-/* path: nodes.conf; it is read, or made, and locked for as long as the process lives.  bind: addresses to listen on, as in the
- * option.  NULL: *error says why (mem_free()). */
+/* path: nodes.conf; it is read, or made, and locked for as long as the process lives.  bind: addresses to listen on, as
+ * in the option.  NULL: *error says why (mem_free()). */
 struct cluster *cluster_new(const struct cluster_config *config, const char *path, const char *bind,
                             const struct cluster_host *host, char **error);
 /* The dataset is there: starts the core and the threads. */
@@ -61,9 +61,9 @@ void cluster_run_threads(struct cluster *c, const struct cluster_history *restor
 /* Writes nodes.conf a last time, if a write is under way waits for it. */
 void cluster_shut(struct cluster *c);
 
-/* Runs fn on the cluster's thread, with the core between two steps, and waits until it is done; actions it puts in `out` are carried
- * out before this returns.  Before cluster_run_threads() it runs at once.  Not from the cluster's own thread, nor by somebody an act
- * waits for. */
+/* Runs fn on the cluster's thread, with the core between two steps, and waits until it is done; actions it puts in
+ * `out` are carried out before this returns.  Before cluster_run_threads() it runs at once.  Not from the cluster's own
+ * thread, nor by somebody an act waits for. */
 typedef void cluster_fn(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg);
 void cluster_run(struct cluster *c, cluster_fn *fn, void *arg);
 void cluster_paused(struct cluster *c); /* the writers stand still; from the thread that carries acts out */

@@ -35,8 +35,10 @@ static struct resp_value *ask(int fd, const struct bytes *argv, size_t argc, int
         size_t got;
         buf_reserve(&b, 16 * 1024);
         st = net_read(fd, &b, 16 * 1024, &got);
-        if (st == E_AGAIN) st = wait_ready(fd, POLLIN, deadline_ms) == OK ? E_AGAIN : E_IO;
-        else if (st == OK) st = resp_parse_reply(&parser, buf_bytes(&b), &reply);
+        if (st == E_AGAIN)
+            st = wait_ready(fd, POLLIN, deadline_ms) == OK ? E_AGAIN : E_IO;
+        else if (st == OK)
+            st = resp_parse_reply(&parser, buf_bytes(&b), &reply);
     }
     buf_deinit(&b);
     return reply;

@@ -1,7 +1,7 @@
 /* net.h: event loops, mailboxes and sockets: the public face of src/net/.
  *
- * A loop belongs to the thread that runs it; only loop_post() and loop_wake() may be called by others.  Callbacks run on the
- * loop's thread, one at a time.  A callback may remove and free its own source, or any other. */
+ * A loop belongs to the thread that runs it; only loop_post() and loop_wake() may be called by others.  Callbacks run
+ * on the loop's thread, one at a time.  A callback may remove and free its own source, or any other. */
 #ifndef COVEY_NET_NET_H
 #define COVEY_NET_NET_H
 
@@ -45,7 +45,8 @@ void loop_remove(struct loop *l, struct loop_source *src); /* does not close; sr
 void loop_timer_add(struct loop *l, struct loop_timer *t);
 /* begin is called when the loop wakes up, end before it goes to sleep again; both once a turn. */
 void loop_set_hooks(struct loop *l, void (*begin)(void *ctx), void (*end)(void *ctx), void *ctx);
-/* Waits up to timeout_ms (-1: for ever, 0: not at all; less when a timer is due), then delivers mail and calls what is ready. */
+/* Waits up to timeout_ms (-1: for ever, 0: not at all; less when a timer is due), then delivers mail and calls what is
+ * ready. */
 void loop_turn(struct loop *l, int timeout_ms);
 /* From any thread. */
 void loop_post(struct loop *l, struct mail *m);
@@ -71,7 +72,8 @@ void net_local_address(int fd, char out[NET_ADDRESS_MAX]);
 /* The address without port ("" for a unix socket), and the port. */
 void net_peer_ip(int fd, char out[NET_ADDRESS_MAX], int *port);
 void net_local_ip(int fd, char out[NET_ADDRESS_MAX], int *port);
-/* Reads into the buffer's spare room, at most max bytes.  OK: *got > 0.  E_AGAIN: nothing there now.  E_CLOSED: end of stream.  E_IO. */
+/* Reads into the buffer's spare room, at most max bytes.  OK: *got > 0.  E_AGAIN: nothing there now.  E_CLOSED: end of
+ * stream.  E_IO. */
 MUST_USE enum status net_read(int fd, struct buf *b, size_t max, size_t *got);
 /* Writes what goes; *put may be short.  E_AGAIN: nothing went.  E_IO: the connection is broken. */
 MUST_USE enum status net_write(int fd, const void *p, size_t n, size_t *put);

@@ -23,7 +23,7 @@ enum sink_state {
     SINK_SNAPSHOT, /* its sync thread owns the socket for writing */
     SINK_WAIT_ACK, /* the snapshot was sent in the EOF form: the stream begins at the first acknowledgement */
     SINK_ONLINE,
-    SINK_DEAD,     /* its sync thread has to let go of it first */
+    SINK_DEAD, /* its sync thread has to let go of it first */
 };
 
 /* One replica.  Fields are under the hub's mu, but for those of the sync thread. */
@@ -33,8 +33,8 @@ struct sink {
     struct hub *hub;
     struct hub_request req;
     enum sink_state state;
-    bool syncing;           /* a sync thread runs for it */
-    bool want_write;        /* NET_WRITE is asked for */
+    bool syncing;    /* a sync thread runs for it */
+    bool want_write; /* NET_WRITE is asked for */
     struct change_reader reader;
     uint64_t ack_offset;
     int64_t ack_ms, created_ms, soft_since_ms, newline_ms, progress_ms; /* monotonic */
@@ -50,11 +50,11 @@ struct hub {
     struct loop *loop;
     pthread_t thread;
     struct loop_timer timer;
-    pthread_mutex_t mu;    /* order: after the slots, before the log's */
-    struct list sinks;     /* under mu */
-    int jobs;              /* under mu: sync threads */
+    pthread_mutex_t mu;                  /* order: after the slots, before the log's */
+    struct list sinks;                   /* under mu */
+    int jobs;                            /* under mu: sync threads */
     int64_t next_ping_ms, next_count_ms; /* the hub's thread */
-    _Atomic bool again;    /* somebody found mu taken while there was something to send */
+    _Atomic bool again;                  /* somebody found mu taken while there was something to send */
     _Atomic int online, good, count;
     _Atomic uint64_t sent_to; /* every online replica was given all up to here, or its socket is full */
 };
@@ -88,8 +88,10 @@ static void sink_drop(struct sink *s, const char *why)
     if (s->state == SINK_ONLINE) atomic_fetch_sub(&s->hub->online, 1);
     s->state = SINK_DEAD;
     change_reader_close(&s->reader);
-    if (s->syncing) shutdown(s->src.fd, SHUT_RDWR); /* its thread notices and lets go */
-    else sink_free(s);
+    if (s->syncing)
+        shutdown(s->src.fd, SHUT_RDWR); /* its thread notices and lets go */
+    else
+        sink_free(s);
 }
 
 static void sink_send_now(struct sink *s, const char *text, size_t n)
@@ -261,8 +263,10 @@ static enum status send_with_length(struct sink *s)
     char *chunk = mem_alloc(SLICE);
     for (off_t at = 0; st == OK && at < size;) {
         ssize_t got = pread(fd, chunk, SLICE, at);
-        if (got <= 0) st = E_IO;
-        else st = write_all(s, chunk, (size_t)got);
+        if (got <= 0)
+            st = E_IO;
+        else
+            st = write_all(s, chunk, (size_t)got);
         at += got;
     }
     mem_free(chunk);
@@ -326,8 +330,10 @@ static void *sync_thread(void *arg)
         shutdown(s->src.fd, SHUT_RDWR);
         s->state = SINK_DEAD;
     } else if (s->state == SINK_SNAPSHOT) {
-        if (needs_length(s)) sink_online(s);
-        else s->state = SINK_WAIT_ACK;
+        if (needs_length(s))
+            sink_online(s);
+        else
+            s->state = SINK_WAIT_ACK;
     }
     hub_unlock(h);
     hub_flush(h);
@@ -458,9 +464,12 @@ static void sink_ready(struct loop_source *src, int events)
     bool alive = s->state != SINK_DEAD;
     if (alive && events & NET_READ) alive = read_acks(s);
     if (!alive) {
-        if (s->state != SINK_DEAD) sink_drop(s, "connection closed");
-        else if (!s->syncing) sink_free(s);
-        else loop_set(h->loop, &s->src, 0);
+        if (s->state != SINK_DEAD)
+            sink_drop(s, "connection closed");
+        else if (!s->syncing)
+            sink_free(s);
+        else
+            loop_set(h->loop, &s->src, 0);
     } else if (s->state == SINK_ONLINE) {
         sink_flush(s);
     }
@@ -474,8 +483,10 @@ static bool too_far_behind(struct sink *s, const struct hub_limits *limits, int6
 {
     uint64_t end = change_offset(s->hub->host.log), behind = end - s->reader.offset;
     bool soft = limits->soft && behind > limits->soft;
-    if (!soft) s->soft_since_ms = 0;
-    else if (!s->soft_since_ms) s->soft_since_ms = now;
+    if (!soft)
+        s->soft_since_ms = 0;
+    else if (!s->soft_since_ms)
+        s->soft_since_ms = now;
     return (limits->hard && behind > limits->hard) || (soft && now - s->soft_since_ms > limits->soft_seconds * 1000);
 }
 
@@ -493,7 +504,8 @@ static void check_sink(struct sink *s, const struct hub_limits *limits, int64_t 
         return;
     }
     bool acks = s->state == SINK_ONLINE || s->state == SINK_WAIT_ACK;
-    if (acks && !s->req.old_sync && now - s->ack_ms > limits->timeout_ms) sink_drop(s, "no acknowledgement for repl-timeout");
+    if (acks && !s->req.old_sync && now - s->ack_ms > limits->timeout_ms)
+        sink_drop(s, "no acknowledgement for repl-timeout");
 }
 
 static void count_good(struct hub *h, const struct hub_limits *limits, int64_t now)

@@ -1,9 +1,10 @@
 /* replica.h: both ends of PSYNC: the public face of src/replica/.
  *
- * DOWNSTREAM sends the change log to replicas.  A replica's connection comes from a worker with its PSYNC; from then on the hub
- * owns it: one thread of its own reads acknowledgements and does the waiting; the stream itself is written by whoever
- * has just appended to the log (hub_flush()), before replies leave.  A full sync is a snapshot written straight to the
- * socket by a thread of its own, without a fork; what is written meanwhile waits in the log, up to the output limit.
+ * DOWNSTREAM sends the change log to replicas.  A replica's connection comes from a worker with its PSYNC; from then on
+ * the hub owns it: one thread of its own reads acknowledgements and does the waiting; the stream itself is written by
+ * whoever has just appended to the log (hub_flush()), before replies leave.  A full sync is a snapshot written straight
+ * to the socket by a thread of its own, without a fork; what is written meanwhile waits in the log, up to the output
+ * limit.
  *
  * UPSTREAM is a replica's link to its primary: one thread that connects, shakes hands, receives the snapshot into a
  * file, and hands the stream to the applier command by command.
@@ -22,11 +23,11 @@
 struct hub;
 
 struct hub_limits {
-    uint64_t hard, soft;      /* bytes of log a replica may be behind; 0: no limit */
+    uint64_t hard, soft; /* bytes of log a replica may be behind; 0: no limit */
     int64_t soft_seconds;
-    int64_t timeout_ms;       /* repl-timeout */
-    int64_t ping_period_ms;   /* repl-ping-replica-period */
-    int64_t max_lag_ms;       /* min-replicas-max-lag */
+    int64_t timeout_ms;     /* repl-timeout */
+    int64_t ping_period_ms; /* repl-ping-replica-period */
+    int64_t max_lag_ms;     /* min-replicas-max-lag */
 };
 
 /* What the hub needs from the node; called from the hub's threads. */
@@ -36,8 +37,8 @@ struct hub_host {
     struct change_log *log;
     /* The limits in force now. */
     void (*limits)(void *ctx, struct hub_limits *out);
-    /* With the server at rest: starts recording if needed and opens a snapshot at *offset, named by *options (replication fields filled
-     * in).  NULL: not now (no cut is free). */
+    /* With the server at rest: starts recording if needed and opens a snapshot at *offset, named by *options
+     * (replication fields filled in).  NULL: not now (no cut is free). */
     struct cut *(*snapshot)(void *ctx, struct rdb_options *options, uint64_t *offset);
     struct store *store;
     /* The directory for snapshots that must be spooled (replicas without the EOF form). */
@@ -51,12 +52,12 @@ struct hub_host {
 
 /* A replica's request, as its connection collected it. */
 struct hub_request {
-    int fd;                          /* taken */
-    char peer[NET_ADDRESS_MAX];      /* for the log */
+    int fd;                     /* taken */
+    char peer[NET_ADDRESS_MAX]; /* for the log */
     char announced_ip[NET_ADDRESS_MAX];
     int listening_port;
     bool capa_eof, capa_psync2, old_sync, rdb_only;
-    char id[REPLID_LENGTH + 1];      /* what PSYNC asked for; "?" for a full sync */
+    char id[REPLID_LENGTH + 1]; /* what PSYNC asked for; "?" for a full sync */
     int64_t offset;
     uint64_t client_id;
 };
@@ -94,33 +95,42 @@ void hub_each(struct hub *h, void (*visit)(void *ctx, const struct hub_replica *
 
 struct upstream;
 
-enum upstream_state { UPSTREAM_NONE, UPSTREAM_CONNECT, UPSTREAM_CONNECTING, UPSTREAM_HANDSHAKE, UPSTREAM_SYNC, UPSTREAM_CONNECTED };
+enum upstream_state {
+    UPSTREAM_NONE,
+    UPSTREAM_CONNECT,
+    UPSTREAM_CONNECTING,
+    UPSTREAM_HANDSHAKE,
+    UPSTREAM_SYNC,
+    UPSTREAM_CONNECTED
+};
 
 /* What the link needs from the node; all called from the link's thread, outside the gate. */
 struct upstream_host {
     void *ctx;
     struct change_log *log;
-    /* repl-timeout in ms; port to announce; fills user and password (empty: none), the address to announce (empty: none). */
+    /* repl-timeout in ms; port to announce; fills user and password (empty: none), the address to announce (empty:
+     * none). */
     int64_t (*timeout_ms)(void *ctx);
     int (*listening_port)(void *ctx);
     void (*credentials)(void *ctx, struct buf *user, struct buf *password, struct buf *announce_ip);
     void (*directory)(void *ctx, struct buf *out);
     /* A primary offers a full sync at that id and offset: false refuses it (the link is closed and tried again). */
     bool (*accept_full_sync)(void *ctx, const char *id, uint64_t offset);
-    /* The snapshot is complete in that file: load it in place of the dataset, which stands at `offset` of history `id` then.  Another
-     * status than OK: it could not be loaded. */
+    /* The snapshot is complete in that file: load it in place of the dataset, which stands at `offset` of history `id`
+     * then.  Another status than OK: it could not be loaded. */
     enum status (*load)(void *ctx, const char *path, const char *id, uint64_t offset);
     /* The primary goes on with our history, perhaps under another id (NULL: the same). */
     void (*resumed)(void *ctx, const char *id);
-    /* One or more whole commands of the stream, as they came; executes them and appends the bytes to the log at boundaries outside
-     * MULTI.  Returns how many bytes were taken (whole commands; less than n when one is incomplete), E_CORRUPT when
-     * it is not a stream. *ack_wanted: a GETACK was among them. */
+    /* One or more whole commands of the stream, as they came; executes them and appends the bytes to the log at
+     * boundaries outside MULTI.  Returns how many bytes were taken (whole commands; less than n when one is
+     * incomplete), E_CORRUPT when it is not a stream. *ack_wanted: a GETACK was among them. */
     enum status (*apply)(void *ctx, struct bytes stream, size_t *taken, bool *ack_wanted);
     void (*state_changed)(void *ctx, enum upstream_state state);
 };
 
 struct upstream *upstream_create(struct upstream_host host);
-/* Follows that address from now on; "" stops.  Does not wait; what the old link still delivers fails upstream_is_current(). */
+/* Follows that address from now on; "" stops.  Does not wait; what the old link still delivers fails
+ * upstream_is_current(). */
 void upstream_follow(struct upstream *u, const char *host, int port);
 /* For host functions, on the link's thread: false when the link under way is not the one that is wanted. */
 bool upstream_is_current(struct upstream *u);
@@ -131,8 +141,8 @@ struct upstream_info {
     char host[256];
     int port;
     enum upstream_state state;
-    int64_t last_io_ms;     /* monotonic; 0: never */
-    int64_t down_since_ms;  /* monotonic; 0: it is up, or never was */
+    int64_t last_io_ms;    /* monotonic; 0: never */
+    int64_t down_since_ms; /* monotonic; 0: it is up, or never was */
     bool ever_synced;
     uint64_t read_offset, sync_total, sync_read;
     bool syncing;

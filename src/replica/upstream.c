@@ -14,7 +14,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { RETRY_MS = 1000, ACK_MS = 1000, LINE_MAX_BYTES = 1024, STREAM_ROOM = 64 * 1024, EOF_MARK = 40, SPOOL_CHUNK = 64 * 1024 };
+enum {
+    RETRY_MS = 1000,
+    ACK_MS = 1000,
+    LINE_MAX_BYTES = 1024,
+    STREAM_ROOM = 64 * 1024,
+    EOF_MARK = 40,
+    SPOOL_CHUNK = 64 * 1024
+};
 
 struct upstream {
     struct upstream_host host;
@@ -23,9 +30,9 @@ struct upstream {
 
     pthread_mutex_t mu; /* order: nothing else is taken under it */
     pthread_cond_t target_changed;
-    char target[256];   /* under mu; "" none */
-    int target_port;    /* under mu */
-    uint64_t generation;/* under mu: changes with every follow and cut */
+    char target[256];          /* under mu; "" none */
+    int target_port;           /* under mu */
+    uint64_t generation;       /* under mu: changes with every follow and cut */
     struct upstream_info info; /* under mu */
 
     /* the link's thread only */
@@ -71,7 +78,8 @@ static bool outdated(struct upstream *u)
     return old;
 }
 
-/* Waits for the socket (fd -1: only for the time).  OK: ready.  E_AGAIN: time is over.  E_CLOSED: not wanted any more. */
+/* Waits for the socket (fd -1: only for the time).  OK: ready.  E_AGAIN: time is over.  E_CLOSED: not wanted any more.
+ */
 static enum status wait_for(struct upstream *u, int fd, short events, int64_t timeout_ms)
 {
     int64_t deadline = clock_mono_ms() + timeout_ms;
@@ -236,7 +244,8 @@ static enum status spool_open(struct upstream *u, struct spool *sp)
     struct buf dir = {0};
     u->host.directory(u->host.ctx, &dir);
     buf_append_char(&dir, '\0');
-    snprintf(sp->path, sizeof sp->path, "%.4000s/temp-%lld.%d.rdb", dir.p, (long long)clock_wall_ms() / 1000, (int)getpid());
+    snprintf(sp->path, sizeof sp->path, "%.4000s/temp-%lld.%d.rdb", dir.p, (long long)clock_wall_ms() / 1000,
+             (int)getpid());
     buf_deinit(&dir);
     sp->fd = open(sp->path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0644);
     if (sp->fd >= 0) return OK;
@@ -403,8 +412,10 @@ static enum status stream(struct upstream *u)
         if (ack_wanted) st = send_ack(u);
         if (st == OK) st = keep_alive(u);
         if (st == OK) st = receive(u, ACK_MS / 2);
-        if (st == OK) heard_ms = clock_mono_ms();
-        else if (st != E_AGAIN) return st;
+        if (st == OK)
+            heard_ms = clock_mono_ms();
+        else if (st != E_AGAIN)
+            return st;
         if (clock_mono_ms() - heard_ms > u->host.timeout_ms(u->host.ctx)) {
             log_warning("PRIMARY timeout: no data nor PING received...");
             return E_IO;

@@ -149,8 +149,8 @@ static void run_handler(struct applier *a, const struct applied *cmd, unsigned f
     *want_exclusive = call.want_exclusive;
     if (call.dirty) atomic_fetch_add_explicit(&a->node->dirty, call.dirty, memory_order_relaxed);
     if (a->replies.n && a->replies.p[0] == '-')
-        log_warning("The primary's command '%s' failed here: %.*s", cmd->cmd->name, (int)(a->replies.n > 200 ? 200 : a->replies.n),
-                    a->replies.p);
+        log_warning("The primary's command '%s' failed here: %.*s", cmd->cmd->name,
+                    (int)(a->replies.n > 200 ? 200 : a->replies.n), a->replies.p);
     if (a->replies.cap > SLICE_BYTES) buf_deinit(&a->replies);
 }
 
@@ -219,7 +219,8 @@ static void run_queue(struct applier *a)
     for (size_t i = 0; i < a->queue_n; i++) {
         bool exclusive;
         int db = a->queue[i].cmd->id == CMD_ID_SELECT ? selected(&a->queue[i], store_databases(s)) : -1;
-        if (db >= 0) a->db = db;
+        if (db >= 0)
+            a->db = db;
         else if (a->queue[i].cmd->id != CMD_ID_SELECT)
             run_handler(a, &a->queue[i], CALL_IN_EXEC | (rest ? CALL_EXCLUSIVE : 0u), &exclusive);
     }
@@ -268,8 +269,10 @@ static enum status take(struct applier *a, const struct resp_request *req, bool 
     } else if (id == CMD_ID_REPLCONF) {
         if (req->argc >= 2 && bytes_ieq(req->argv[1], BYTES("GETACK"))) *ack_wanted = true;
     } else if (id == CMD_ID_SELECT || executable(a, &cmd)) {
-        if (a->in_multi) enqueue(a, &cmd);
-        else run_one(a, &cmd);
+        if (a->in_multi)
+            enqueue(a, &cmd);
+        else
+            run_one(a, &cmd);
     }
     return OK;
 }

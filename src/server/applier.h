@@ -6,8 +6,8 @@
 
 struct applier;
 struct applier *applier_create(struct node *n);
-/* Executes the whole commands at the front of `stream` and appends their bytes to the log, at boundaries outside MULTI only.
- * `current` is asked inside the gate: false gives E_CLOSED with nothing done.  One thread. */
+/* Executes the whole commands at the front of `stream` and appends their bytes to the log, at boundaries outside MULTI
+ * only. `current` is asked inside the gate: false gives E_CLOSED with nothing done.  One thread. */
 MUST_USE enum status applier_run(struct applier *a, struct bytes stream, size_t *taken, bool *ack_wanted,
                                  bool (*current)(void *ctx), void *ctx);
 /* A new stream begins with that database selected (-1: none). */

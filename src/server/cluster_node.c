@@ -117,12 +117,13 @@ static void host_facts(void *ctx, struct cluster_facts *out)
     struct replication_facts f;
     replication_facts(n->replication, &f);
     int64_t now = clock_mono_ms();
-    *out = (struct cluster_facts){.primary_offset = f.offset,
-                                  .applied_offset = f.offset,
-                                  .link_up = f.link_up,
-                                  .loading = false,
-                                  .last_interaction_ms = f.link_up ? now - f.data_age_ms : 0,
-                                  .link_down_since_ms = f.link_up || f.data_age_ms == INT64_MAX ? 0 : now - f.data_age_ms};
+    *out =
+        (struct cluster_facts){.primary_offset = f.offset,
+                               .applied_offset = f.offset,
+                               .link_up = f.link_up,
+                               .loading = false,
+                               .last_interaction_ms = f.link_up ? now - f.data_age_ms : 0,
+                               .link_down_since_ms = f.link_up || f.data_age_ms == INT64_MAX ? 0 : now - f.data_age_ms};
 }
 
 static void host_pause(void *ctx, int64_t until_ms)
@@ -138,7 +139,8 @@ static void host_seal(void *ctx, bool sealed)
     struct node *n = ctx;
     replication_seal(n->replication, sealed);
     /* A batch under way ends at its next command; the votes that follow take far longer than this. */
-    for (int64_t until = clock_mono_ms() + SEAL_WAIT_MS; sealed && replication_applying(n->replication) && clock_mono_ms() < until;)
+    for (int64_t until = clock_mono_ms() + SEAL_WAIT_MS;
+         sealed && replication_applying(n->replication) && clock_mono_ms() < until;)
         usleep(200);
 }
 
@@ -187,7 +189,8 @@ static void derive_config(struct node *n, struct cluster_config *out)
 {
     const struct config *cfg = n->config;
     int64_t port = config_num(cfg, CFG_PORT), bus = config_num(cfg, CFG_CLUSTER_PORT);
-    int64_t announce = config_num(cfg, CFG_CLUSTER_ANNOUNCE_PORT), announce_bus = config_num(cfg, CFG_CLUSTER_ANNOUNCE_BUS_PORT);
+    int64_t announce = config_num(cfg, CFG_CLUSTER_ANNOUNCE_PORT),
+            announce_bus = config_num(cfg, CFG_CLUSTER_ANNOUNCE_BUS_PORT);
     cluster_config_init(out);
     out->node_timeout_ms = config_num(cfg, CFG_CLUSTER_NODE_TIMEOUT);
     out->replica_validity_factor = (int)config_num(cfg, CFG_CLUSTER_REPLICA_VALIDITY_FACTOR);
@@ -227,7 +230,8 @@ struct stand {
 };
 
 /* The history we followed last: of which primary, in which config epoch.  On the cluster's thread only. */
-static void consider_full_sync(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+static void consider_full_sync(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out,
+                               void *arg)
 {
     struct stand *s = arg;
     struct node *n = s->node;
@@ -235,16 +239,18 @@ static void consider_full_sync(struct cluster_core *core, struct cluster_time no
     if (!primary) return;
     struct cluster_node_view v;
     cluster_node_view(core, primary, &v);
-    bool same = cluster_id_eq(&v.id, &n->cluster_state->synced_with) && v.config_epoch == n->cluster_state->synced_epoch;
+    bool same =
+        cluster_id_eq(&v.id, &n->cluster_state->synced_with) && v.config_epoch == n->cluster_state->synced_epoch;
     if (!same || s->offered >= s->my_offset || v.slot_count == 0) return;
     if (n->cluster_state->refusals >= STAND_INSTEAD_MAX) return;
     n->cluster_state->refusals++;
     s->refuse = true;
     struct cluster_error err;
     struct bytes mode = BYTES("FORCE");
-    log_warning("The primary came back with less than we have (offset %llu, ours is %llu): keeping our data and standing "
-                "for its place",
-                (unsigned long long)s->offered, (unsigned long long)s->my_offset);
+    log_warning(
+        "The primary came back with less than we have (offset %llu, ours is %llu): keeping our data and standing "
+        "for its place",
+        (unsigned long long)s->offered, (unsigned long long)s->my_offset);
     if (!cluster_failover(core, &mode, now, &err, out)) log_warning("Could not stand: %s", err.text);
 }
 
@@ -297,7 +303,8 @@ bool cluster_node_create(struct node *n)
     }
     n->cluster_state = mem_calloc(1, sizeof *n->cluster_state);
     derive_config(n, &config);
-    char *path = config_cstr(n->config, CFG_CLUSTER_CONFIG_FILE), *bind = config_cstr(n->config, CFG_BIND), *error = NULL;
+    char *path = config_cstr(n->config, CFG_CLUSTER_CONFIG_FILE), *bind = config_cstr(n->config, CFG_BIND),
+         *error = NULL;
     n->cluster = cluster_new(&config, path, bind, &host, &error);
     if (!n->cluster) log_warning("%s", error);
     mem_free(error);

@@ -1,5 +1,5 @@
-/* cluster_node.h: the data node's side of its cluster: starting and stopping it, and what it may ask of the node; inside src/server
- * only. */
+/* cluster_node.h: the data node's side of its cluster: starting and stopping it, and what it may ask of the node;
+ * inside src/server only. */
 #ifndef COVEY_SERVER_CLUSTER_NODE_H
 #define COVEY_SERVER_CLUSTER_NODE_H
 

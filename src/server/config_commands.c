@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "server/cluster_node.h"
+#include "server/errorstats.h"
 
 #include <errno.h>
 #include <string.h>
@@ -89,7 +90,7 @@ void cmd_config_resetstat(struct call *c)
     clear(&n->stats.sync_full);
     clear(&n->stats.sync_partial_ok);
     clear(&n->stats.sync_partial_err);
-    clear(&n->stats.total_error_replies);
+    errorstats_reset(n->errors);
     resp_ok(&c->out);
 }
 

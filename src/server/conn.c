@@ -288,8 +288,10 @@ static bool output_over_limit(struct conn *c)
     size_t pending = c->out.n - c->out_pos;
     config_output_limit(c->worker->node->config, OUTPUT_NORMAL, &limit);
     bool soft = limit.soft && pending > limit.soft;
-    if (!soft) c->soft_limit_since_ms = 0;
-    else if (!c->soft_limit_since_ms) c->soft_limit_since_ms = c->worker->now_mono_ms;
+    if (!soft)
+        c->soft_limit_since_ms = 0;
+    else if (!c->soft_limit_since_ms)
+        c->soft_limit_since_ms = c->worker->now_mono_ms;
     bool over = (limit.hard && pending > limit.hard) ||
                 (soft && c->worker->now_mono_ms - c->soft_limit_since_ms >= limit.soft_seconds * 1000);
     if (!over) return false;

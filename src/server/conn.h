@@ -24,12 +24,12 @@ struct queued {
 };
 
 struct watched {
-    struct list link;    /* in the registry's chain, under the slot's lock */
+    struct list link; /* in the registry's chain, under the slot's lock */
     struct conn *conn;
     int db;
-    struct key key;      /* owns its name */
+    struct key key; /* owns its name */
     struct watched *next_of_conn;
-    bool was_expired;    /* at WATCH time */
+    bool was_expired; /* at WATCH time */
 };
 
 struct conn {
@@ -54,7 +54,8 @@ struct conn {
     const struct command *last_cmd;
     int db;
     uint8_t resp;
-    bool authenticated, is_unix, no_evict, readonly, asking, close_after_reply, close_asap, is_replica_link, is_primary_link;
+    bool authenticated, is_unix, no_evict, readonly, asking, close_after_reply, close_asap, is_replica_link,
+        is_primary_link;
     _Atomic bool kill; /* set by others with the server at rest */
     uint8_t reply_mode;
     uint8_t wait; /* enum conn_wait */
@@ -63,7 +64,7 @@ struct conn {
     struct queued *queue;
     size_t queue_n, queue_cap, queue_bytes;
     struct watched *watched;
-    uint64_t write_offset; /* change log offset behind this client's last write */
+    uint64_t write_offset;    /* change log offset behind this client's last write */
     int64_t wait_deadline_ms; /* WAIT: monotonic; INT64_MAX: none */
     uint64_t wait_offset;
     int64_t wait_replicas;
@@ -125,7 +126,8 @@ void conn_resume(struct conn *c);
 /* There is output: it is written at the end of the turn. */
 void conn_wants_write(struct conn *c);
 void conn_write(struct conn *c);
-/* Takes the connection away from its worker, with its descriptor, for a replica's stream; c->src.fd is -1 after.  Gives the descriptor. */
+/* Takes the connection away from its worker, with its descriptor, for a replica's stream; c->src.fd is -1 after.  Gives
+ * the descriptor. */
 int conn_detach_fd(struct conn *c);
 static inline struct resp_out conn_out(struct conn *c)
 {
@@ -154,7 +156,8 @@ void waiting_room_forget(struct waiting_room *r, struct conn *c);
 void waiting_room_released(void *room, unsigned slot); /* the store's hook */
 
 /* For EXEC, which locks, routes and runs by itself. */
-MUST_USE bool dispatch_lock_slots(struct conn *c, const unsigned *slots, size_t n); /* false: the connection is parked */
+MUST_USE bool dispatch_lock_slots(struct conn *c, const unsigned *slots,
+                                  size_t n); /* false: the connection is parked */
 void dispatch_unlock_slots(struct conn *c, const unsigned *slots, size_t n);
 size_t slots_sort_unique(unsigned *slots, size_t n); /* sorts in place; returns how many are different */
 bool dispatch_allowed(struct conn *c, struct call *call);

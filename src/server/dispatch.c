@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/cluster_link.h"
+#include "server/errorstats.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/replication.h"
@@ -26,8 +27,11 @@ void call_reject(struct call *call, const char *fmt, ...)
     struct buf text = {0};
     va_list ap;
     va_start(ap, fmt);
+    buf_append_char(&text, '-');
     buf_vprintf(&text, fmt, ap);
     va_end(ap);
+    errorstats_note(c->worker->node->errors, buf_bytes(&text));
+    buf_drop_front(&text, 1);
     resp_error_bytes(&call->out, buf_bytes(&text));
     buf_deinit(&text);
     if (call->cmd) add(&c->worker->commands[call->cmd->id].rejected, 1);
@@ -89,8 +93,10 @@ static void drop_http(struct conn *c)
 static bool known_and_complete(struct call *call)
 {
     if (!call->cmd) {
-        if (is_http(call->argv[0])) drop_http(call_conn(call));
-        else reject_unknown(call);
+        if (is_http(call->argv[0]))
+            drop_http(call_conn(call));
+        else
+            reject_unknown(call);
         return false;
     }
     if (!command_arity_ok(call->cmd, call->argc)) {
@@ -101,9 +107,11 @@ static bool known_and_complete(struct call *call)
         const char *name = call->cmd->name;
         char upper[32];
         size_t n = 0;
-        for (; name[n] && n + 1 < sizeof upper; n++) upper[n] = (char)(name[n] >= 'a' && name[n] <= 'z' ? name[n] - 32 : name[n]);
+        for (; name[n] && n + 1 < sizeof upper; n++)
+            upper[n] = (char)(name[n] >= 'a' && name[n] <= 'z' ? name[n] - 32 : name[n]);
         upper[n] = '\0';
-        call_reject(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", shown(call->argv[1], 128), call->argv[1].p, upper);
+        call_reject(call, "ERR unknown subcommand '%.*s'. Try %s HELP.", shown(call->argv[1], 128), call->argv[1].p,
+                    upper);
         return false;
     }
     if (!call->handler) {
@@ -164,7 +172,8 @@ static bool must_pause(struct conn *c, const struct call *call)
         atomic_store(&n->pause_mode, PAUSE_NONE);
         return false;
     }
-    if (call->cmd->flags & CMD_ADMIN && call->cmd->id != CMD_ID_SHUTDOWN) return false; /* CLIENT UNPAUSE must get through */
+    if (call->cmd->flags & CMD_ADMIN && call->cmd->id != CMD_ID_SHUTDOWN)
+        return false; /* CLIENT UNPAUSE must get through */
     if (call->cmd->id == CMD_ID_CLIENT_UNPAUSE || call->cmd->id == CMD_ID_CLIENT_PAUSE) return false;
     if (mode == PAUSE_ALL) return true;
     if (call->cmd->id == CMD_ID_EXEC) return multi_queue_writes(c);
@@ -249,7 +258,7 @@ void dispatch_run(struct conn *c, struct call *call)
     add(&stats->ticks, took);
     if (c->out.n > reply_at && c->out.p[reply_at] == '-') {
         add(&stats->failed, 1);
-        atomic_fetch_add_explicit(&w->node->stats.total_error_replies, 1, memory_order_relaxed);
+        errorstats_note(w->node->errors, bytes_make(c->out.p + reply_at, c->out.n - reply_at));
     }
     if (call->dirty) atomic_fetch_add_explicit(&w->node->dirty, call->dirty, memory_order_relaxed);
     slowlog_note(w->node, c, call, took / clock_ticks_per_us());
@@ -423,8 +432,10 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
             park_for_pause(c);
             return DISPATCH_WAIT;
         }
-        if (c->in_multi && queues(call)) result = queue_in_multi(c, call);
-        else result = execute(c, call);
+        if (c->in_multi && queues(call))
+            result = queue_in_multi(c, call);
+        else
+            result = execute(c, call);
     }
     if (result == DISPATCH_WAIT) return result;
     if (call->cmd) c->last_cmd = call->cmd;

@@ -1,5 +1,6 @@
 /* info.c: INFO, with redis-server 7.0's sections and fields in its order.  What Covey does not have says 0. */
 #include "server/conn.h"
+#include "server/errorstats.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -148,7 +149,7 @@ static void info_stats(struct node *n, struct buf *b)
         (ull)atomic_load(&s->connections_received), (ull)sum.commands, (ull)rates.commands, (ull)sum.net_in,
         (ull)sum.net_out, rates.input_kbps, rates.output_kbps, (ull)atomic_load(&s->connections_rejected),
         (ull)atomic_load(&s->sync_full), (ull)atomic_load(&s->sync_partial_ok), (ull)atomic_load(&s->sync_partial_err),
-        (ull)sum.expired, (ull)sum.hits, (ull)sum.misses, (ull)atomic_load(&s->total_error_replies));
+        (ull)sum.expired, (ull)sum.hits, (ull)sum.misses, (ull)errorstats_total(n->errors));
 }
 
 static void append_time(struct buf *b, const char *name, struct timeval t)
@@ -214,6 +215,11 @@ static void info_cluster(struct node *n, struct buf *b)
     buf_printf(b, "cluster_enabled:%d\r\n", n->cluster != NULL);
 }
 
+static void info_errorstats(struct node *n, struct buf *b)
+{
+    errorstats_info(n->errors, b);
+}
+
 static void info_nothing(struct node *n, struct buf *b)
 {
     (void)n;
@@ -234,7 +240,7 @@ static const struct section {
     {"cpu", "CPU", true, info_cpu},
     {"modules", "Modules", true, info_nothing},
     {"commandstats", "Commandstats", false, info_commandstats},
-    {"errorstats", "Errorstats", true, info_nothing},
+    {"errorstats", "Errorstats", true, info_errorstats},
     {"latencystats", "Latencystats", false, info_nothing},
     {"cluster", "Cluster", true, info_cluster},
     {"keyspace", "Keyspace", true, info_keyspace},

@@ -283,7 +283,8 @@ static void run_queue(struct conn *c, struct call *exec)
         dispatch_prepare(c, &call, &req);
         call.out = conn_out(c);
         call.now_ms = exec->now_ms;
-        call.flags = CALL_IN_EXEC | (exec->flags & CALL_EXCLUSIVE) | (data_node_is_replica(w->node) ? CALL_ON_REPLICA : 0u);
+        call.flags =
+            CALL_IN_EXEC | (exec->flags & CALL_EXCLUSIVE) | (data_node_is_replica(w->node) ? CALL_ON_REPLICA : 0u);
         call.effects_wanted = wanted;
         /* The record names one database; commands for another one carry their SELECT inside. */
         size_t before = w->effects.n;
@@ -315,8 +316,7 @@ static void exec_locked(struct conn *c, struct call *exec, const struct exec_pla
 static bool still_allowed(struct conn *c, struct call *exec, const struct exec_plan *plan)
 {
     struct node *n = c->worker->node;
-    if (n->cluster && plan->key_count &&
-        !cluster_route_unlocked(c, exec, plan->keys, plan->key_count, plan->writes))
+    if (n->cluster && plan->key_count && !cluster_route_unlocked(c, exec, plan->keys, plan->key_count, plan->writes))
         return false;
     if (plan->writes && data_node_is_replica(n) && config_bool(n->config, CFG_REPLICA_READ_ONLY)) {
         resp_error(&exec->out, "EXECABORT Transaction discarded because of: READONLY You can't write against a read "

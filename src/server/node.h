@@ -21,6 +21,7 @@ struct watch_registry;
 struct persistence;
 struct reaper;
 struct slowlog;
+struct errorstats;
 struct migrate_cache;
 struct sampler;
 
@@ -35,7 +36,6 @@ enum pause_mode { PAUSE_NONE, PAUSE_WRITE, PAUSE_ALL };
 struct node_stats {
     _Atomic uint64_t connections_received, connections_rejected, query_buffer_disconnects, output_limit_disconnects;
     _Atomic uint64_t sync_full, sync_partial_ok, sync_partial_err;
-    _Atomic uint64_t total_error_replies;
 };
 
 struct node {
@@ -50,26 +50,27 @@ struct node {
     struct watch_registry *watch;
     struct persistence *persistence;
     struct replication *replication;
-    struct cluster *cluster;      /* NULL when cluster-enabled is no */
+    struct cluster *cluster; /* NULL when cluster-enabled is no */
     struct cluster_state *cluster_state;
-    struct reaper *reaper;        /* frees large values in the background */
+    struct reaper *reaper; /* frees large values in the background */
     struct slowlog *slowlog;
-    struct sampler *sampler;      /* rates for INFO */
+    struct errorstats *errors;
+    struct sampler *sampler;                 /* rates for INFO */
     _Atomic(struct migrate_cache *) migrate; /* connections that MIGRATE keeps; NULL before its first use */
     struct loop *main_loop;
     struct node_stats stats;
     char run_id[41];
-    int64_t started_ms;           /* wall clock */
+    int64_t started_ms; /* wall clock */
 
     _Atomic uint64_t next_client_id;
     _Atomic int client_count;
-    _Atomic int blocked_count;    /* clients in WAIT */
-    _Atomic uint64_t dirty;       /* changes since the last save */
-    _Atomic bool loading;         /* the dataset is being loaded: most commands get -LOADING */
-    _Atomic bool active_expire;   /* DEBUG SET-ACTIVE-EXPIRE */
-    _Atomic int pause_mode;       /* enum pause_mode; with pause_until_ms */
+    _Atomic int blocked_count;      /* clients in WAIT */
+    _Atomic uint64_t dirty;         /* changes since the last save */
+    _Atomic bool loading;           /* the dataset is being loaded: most commands get -LOADING */
+    _Atomic bool active_expire;     /* DEBUG SET-ACTIVE-EXPIRE */
+    _Atomic int pause_mode;         /* enum pause_mode; with pause_until_ms */
     _Atomic int64_t pause_until_ms; /* monotonic; 0: not paused */
-    _Atomic int watch_count;      /* keys under WATCH anywhere; 0 spares the look-up */
+    _Atomic int watch_count;        /* keys under WATCH anywhere; 0 spares the look-up */
     _Atomic bool shutdown_requested;
 };
 
@@ -81,9 +82,9 @@ void node_pause(struct node *n, enum pause_mode mode, int64_t until_ms);
 void node_post_workers(struct node *n, void (*fn)(struct worker *w));
 /* ---- reaper.c: frees large values on a thread of its own; any thread may call ---- */
 struct reaper *reaper_create(void);
-void reaper_free_entry(void *reaper, struct entry *e); /* the store's dispose hook; takes e */
+void reaper_free_entry(void *reaper, struct entry *e);                      /* the store's dispose hook; takes e */
 void reaper_free_tables(struct reaper *r, struct table **tables, size_t n); /* takes the tables, copies the array */
-uint64_t reaper_pending(const struct reaper *r); /* objects that wait to be freed */
+uint64_t reaper_pending(const struct reaper *r);                            /* objects that wait to be freed */
 uint64_t reaper_freed(const struct reaper *r);
 
 /* Sums over the workers. */

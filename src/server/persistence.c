@@ -16,16 +16,16 @@ enum { RETRY_AFTER_FAILURE_S = 5 };
 
 struct persistence {
     struct node *node;
-    pthread_mutex_t mu;      /* order: nothing else is taken under it */
+    pthread_mutex_t mu; /* order: nothing else is taken under it */
     pthread_cond_t finished;
-    bool running;            /* under mu: a background save */
-    bool joinable;           /* under mu: its thread waits to be joined */
-    pthread_t thread;        /* under mu */
-    struct rdb_extras extras; /* written at load time only */
-    struct rdb_progress progress; /* of the save or load under way */
+    bool running;                         /* under mu: a background save */
+    bool joinable;                        /* under mu: its thread waits to be joined */
+    pthread_t thread;                     /* under mu */
+    struct rdb_extras extras;             /* written at load time only */
+    struct rdb_progress progress;         /* of the save or load under way */
     struct replication_position position; /* of the snapshot under way */
-    struct cut *cut;         /* the same */
-    uint64_t dirty_before;   /* changes counted when the snapshot was taken */
+    struct cut *cut;                      /* the same */
+    uint64_t dirty_before;                /* changes counted when the snapshot was taken */
     _Atomic bool last_ok;
     _Atomic int64_t last_save_s, last_try_s, last_took_s, started_ms;
     _Atomic uint64_t saves;
@@ -211,7 +211,8 @@ void persistence_tick(struct persistence *p, int64_t now_ms)
     for (int i = 0; i < n; i++) {
         if (dirty < (uint64_t)points[i].changes || now_s - atomic_load(&p->last_save_s) <= points[i].seconds) continue;
         if (!atomic_load(&p->last_ok) && now_s - atomic_load(&p->last_try_s) <= RETRY_AFTER_FAILURE_S) continue;
-        log_notice("%lld changes in %lld seconds. Saving...", (long long)points[i].changes, (long long)points[i].seconds);
+        log_notice("%lld changes in %lld seconds. Saving...", (long long)points[i].changes,
+                   (long long)points[i].seconds);
         if (persistence_save_start(p, false) != OK) log_warning("The save could not be started");
         return;
     }
@@ -237,8 +238,8 @@ static struct rdb_load_options load_options(const struct node *n, bool keep_expi
                                      .lru_clock = (uint32_t)(now / 1000) & 0xffffff};
 }
 
-static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start, struct rdb_aux *aux,
-                             struct rdb_error *err)
+static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start,
+                             struct rdb_aux *aux, struct rdb_error *err)
 {
     struct rdb_load_options options = load_options(p->node, keep_expired);
     struct rdb_load_result result = {0};
@@ -379,10 +380,11 @@ void persistence_info(struct persistence *p, struct buf *out)
                running ? (long long)(clock_wall_ms() - atomic_load(&p->started_ms)) / 1000 : -1ll,
                (unsigned long long)atomic_load(&p->saves), (unsigned long long)atomic_load(&p->retained_peak),
                (unsigned long long)p->expired_at_load, (unsigned long long)p->loaded_keys);
-    buf_printf(out, "aof_enabled:0\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n"
-                    "aof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\naof_last_bgrewrite_status:ok\r\n"
-                    "aof_rewrites:0\r\naof_rewrites_consecutive_failures:0\r\naof_last_write_status:ok\r\n"
-                    "aof_last_cow_size:0\r\nmodule_fork_in_progress:0\r\nmodule_fork_last_cow_size:0\r\n");
+    buf_printf(out,
+               "aof_enabled:0\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n"
+               "aof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\naof_last_bgrewrite_status:ok\r\n"
+               "aof_rewrites:0\r\naof_rewrites_consecutive_failures:0\r\naof_last_write_status:ok\r\n"
+               "aof_last_cow_size:0\r\nmodule_fork_in_progress:0\r\nmodule_fork_last_cow_size:0\r\n");
     if (loading) loading_info(p, out);
 }
 
@@ -397,9 +399,12 @@ void cmd_save(struct call *c)
 {
     if (!call_exclusive(c)) return;
     enum status st = persistence_save_now(of(c));
-    if (st == OK) resp_ok(&c->out);
-    else if (st == E_AGAIN) resp_error(&c->out, "ERR Background save already in progress");
-    else resp_error(&c->out, "ERR");
+    if (st == OK)
+        resp_ok(&c->out);
+    else if (st == E_AGAIN)
+        resp_error(&c->out, "ERR Background save already in progress");
+    else
+        resp_error(&c->out, "ERR");
 }
 
 void cmd_bgsave(struct call *c)
@@ -410,8 +415,10 @@ void cmd_bgsave(struct call *c)
     }
     if (!call_exclusive(c)) return;
     enum status st = persistence_save_start(of(c), true);
-    if (st == OK) resp_status(&c->out, "Background saving started");
-    else resp_error(&c->out, "ERR Background save already in progress");
+    if (st == OK)
+        resp_status(&c->out, "Background saving started");
+    else
+        resp_error(&c->out, "ERR Background save already in progress");
 }
 
 void cmd_lastsave(struct call *c)

@@ -13,7 +13,8 @@ MUST_USE enum status persistence_load(struct persistence *p, char **error);
 void persistence_tick(struct persistence *p, int64_t now_ms);
 /* False: the last background save failed and stop-writes-on-bgsave-error is set.  Any thread. */
 bool persistence_accepts_writes(const struct persistence *p);
-/* Starts a save on the snapshot thread.  E_AGAIN: one is running.  The caller is outside the gate, or has the server at rest
+/* Starts a save on the snapshot thread.  E_AGAIN: one is running.  The caller is outside the gate, or has the server at
+ * rest
  * (`at_rest`). */
 MUST_USE enum status persistence_save_start(struct persistence *p, bool at_rest);
 /* Saves before it returns; with the server at rest.  E_AGAIN: a background save is running; E_IO: it is in the log. */
@@ -22,8 +23,8 @@ MUST_USE enum status persistence_save_now(struct persistence *p);
 void persistence_save_cancel(struct persistence *p);
 /* DEBUG RELOAD: save, empty, load; with the server at rest. */
 MUST_USE enum status persistence_reload(struct persistence *p, bool save_first, char **error);
-/* Loads the snapshot that a primary sent (a file of its own, which takes the place of dbfilename on success) into the empty
- * store. *db: the database its stream has selected. */
+/* Loads the snapshot that a primary sent (a file of its own, which takes the place of dbfilename on success) into the
+ * empty store. *db: the database its stream has selected. */
 MUST_USE enum status persistence_load_snapshot(struct persistence *p, const char *path, int *db);
 /* Function libraries and such that files carry along; constant but during a load. */
 const struct rdb_extras *persistence_extras(const struct persistence *p);

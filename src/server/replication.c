@@ -20,9 +20,9 @@ struct replication {
     struct upstream *upstream;
     struct applier *applier;
     _Atomic bool is_replica;
-    _Atomic int link_state;      /* enum upstream_state */
+    _Atomic int link_state; /* enum upstream_state */
     _Atomic bool sealed, applying;
-    _Atomic bool refuse_sync;    /* on probation: replicas keep what they have */
+    _Atomic bool refuse_sync;       /* on probation: replicas keep what they have */
     struct replication_guard guard; /* set before the threads start */
 };
 
@@ -298,7 +298,8 @@ static void follow_at_rest(struct replication *r, const char *host, int port)
 {
     bool was = atomic_exchange(&r->is_replica, true);
     log_set_role('S');
-    if (!was) log_notice("Before turning into a replica, using my own history to make a partial resynchronization possible");
+    if (!was)
+        log_notice("Before turning into a replica, using my own history to make a partial resynchronization possible");
     atomic_store(&r->link_state, UPSTREAM_CONNECT);
     upstream_follow(r->upstream, host, port);
     char text[300];
@@ -343,8 +344,10 @@ void replication_facts(const struct replication *r, struct replication_facts *ou
                                       .syncing = info.state == UPSTREAM_SYNC,
                                       .offset = change_offset(r->node->log),
                                       .data_age_ms = INT64_MAX};
-    if (info.state == UPSTREAM_CONNECTED) out->data_age_ms = now - info.last_io_ms;
-    else if (info.ever_synced) out->data_age_ms = now - info.down_since_ms;
+    if (info.state == UPSTREAM_CONNECTED)
+        out->data_age_ms = now - info.last_io_ms;
+    else if (info.ever_synced)
+        out->data_age_ms = now - info.down_since_ms;
 }
 
 /* ---- positions in files ---- */
@@ -377,9 +380,10 @@ void cmd_wait(struct call *call)
     struct replication *r = c->worker->node->replication;
     int64_t replicas, timeout_ms;
     if (atomic_load(&r->is_replica)) {
-        resp_error(&call->out, "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if "
-                               "a replica is configured to be writable (which is not the default) writes to replicas "
-                               "are just local and are not propagated.");
+        resp_error(&call->out,
+                   "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if "
+                   "a replica is configured to be writable (which is not the default) writes to replicas "
+                   "are just local and are not propagated.");
         return;
     }
     if (!call_arg_i64(call, 1, &replicas, NULL)) return;
@@ -418,8 +422,10 @@ void replication_check_waits(struct worker *w)
         atomic_fetch_sub(&w->node->blocked_count, 1);
         struct resp_out out = conn_out(c);
         if (demoted)
-            resp_error(&out, "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)");
-        else resp_i64(&out, acked);
+            resp_error(&out,
+                       "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)");
+        else
+            resp_i64(&out, acked);
         conn_wants_write(c);
         conn_resume(c);
         return replication_check_waits(w); /* resuming may have changed the list */
@@ -527,14 +533,17 @@ static bool replconf_option(struct call *c, struct hub_request *req, struct byte
         req->listening_port = (int)n;
     } else if (bytes_ieq(name, BYTES("ip-address"))) {
         if (value.n >= sizeof req->announced_ip) {
-            resp_errorf(&c->out, "ERR REPLCONF ip-address provided by replica instance is too long: %zu bytes", value.n);
+            resp_errorf(&c->out, "ERR REPLCONF ip-address provided by replica instance is too long: %zu bytes",
+                        value.n);
             return false;
         }
         memcpy(req->announced_ip, value.p, value.n);
         req->announced_ip[value.n] = '\0';
     } else if (bytes_ieq(name, BYTES("capa"))) {
-        if (bytes_ieq(value, BYTES("eof"))) req->capa_eof = true;
-        else if (bytes_ieq(value, BYTES("psync2"))) req->capa_psync2 = true;
+        if (bytes_ieq(value, BYTES("eof")))
+            req->capa_eof = true;
+        else if (bytes_ieq(value, BYTES("psync2")))
+            req->capa_psync2 = true;
     } else if (bytes_ieq(name, BYTES("rdb-only"))) {
         if (!parse_i64(value, &n)) {
             resp_error(&c->out, ERR_NOT_INTEGER);
@@ -632,7 +641,8 @@ static void info_of_link(struct replication *r, struct buf *out)
     buf_printf(out,
                "master_host:%s\r\nmaster_port:%d\r\nmaster_link_status:%s\r\nmaster_last_io_seconds_ago:%lld\r\n"
                "master_sync_in_progress:%d\r\nslave_read_repl_offset:%llu\r\nslave_repl_offset:%llu\r\n",
-               u.host, u.port, up ? "up" : "down", up ? (long long)(now - u.last_io_ms) / 1000 : -1ll, u.syncing, offset, offset);
+               u.host, u.port, up ? "up" : "down", up ? (long long)(now - u.last_io_ms) / 1000 : -1ll, u.syncing,
+               offset, offset);
     if (u.syncing) {
         uint64_t left = u.sync_total > u.sync_read ? u.sync_total - u.sync_read : 0;
         buf_printf(out,
@@ -643,7 +653,9 @@ static void info_of_link(struct replication *r, struct buf *out)
                    u.sync_total ? (double)u.sync_read * 100 / (double)u.sync_total : 0.0,
                    (long long)(now - u.last_io_ms) / 1000);
     }
-    if (!up) buf_printf(out, "master_link_down_since_seconds:%lld\r\n", u.down_since_ms ? (long long)(now - u.down_since_ms) / 1000 : -1ll);
+    if (!up)
+        buf_printf(out, "master_link_down_since_seconds:%lld\r\n",
+                   u.down_since_ms ? (long long)(now - u.down_since_ms) / 1000 : -1ll);
     struct config *cfg = r->node->config;
     buf_printf(out, "slave_priority:%lld\r\nslave_read_only:%d\r\nreplica_announced:%d\r\n",
                (long long)config_num(cfg, CFG_REPLICA_PRIORITY), config_bool(cfg, CFG_REPLICA_READ_ONLY),
@@ -664,12 +676,13 @@ void replication_info(struct replication *r, struct buf *out)
     struct change_window w;
     change_id_get(r->node->log, &id);
     change_window_get(r->node->log, &w);
-    buf_printf(out,
-               "master_failover_state:no-failover\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\nmaster_repl_offset:%llu\r\n"
-               "second_repl_offset:%lld\r\nrepl_backlog_active:%d\r\nrepl_backlog_size:%zu\r\n"
-               "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n",
-               id.id, id.id2, (unsigned long long)change_offset(r->node->log), (long long)id.second_offset, w.active, w.size,
-               (unsigned long long)w.first, (unsigned long long)w.length);
+    buf_printf(
+        out,
+        "master_failover_state:no-failover\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\nmaster_repl_offset:%llu\r\n"
+        "second_repl_offset:%lld\r\nrepl_backlog_active:%d\r\nrepl_backlog_size:%zu\r\n"
+        "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n",
+        id.id, id.id2, (unsigned long long)change_offset(r->node->log), (long long)id.second_offset, w.active, w.size,
+        (unsigned long long)w.first, (unsigned long long)w.length);
 }
 
 static void list_replica(void *ctx, const struct hub_replica *h)

@@ -41,8 +41,8 @@ void replication_refuse_sync(struct replication *r, bool refuse);
 /* What the cluster needs to know; any thread. */
 struct replication_facts {
     bool is_replica, link_up, loading, syncing;
-    uint64_t offset;            /* applied, or produced on a primary */
-    int64_t data_age_ms;        /* replica: since the last word from the primary; INT64_MAX: never had data */
+    uint64_t offset;     /* applied, or produced on a primary */
+    int64_t data_age_ms; /* replica: since the last word from the primary; INT64_MAX: never had data */
 };
 void replication_facts(const struct replication *r, struct replication_facts *out);
 

@@ -7,11 +7,12 @@
 #include "base/version.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
+#include "server/errorstats.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/replication.h"
-#include "server/shutdown.h"
 #include "server/sampler.h"
+#include "server/shutdown.h"
 #include "server/slowlog.h"
 
 #include <errno.h>
@@ -66,7 +67,8 @@ static void accept_ready(struct loop_source *src, int events)
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
         int fd = net_accept(l->src.fd);
         if (fd < 0) {
-            if (errno != EAGAIN && errno != ECONNABORTED) log_warning("Accepting client connection: %s", strerror(errno));
+            if (errno != EAGAIN && errno != ECONNABORTED)
+                log_warning("Accepting client connection: %s", strerror(errno));
             return;
         }
         atomic_fetch_add(&n->stats.connections_received, 1);
@@ -119,7 +121,8 @@ static bool listen_unix(struct main_thread *m)
     char *path = config_cstr(cfg, CFG_UNIXSOCKET);
     bool ok = true;
     if (*path) {
-        int fd = net_listen_unix(path, (unsigned)config_num(cfg, CFG_UNIXSOCKETPERM), (int)config_num(cfg, CFG_TCP_BACKLOG));
+        int fd =
+            net_listen_unix(path, (unsigned)config_num(cfg, CFG_UNIXSOCKETPERM), (int)config_num(cfg, CFG_TCP_BACKLOG));
         if (fd < 0) log_warning("Failed opening Unix socket: bind: %s", strerror(errno));
         ok = fd >= 0 && listener_add(m, fd, true);
     }
@@ -180,7 +183,8 @@ static void raise_fd_limit(struct config *cfg)
     limit.rlim_cur = (int64_t)limit.rlim_max >= want ? (rlim_t)want : limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     if ((int64_t)limit.rlim_cur >= want) return;
-    log_warning("The open files limit allows %lld clients only; maxclients was lowered", (long long)limit.rlim_cur - RESERVED_FDS);
+    log_warning("The open files limit allows %lld clients only; maxclients was lowered",
+                (long long)limit.rlim_cur - RESERVED_FDS);
     config_force_num(cfg, CFG_MAXCLIENTS, (int64_t)limit.rlim_cur - RESERVED_FDS);
 }
 
@@ -207,11 +211,24 @@ static void write_pidfile(struct config *cfg)
     mem_free(path);
 }
 
+static void set_log_level(const struct config *cfg)
+{
+    static const enum log_level levels[] = {LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING};
+    log_set_level(levels[config_num(cfg, CFG_LOGLEVEL)]);
+}
+
+/* What has to be done beside storing the new value of an option; everything else is looked up when it is needed. */
+static void config_changed(void *ctx, enum config_id id)
+{
+    struct node *n = ctx;
+    if (id == CFG_LOGLEVEL) set_log_level(n->config);
+    if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
+}
+
 static bool open_log(struct config *cfg)
 {
     char *path = config_cstr(cfg, CFG_LOGFILE);
-    static const enum log_level levels[] = {LOG_DEBUG, LOG_VERBOSE, LOG_NOTICE, LOG_WARNING};
-    log_set_level(levels[config_num(cfg, CFG_LOGLEVEL)]);
+    set_log_level(cfg);
     bool ok = log_open(path) == OK;
     if (!ok) fprintf(stderr, "Can't open the log file '%s': %s\n", path, strerror(errno));
     mem_free(path);
@@ -245,14 +262,15 @@ static struct node *node_create(struct config *cfg)
     n->reaper = reaper_create();
     n->waiting = waiting_room_create(n);
     n->watch = watch_registry_create();
-    n->store = store_create((int)config_num(cfg, CFG_DATABASES),
-                            (struct store_hooks){n, slot_released, dispose});
+    n->store = store_create((int)config_num(cfg, CFG_DATABASES), (struct store_hooks){n, slot_released, dispose});
     n->gate = gate_create();
     n->log = change_log_create((size_t)config_num(cfg, CFG_REPL_BACKLOG_SIZE));
     n->main_loop = loop_create();
     n->persistence = persistence_create(n);
     n->replication = replication_create(n);
     slowlog_init(n);
+    n->errors = errorstats_create();
+    config_set_listener(cfg, config_changed, n);
     n->sampler = sampler_create(n);
     n->worker_count = (int)config_num(cfg, CFG_WORKERS);
     n->workers = mem_calloc((size_t)n->worker_count, sizeof *n->workers);
@@ -270,10 +288,12 @@ static bool load_dataset(struct node *n)
 
 static void announce(const struct node *n)
 {
-    log_notice("Covey server, compatible with Redis 7.0.15, %d workers, %s, pid %d", n->worker_count, mem_allocator_name(),
-               (int)getpid());
-    if (config_num(n->config, CFG_PORT)) log_notice("Ready to accept connections on port %d", (int)config_num(n->config, CFG_PORT));
-    else log_notice("Ready to accept connections");
+    log_notice("Covey server, compatible with Redis 7.0.15, %d workers, %s, pid %d", n->worker_count,
+               mem_allocator_name(), (int)getpid());
+    if (config_num(n->config, CFG_PORT))
+        log_notice("Ready to accept connections on port %d", (int)config_num(n->config, CFG_PORT));
+    else
+        log_notice("Ready to accept connections");
 }
 
 static int run(struct main_thread *m)
@@ -296,13 +316,24 @@ static int run(struct main_thread *m)
     return 0;
 }
 
+static void log_lines(const struct buf *lines)
+{
+    for (size_t at = 0; at < lines->n;) {
+        const char *end = memchr(lines->p + at, '\n', lines->n - at);
+        size_t n = end ? (size_t)(end - lines->p) - at : lines->n - at;
+        log_warning("%.*s", (int)n, lines->p + at);
+        at += n + 1;
+    }
+}
+
 int server_main(int argc, char **argv)
 {
     struct config *cfg = config_create();
     struct buf warnings = {0};
     char *error = NULL;
     if (argc > 1 && (strcmp(argv[1], "-v") == 0 || strcmp(argv[1], "--version") == 0)) {
-        printf("Covey server v=%s, compatible with Redis server v=7.0.15 malloc=%s bits=64\n", COVEY_VERSION, mem_allocator_name());
+        printf("Covey server v=%s, compatible with Redis server v=7.0.15 malloc=%s bits=64\n", COVEY_VERSION,
+               mem_allocator_name());
         return 0;
     }
     if (config_load(cfg, argc, argv, &error, &warnings) != OK) {
@@ -311,7 +342,7 @@ int server_main(int argc, char **argv)
     }
     if (!open_log(cfg) || !enter_directory(cfg)) return 1;
     if (config_bool(cfg, CFG_DAEMONIZE) && daemon(1, 0) < 0) return 1;
-    if (warnings.n) log_warning("%.*s", (int)warnings.n, warnings.p);
+    log_lines(&warnings);
     buf_deinit(&warnings);
     block_signals();
     raise_fd_limit(cfg);

@@ -63,10 +63,14 @@ void cmd_shutdown(struct call *c)
     enum save_choice choice = SAVE_BY_CONFIG;
     bool force = false;
     for (size_t i = 1; i < c->argc; i++) {
-        if (call_arg_is(c, i, "save") && choice != SAVE_NEVER) choice = SAVE_ALWAYS;
-        else if (call_arg_is(c, i, "nosave") && choice != SAVE_ALWAYS) choice = SAVE_NEVER;
-        else if (call_arg_is(c, i, "force")) force = true;
-        else if (call_arg_is(c, i, "now")) continue;
+        if (call_arg_is(c, i, "save") && choice != SAVE_NEVER)
+            choice = SAVE_ALWAYS;
+        else if (call_arg_is(c, i, "nosave") && choice != SAVE_ALWAYS)
+            choice = SAVE_NEVER;
+        else if (call_arg_is(c, i, "force"))
+            force = true;
+        else if (call_arg_is(c, i, "now"))
+            continue;
         else if (call_arg_is(c, i, "abort") && c->argc == 2) {
             resp_error(&c->out, "ERR No shutdown in progress.");
             return;

@@ -4,8 +4,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "server/multi.h"
 #include "server/migrate.h"
+#include "server/multi.h"
 #include "server/replication.h"
 
 #include <stdio.h>

@@ -126,7 +126,7 @@ static bool has_room(const struct pending *p, size_t budget)
 
 static void retained_entry_done(struct store *s, struct entry *e, unsigned index)
 {
-    e->retained &= (uint8_t)~(1u << index);
+    e->retained &= (uint8_t) ~(1u << index);
     if (e->retained || !(e->flags & ENTRY_ORPHAN)) return;
     atomic_fetch_sub_explicit(&s->retained_bytes, mem_size(e), memory_order_relaxed);
     entry_dispose(s, e);

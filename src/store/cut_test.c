@@ -173,8 +173,10 @@ static void run_seed(uint64_t seed)
     for (uint32_t step = 1; step <= STEPS; step++) {
         change_key(s, &m, &r, step);
         struct open_cut *o = &cuts[random_below(&r, CUTS_MAX)];
-        if (!o->cut && random_below(&r, 100) == 0) cut_begin(s, o, &m, &r);
-        else if (o->cut && random_below(&r, 4) == 0) cut_step(o, random_below(&r, 200) == 0);
+        if (!o->cut && random_below(&r, 100) == 0)
+            cut_begin(s, o, &m, &r);
+        else if (o->cut && random_below(&r, 4) == 0)
+            cut_step(o, random_below(&r, 200) == 0);
         if (random_below(&r, 300) == 0) empty_slot(s, &m, &r);
         if (random_below(&r, 500) == 0) swap(s, &m);
     }
@@ -292,7 +294,8 @@ static void expiry_finds_every_key(void **state)
     for (int64_t now = 999; now <= 1000 + NAMES; now += 250) {
         for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
             slot_lock(s, slot);
-            for (int rounds = 0; store_expire_slot(s, 0, slot, now, 4, expired, s); rounds++) assert_true(rounds < 10000);
+            for (int rounds = 0; store_expire_slot(s, 0, slot, now, 4, expired, s); rounds++)
+                assert_true(rounds < 10000);
             slot_unlock(s, slot);
         }
         size_t left = 0;

@@ -80,8 +80,10 @@ static void cpu_relax(void)
 void slot_lock(struct store *s, unsigned slot)
 {
     for (unsigned spins = 0; !slot_try_lock(s, slot); spins++) {
-        if (spins < 1000) cpu_relax();
-        else sched_yield();
+        if (spins < 1000)
+            cpu_relax();
+        else
+            sched_yield();
     }
 }
 
@@ -123,8 +125,10 @@ struct entry *store_find(const struct store *s, int db, const struct key *k)
 
 void entry_dispose(struct store *s, struct entry *e)
 {
-    if (s->hooks.dispose && entry_free_effort(e) > LAZYFREE_THRESHOLD) s->hooks.dispose(s->hooks.ctx, e);
-    else entry_free(e);
+    if (s->hooks.dispose && entry_free_effort(e) > LAZYFREE_THRESHOLD)
+        s->hooks.dispose(s->hooks.ctx, e);
+    else
+        entry_free(e);
 }
 
 void entry_release(struct store *s, struct entry *e)
@@ -209,7 +213,8 @@ void store_put(struct store *s, int db, const struct key *k, struct entry *e)
         return;
     }
     struct db *d = s->db[s->db_physical[db]];
-    if (!atomic_load_explicit(&d->used, memory_order_relaxed)) atomic_store_explicit(&d->used, true, memory_order_relaxed);
+    if (!atomic_load_explicit(&d->used, memory_order_relaxed))
+        atomic_store_explicit(&d->used, true, memory_order_relaxed);
     table_insert(t, e, k->hash, atomic_load_explicit(&s->cut_newest, memory_order_relaxed));
     count_keys(s, db, k->slot, 1, 0);
     count_ttl(s, db, k->slot, t, e, 1);
@@ -311,7 +316,8 @@ void store_swap(struct store *s, int a, int b)
 
 size_t store_overhead(const struct store *s)
 {
-    /* Buckets are filled to a bit over half on the way between two sizes; close enough for INFO, and it locks nothing. */
+    /* Buckets are filled to a bit over half on the way between two sizes; close enough for INFO, and it locks nothing.
+     */
     size_t keys = 0;
     for (int db = 0; db < s->databases; db++) keys += store_db_count(s, db);
     return keys * sizeof(struct bucket) / 5;

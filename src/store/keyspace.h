@@ -22,7 +22,7 @@ struct db {
 struct detached {
     struct detached *next;
     struct table table;
-    int db;            /* physical */
+    int db; /* physical */
     unsigned slot;
     unsigned pending; /* cuts that have not saved it yet, one bit each */
 };
@@ -35,10 +35,10 @@ struct store {
     int *db_physical;                   /* by the number clients use; changed only with the server at rest */
 
     /* Cuts: begun with the server at rest, ended at any time. */
-    struct cut *cuts[CUTS_MAX];               /* the owner of each; under detached_mu */
-    _Atomic unsigned cuts_open;               /* one bit each */
-    _Atomic uint16_t cut_number[CUTS_MAX];    /* valid while its bit is set */
-    _Atomic uint16_t cut_newest;              /* number of the cut begun last */
+    struct cut *cuts[CUTS_MAX];            /* the owner of each; under detached_mu */
+    _Atomic unsigned cuts_open;            /* one bit each */
+    _Atomic uint16_t cut_number[CUTS_MAX]; /* valid while its bit is set */
+    _Atomic uint16_t cut_newest;           /* number of the cut begun last */
     _Atomic size_t retained_bytes;
 
     pthread_mutex_t detached_mu; /* order: after the slots */

@@ -1,7 +1,7 @@
 /* store.h: the dataset: databases of 16384 slots, each slot a table of entries.  The public face of src/store/.
  *
- * Promises: a function that takes a key runs under the lock of the key's slot (slot_try_lock()) or with the whole server
- * at rest; it touches that slot only.  No operation rehashes a table whole.  While a cut is open (snapshot.h in
+ * Promises: a function that takes a key runs under the lock of the key's slot (slot_try_lock()) or with the whole
+ * server at rest; it touches that slot only.  No operation rehashes a table whole.  While a cut is open (snapshot.h in
  * src/change), what the cut still needs is retained before it changes.
  * Does not promise: anything about time.  Expiry is compared by the caller, who passes the time in.
  *
@@ -36,7 +36,8 @@ struct store_hooks {
     void *ctx;
     /* A slot that somebody waits for was unlocked; called without any lock.  May be NULL. */
     void (*slot_released)(void *ctx, unsigned slot);
-    /* Takes an entry whose entry_free_effort() is above LAZYFREE_THRESHOLD, to free it elsewhere.  NULL: freed at once. */
+    /* Takes an entry whose entry_free_effort() is above LAZYFREE_THRESHOLD, to free it elsewhere.  NULL: freed at once.
+     */
     void (*dispose)(void *ctx, struct entry *e);
 };
 
@@ -72,7 +73,8 @@ void store_put(struct store *s, int db, const struct key *k, struct entry *e);
 bool store_delete(struct store *s, int db, const struct key *k);
 /* Takes the entry out and gives it to the caller; NULL when there is none. */
 struct entry *store_take(struct store *s, int db, const struct key *k);
-/* Sets or removes (-1) the time of expiry; the entry may move: returns where it is now. NULL when there is no such key. */
+/* Sets or removes (-1) the time of expiry; the entry may move: returns where it is now. NULL when there is no such key.
+ */
 struct entry *store_set_expire(struct store *s, int db, const struct key *k, int64_t expire_at_ms);
 
 /* Visits one bucket of the slot (see table_scan()); returns the next cursor, 0 at the end. */
@@ -81,8 +83,8 @@ uint64_t store_scan_slot(const struct store *s, int db, unsigned slot, uint64_t 
 size_t store_slot_count(const struct store *s, int db, unsigned slot); /* any thread */
 /* A key of the slot, uniformly; NULL when it is empty. */
 struct entry *store_random_in_slot(const struct store *s, int db, unsigned slot, struct random *r);
-/* Looks at about `buckets` buckets of the slot for entries that are over at now_ms and hands them to `expired`, which may delete that
- * key and nothing else.  True when the slot may hold more of them. */
+/* Looks at about `buckets` buckets of the slot for entries that are over at now_ms and hands them to `expired`, which
+ * may delete that key and nothing else.  True when the slot may hold more of them. */
 bool store_expire_slot(struct store *s, int db, unsigned slot, int64_t now_ms, unsigned buckets,
                        void (*expired)(void *ctx, const struct key *k, struct entry *e), void *ctx);
 /* Cheap test for the above, any thread: false when nothing in the slot can be over yet. */
@@ -107,9 +109,9 @@ struct cut;
 /* What a step found.  The entry is valid during the call; db is the number the database had when the cut was made. */
 typedef enum status cut_visit(void *ctx, int db, struct entry *e);
 struct cut *store_cut_begin(struct store *s); /* NULL when CUTS_MAX are open */
-/* Saves about bytes_max bytes' worth of entries.  E_AGAIN: there is more.  OK: everything was visited exactly once.  The visitor is called
- * without the slot's lock for forks of large values and under it for small ones; it must not block.  Another status
- * from it is returned at once; the rest is then given back by store_cut_end(). */
+/* Saves about bytes_max bytes' worth of entries.  E_AGAIN: there is more.  OK: everything was visited exactly once. The
+ * visitor is called without the slot's lock for forks of large values and under it for small ones; it must not block.
+ * Another status from it is returned at once; the rest is then given back by store_cut_end(). */
 enum status store_cut_step(struct cut *c, size_t bytes_max, cut_visit *visit, void *ctx);
 /* Lets go of everything the cut holds; may take as long as the steps that were left out. */
 void store_cut_end(struct cut *c);
