@@ -678,6 +678,7 @@ void cluster_run_threads(struct cluster *c, const struct cluster_history *restor
 void cluster_shut(struct cluster *c)
 {
     struct writer *w = &c->writer;
+    if (!atomic_load(&c->started)) return; /* nobody writes yet */
     pthread_mutex_lock(&w->mu);
     while (w->seq || w->busy) pthread_cond_wait(&w->idle, &w->mu);
     pthread_mutex_unlock(&w->mu);

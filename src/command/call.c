@@ -40,7 +40,7 @@ static bool alive(struct call *c, const struct key *k, const struct entry *e)
 {
     if (!entry_has_ttl(e) || entry_expire_at(e) > c->now_ms) return true;
     if (c->flags & (CALL_FROM_PRIMARY | CALL_LOADING)) return true;
-    if (c->flags & CALL_ON_REPLICA) return false;
+    if (c->flags & (CALL_ON_REPLICA | CALL_KEEP_EXPIRED)) return false;
     bool verbatim_off = c->verbatim_off;
     call_expire(c, k);
     c->verbatim_off = verbatim_off;

@@ -52,9 +52,9 @@ struct call_env {
     /* Takes tables that a flush has detached, and frees them in the background; the array stays the caller's.  NULL:
      * they are freed at once. */
     void (*free_tables)(void *ctx, struct table **tables, size_t n);
-    /* A database (-1: every one) was emptied or exchanged as a whole; the server is at rest.  changed() is not called
-     * for its keys.  NULL: nobody listens. */
-    void (*flushed)(void *ctx, int db);
+    /* A database (-1: every one) is about to be emptied, or to take over the keys of database replaced_by (-1: none);
+     * the server is at rest.  changed() is not called for its keys.  NULL: nobody listens. */
+    void (*flushed)(void *ctx, int db, int replaced_by);
     bool cluster_enabled;
 };
 
@@ -64,6 +64,7 @@ enum {
     CALL_ON_REPLICA =
         1 << 2,            /* this node is a replica: expired keys are hidden, their deletion comes from the primary */
     CALL_IN_EXEC = 1 << 3, /* part of a transaction */
+    CALL_KEEP_EXPIRED = 1 << 5, /* during a pause: expired keys are hidden, and deleted later */
     CALL_LOADING = 1 << 4, /* replayed from a file */
 };
 

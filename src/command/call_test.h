@@ -63,9 +63,10 @@ static inline void harness_changed(void *ctx, int db, const struct key *k, enum 
     buf_append_bytes(&h->events_buf, k->name);
 }
 
-static inline void harness_flushed(void *ctx, int db)
+static inline void harness_flushed(void *ctx, int db, int replaced_by)
 {
     struct harness *h = ctx;
+    (void)replaced_by;
     h->flushes++;
     h->flushed_db = db;
 }

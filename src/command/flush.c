@@ -48,11 +48,11 @@ static void flush(struct call *c, int db)
         return;
     }
     if (!call_exclusive(c)) return;
+    if (c->env->flushed) c->env->flushed(c->env->ctx, db, -1);
     struct tables gone = {0};
     int first = db < 0 ? 0 : db, last = db < 0 ? store_databases(c->env->store) - 1 : db;
     for (int i = first; i <= last; i++)
         if (store_db_count(c->env->store, i)) c->dirty += flush_db(c, i, &gone);
-    if (c->env->flushed) c->env->flushed(c->env->ctx, db);
     free_tables(c, &gone);
     /* Also when nothing was there: a replica may hold what this primary has no longer. */
     call_effect(c, c->argc, c->argv);
@@ -96,11 +96,11 @@ void cmd_swapdb(struct call *c)
         return;
     }
     if (!call_exclusive(c)) return;
-    store_swap(c->env->store, a, b);
-    if (c->env->flushed) {
-        c->env->flushed(c->env->ctx, a);
-        c->env->flushed(c->env->ctx, b);
+    if (c->env->flushed && a != b) {
+        c->env->flushed(c->env->ctx, a, b);
+        c->env->flushed(c->env->ctx, b, a);
     }
+    store_swap(c->env->store, a, b);
     c->dirty++;
     resp_ok(&c->out);
 }

@@ -278,6 +278,18 @@ static int compare_items(const void *pa, const void *pb, void *ctx)
     return a->order < b->order ? -1 : 1;
 }
 
+/* Redis turns a sorted set into a skiplist before it sorts it, whatever its size, and leaves it so: clients can see
+ * that (OBJECT ENCODING, DUMP).  False: the error was replied. */
+static bool make_skiplist(struct sort *s, const struct key *k, const struct entry **e)
+{
+    if (entry_enc(*e) == ENC_SKIPLIST) return true;
+    struct entry *edited = call_edit(s->c, k);
+    *e = edited;
+    if (edited && zset_make_skiplist(edited) == OK) return true;
+    resp_error(&s->c->out, ERR_OOM_VALUE);
+    return false;
+}
+
 /* Where LIMIT begins and ends in a value of n elements. */
 static void apply_limit(struct sort *s, size_t n)
 {
@@ -401,6 +413,7 @@ static void run_sort(struct sort *s)
         s->dont_sort = s->has_by = false;
         s->alpha = true;
     }
+    if (e && entry_type(e) == TYPE_ZSET && !make_skiplist(s, &k, &e)) return;
     if (!select_items(s, e)) return;
     if (s->store_arg) {
         store_result(s);

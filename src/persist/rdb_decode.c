@@ -159,6 +159,7 @@ static bool read_binary_score(struct rdb_in *in, double *score)
     return !isnan(*score) || in_fail(in, E_CORRUPT, "a score that is not a number");
 }
 
+/* As a skiplist until it is complete: a listpack would forget the sign of zeros, which a large one keeps. */
 static bool read_zset(struct rdb_in *in, unsigned type, struct bytes key, struct entry **out)
 {
     uint64_t n;
@@ -168,10 +169,13 @@ static bool read_zset(struct rdb_in *in, unsigned type, struct bytes key, struct
     while (n--) {
         if (!in_string(in, IN_FIELD, true, &member)) return false;
         if (!(type == RDB_ZSET ? read_text_score(in, &score) : read_binary_score(in, &score))) return false;
-        if (!*out) *out = zset_new(key, member, in->limits);
+        if (!*out) {
+            *out = zset_new(key, member, in->limits);
+            if (!check(in, zset_make_skiplist(*out), type)) return false;
+        }
         if (!add_scored(in, type, *out, member, score)) return false;
     }
-    return true;
+    return !*out || check(in, zset_make_listpack_if_small(*out, in->limits), type);
 }
 
 /* ---- collections in one piece --------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ struct sink {
     struct resp_parser parser;
     /* of the sync thread */
     struct rdb_options options;
+    struct rdb_extras extras; /* a copy: a load may replace the node's while the snapshot is being sent */
     struct cut *cut;
 };
 
@@ -49,6 +50,7 @@ struct hub {
     struct hub_host host;
     struct loop *loop;
     pthread_t thread;
+    struct gate_member *gate; /* the hub's thread */
     struct loop_timer timer;
     pthread_mutex_t mu;                  /* order: after the slots, before the log's */
     struct list sinks;                   /* under mu */
@@ -71,9 +73,8 @@ static void sink_ready(struct loop_source *src, int events);
 
 static void sink_free(struct sink *s)
 {
-    int fd = s->src.fd;
     loop_remove(s->hub->loop, &s->src);
-    if (fd >= 0) close(fd);
+    close(s->req.fd);
     list_remove(&s->link);
     change_reader_close(&s->reader);
     buf_deinit(&s->in);
@@ -89,7 +90,7 @@ static void sink_drop(struct sink *s, const char *why)
     s->state = SINK_DEAD;
     change_reader_close(&s->reader);
     if (s->syncing)
-        shutdown(s->src.fd, SHUT_RDWR); /* its thread notices and lets go */
+        shutdown(s->req.fd, SHUT_RDWR); /* its thread notices and lets go */
     else
         sink_free(s);
 }
@@ -98,7 +99,7 @@ static void sink_send_now(struct sink *s, const char *text, size_t n)
 {
     size_t put;
     /* A few bytes into an empty socket; if even that fails the connection is broken and the next read says so. */
-    if (net_write(s->src.fd, text, n, &put) != OK || put != n) shutdown(s->src.fd, SHUT_RDWR);
+    if (net_write(s->req.fd, text, n, &put) != OK || put != n) shutdown(s->req.fd, SHUT_RDWR);
 }
 
 static void sink_online(struct sink *s)
@@ -117,11 +118,11 @@ static bool sink_flush(struct sink *s)
 {
     for (struct bytes b; (b = change_reader_peek(&s->reader)).n;) {
         size_t put;
-        enum status st = net_write(s->src.fd, b.p, b.n, &put);
+        enum status st = net_write(s->req.fd, b.p, b.n, &put);
         change_reader_skip(&s->reader, put);
         if (st == OK && put == b.n) continue;
         if (st == E_IO) {
-            shutdown(s->src.fd, SHUT_RDWR);
+            shutdown(s->req.fd, SHUT_RDWR);
             return false;
         }
         if (!s->want_write) {
@@ -183,7 +184,7 @@ static enum status write_all(struct sink *s, const void *p, size_t n)
     s->hub->host.limits(s->hub->host.ctx, &limits);
     while (n) {
         size_t put;
-        enum status st = net_write(s->src.fd, from, n, &put);
+        enum status st = net_write(s->req.fd, from, n, &put);
         if (st == E_IO) return E_IO;
         from += put;
         n -= put;
@@ -195,7 +196,7 @@ static enum status write_all(struct sink *s, const void *p, size_t n)
             errno = ETIMEDOUT;
             return E_IO;
         }
-        struct pollfd pfd = {.fd = s->src.fd, .events = POLLOUT};
+        struct pollfd pfd = {.fd = s->req.fd, .events = POLLOUT};
         poll(&pfd, 1, 1000);
     }
     return OK;
@@ -286,6 +287,11 @@ static bool begin_snapshot(struct sink *s, uint64_t *offset)
     gate_close(h->host.gate);
     s->cut = h->host.snapshot(h->host.ctx, &s->options, offset);
     bool ok = s->cut != NULL;
+    if (ok && s->options.extras) {
+        for (size_t i = 0; i < s->options.extras->count; i++)
+            rdb_extras_add(&s->extras, buf_bytes(&s->options.extras->libraries[i]));
+        s->options.extras = &s->extras;
+    }
     if (ok) {
         hub_lock(h);
         if (s->state == SINK_DEAD || change_reader_seek(h->host.log, &s->reader, *offset) != OK) ok = false;
@@ -319,6 +325,7 @@ static void *sync_thread(void *arg)
     pthread_setname_np(pthread_self(), "full-sync");
     log_notice("Full resync of replica %s: sending a snapshot without a fork", s->req.peer);
     enum status st = full_sync(s);
+    rdb_extras_deinit(&s->extras);
     hub_lock(h);
     s->syncing = false;
     h->jobs--;
@@ -327,7 +334,7 @@ static void *sync_thread(void *arg)
     } else if (st != OK && s->state != SINK_DEAD) {
         /* Freed by the hub's thread, which may be looking at it. */
         log_warning("Sending the snapshot to replica %s failed: %s", s->req.peer, strerror(errno));
-        shutdown(s->src.fd, SHUT_RDWR);
+        shutdown(s->req.fd, SHUT_RDWR);
         s->state = SINK_DEAD;
     } else if (s->state == SINK_SNAPSHOT) {
         if (needs_length(s))
@@ -469,7 +476,7 @@ static void sink_ready(struct loop_source *src, int events)
         else if (!s->syncing)
             sink_free(s);
         else
-            loop_set(h->loop, &s->src, 0);
+            loop_remove(h->loop, &s->src); /* its sync thread writes into a closed socket and lets go */
     } else if (s->state == SINK_ONLINE) {
         sink_flush(s);
     }
@@ -526,8 +533,11 @@ static void tick(struct loop_timer *t, int64_t now)
     h->host.limits(h->host.ctx, &limits);
     if (now >= h->next_ping_ms) {
         h->next_ping_ms = now + limits.ping_period_ms;
+        /* Inside the gate: the role and a pause change with the server at rest, and the log stands still there. */
+        gate_enter(h->gate);
         if (atomic_load(&h->count) && !h->host.quiet(h->host.ctx) && change_log_active(h->host.log))
             change_append_raw(h->host.log, BYTES("*1\r\n$4\r\nping\r\n"));
+        gate_exit(h->gate);
     }
     hub_lock(h);
     list_each(it, &h->sinks) check_sink(container_of(it, struct sink, link), &limits, now);
@@ -553,6 +563,7 @@ struct hub *hub_create(struct hub_host host)
 {
     struct hub *h = mem_calloc(1, sizeof *h);
     h->host = host;
+    h->gate = gate_join(host.gate);
     h->loop = loop_create();
     list_init(&h->sinks);
     pthread_mutex_init(&h->mu, NULL);
@@ -575,7 +586,7 @@ int hub_kill(struct hub *h, uint64_t client_id, const char *addr)
         struct sink *s = container_of(it, struct sink, link);
         if (client_id && s->req.client_id != client_id) continue;
         if (addr && strcmp(addr, s->req.peer) != 0) continue;
-        shutdown(s->src.fd, SHUT_RDWR); /* the hub's thread reads the end and drops it */
+        shutdown(s->req.fd, SHUT_RDWR); /* the hub's thread reads the end and drops it */
         n++;
     }
     hub_unlock(h);
@@ -640,7 +651,7 @@ void hub_each(struct hub *h, void (*visit)(void *ctx, const struct hub_replica *
             snprintf(r.ip, sizeof r.ip, "%s", s->req.announced_ip);
         } else {
             int port;
-            net_peer_ip(s->src.fd, r.ip, &port);
+            net_peer_ip(s->req.fd, r.ip, &port);
         }
         visit(ctx, &r);
     }

@@ -45,9 +45,12 @@ struct upstream {
 
 /* ---- shared state ---- */
 
+/* A link that is not wanted any more says nothing about the present one. */
 static void set_state(struct upstream *u, enum upstream_state state)
 {
     pthread_mutex_lock(&u->mu);
+    if (u->generation != u->my_generation && u->target[0] == '\0') state = UPSTREAM_NONE;
+    else if (u->generation != u->my_generation) state = UPSTREAM_CONNECT;
     bool was_up = u->info.state == UPSTREAM_CONNECTED;
     u->info.state = state;
     if (state == UPSTREAM_CONNECTED) {
@@ -461,7 +464,7 @@ static bool one_link(struct upstream *u, const char *host, int port)
     u->fd = -1;
     u->in.n = u->in_pos = 0;
     if (u->in.cap > 4 * STREAM_ROOM) buf_deinit(&u->in);
-    set_state(u, outdated(u) ? UPSTREAM_NONE : UPSTREAM_CONNECT);
+    set_state(u, UPSTREAM_CONNECT);
     return was_up;
 }
 

@@ -32,21 +32,22 @@ struct applier {
     struct applied *queue;
     size_t queue_n, queue_cap;
     struct buf multi_bytes; /* the stream since MULTI */
+    bool (*current)(void *ctx); /* of applier_run() under way */
+    void *current_ctx;
     uint64_t unknown;       /* commands that could not be executed */
 };
 
 static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
 {
     struct applier *a = ctx;
-    (void)cls;
     (void)event;
-    watch_key_changed(a->node, db, k);
+    watch_key_changed(a->node, db, k, cls == NOTIFY_EXPIRED);
 }
 
-static void flushed(void *ctx, int db)
+static void flushed(void *ctx, int db, int replaced_by)
 {
     struct applier *a = ctx;
-    watch_flushed(a->node, db);
+    watch_flushed(a->node, db, replaced_by, clock_wall_ms());
 }
 
 static void free_tables(void *ctx, struct table **tables, size_t n)
@@ -167,18 +168,41 @@ static bool executable(struct applier *a, const struct applied *cmd)
     return false;
 }
 
-/* With the server at rest: leaves the gate for that time. */
-static void run_exclusive(struct applier *a, const struct applied *cmds, size_t n)
+/* The bytes of whole commands go to the log as they came; those of an open transaction wait for its EXEC. */
+static void keep_bytes(struct applier *a, struct bytes done)
 {
-    bool again;
-    gate_exit(a->gate);
-    gate_close(a->node->gate);
-    for (size_t i = 0; i < n; i++) run_handler(a, &cmds[i], CALL_EXCLUSIVE, &again);
+    if (a->in_multi) {
+        buf_append_bytes(&a->multi_bytes, done);
+        return;
+    }
+    change_set_selected_db(a->node->log, a->db);
+    if (a->multi_bytes.n) {
+        buf_append_bytes(&a->multi_bytes, done);
+        change_append_raw(a->node->log, buf_bytes(&a->multi_bytes));
+        queue_clear(a);
+    } else {
+        change_append_raw(a->node->log, done);
+    }
+}
+
+static void rest_end(struct applier *a)
+{
     gate_open(a->node->gate);
     gate_enter(a->gate);
 }
 
-static void run_one(struct applier *a, const struct applied *cmd)
+/* Has the server at rest, outside the gate for that time.  False: the role has changed in between, and the command is
+ * not to be executed any more. */
+static bool rest_begin(struct applier *a)
+{
+    gate_exit(a->gate);
+    gate_close(a->node->gate);
+    if (a->current(a->current_ctx)) return true;
+    rest_end(a);
+    return false;
+}
+
+static enum status run_one(struct applier *a, const struct applied *cmd, struct bytes bytes)
 {
     struct slot_set set = {0};
     bool exclusive = false;
@@ -188,7 +212,15 @@ static void run_one(struct applier *a, const struct applied *cmd)
     run_handler(a, cmd, 0, &exclusive);
     for (size_t i = 0; i < set.n; i++) slot_unlock(a->node->store, set.slots[i]);
     mem_free(set.slots);
-    if (exclusive) run_exclusive(a, cmd, 1);
+    if (exclusive) {
+        if (!rest_begin(a)) return E_CLOSED;
+        run_handler(a, cmd, CALL_EXCLUSIVE, &exclusive);
+        keep_bytes(a, bytes);
+        rest_end(a);
+    } else {
+        keep_bytes(a, bytes);
+    }
+    return OK;
 }
 
 static int selected(const struct applied *cmd, int databases)
@@ -198,8 +230,20 @@ static int selected(const struct applied *cmd, int databases)
     return ok ? (int)db : -1;
 }
 
-/* A transaction is one change: all its slots are held from its first command to its last. */
-static void run_queue(struct applier *a)
+static void run_queued(struct applier *a, unsigned flags)
+{
+    for (size_t i = 0; i < a->queue_n; i++) {
+        bool exclusive, select = a->queue[i].cmd->id == CMD_ID_SELECT;
+        int db = select ? selected(&a->queue[i], store_databases(a->node->store)) : -1;
+        if (db >= 0)
+            a->db = db;
+        else if (!select)
+            run_handler(a, &a->queue[i], CALL_IN_EXEC | flags, &exclusive);
+    }
+}
+
+/* A transaction is one change: all its slots are held from its first command to its last.  `bytes`: of its EXEC. */
+static enum status run_queue(struct applier *a, struct bytes bytes)
 {
     struct slot_set set = {0};
     struct store *s = a->node->store;
@@ -210,26 +254,18 @@ static void run_queue(struct applier *a)
         if (!command_has_keys(cmd) && cmd->id != CMD_ID_SELECT) rest = true; /* FLUSHALL, SWAPDB */
     }
     set.n = slots_sort_unique(set.slots, set.n);
-    if (rest) {
-        gate_exit(a->gate);
-        gate_close(a->node->gate);
-    } else {
-        lock_all(s, set.slots, set.n);
+    if (rest && !rest_begin(a)) {
+        mem_free(set.slots);
+        return E_CLOSED;
     }
-    for (size_t i = 0; i < a->queue_n; i++) {
-        bool exclusive;
-        int db = a->queue[i].cmd->id == CMD_ID_SELECT ? selected(&a->queue[i], store_databases(s)) : -1;
-        if (db >= 0)
-            a->db = db;
-        else if (a->queue[i].cmd->id != CMD_ID_SELECT)
-            run_handler(a, &a->queue[i], CALL_IN_EXEC | (rest ? CALL_EXCLUSIVE : 0u), &exclusive);
-    }
+    if (!rest) lock_all(s, set.slots, set.n);
+    run_queued(a, rest ? CALL_EXCLUSIVE : 0u);
     for (size_t i = 0; i < set.n && !rest; i++) slot_unlock(s, set.slots[i]);
-    if (rest) {
-        gate_open(a->node->gate);
-        gate_enter(a->gate);
-    }
+    a->in_multi = false;
+    keep_bytes(a, bytes);
+    if (rest) rest_end(a);
     mem_free(set.slots);
+    return OK;
 }
 
 static void enqueue(struct applier *a, const struct applied *cmd)
@@ -250,8 +286,9 @@ static void enqueue(struct applier *a, const struct applied *cmd)
     }
 }
 
-/* One command of the stream.  E_CORRUPT: no stream of a primary has it. */
-static enum status take(struct applier *a, const struct resp_request *req, bool *ack_wanted)
+/* One command of the stream, which came as `bytes`.  E_CORRUPT: no stream of a primary has it.  E_CLOSED: it was not
+ * executed, because the role has changed. */
+static enum status take(struct applier *a, const struct resp_request *req, struct bytes bytes, bool *ack_wanted)
 {
     struct applied cmd = {command_of_request(req->argv, req->argc, NULL), req->argv, req->argc};
     int id = cmd.cmd ? (int)cmd.cmd->id : -1;
@@ -259,9 +296,7 @@ static enum status take(struct applier *a, const struct resp_request *req, bool 
         queue_clear(a);
         a->in_multi = true;
     } else if (id == CMD_ID_EXEC) {
-        if (!a->in_multi) return E_CORRUPT;
-        run_queue(a);
-        a->in_multi = false;
+        return a->in_multi ? run_queue(a, bytes) : E_CORRUPT;
     } else if (id == CMD_ID_SELECT && !a->in_multi) {
         int db = selected(&cmd, store_databases(a->node->store));
         if (db < 0) return E_CORRUPT;
@@ -269,29 +304,11 @@ static enum status take(struct applier *a, const struct resp_request *req, bool 
     } else if (id == CMD_ID_REPLCONF) {
         if (req->argc >= 2 && bytes_ieq(req->argv[1], BYTES("GETACK"))) *ack_wanted = true;
     } else if (id == CMD_ID_SELECT || executable(a, &cmd)) {
-        if (a->in_multi)
-            enqueue(a, &cmd);
-        else
-            run_one(a, &cmd);
+        if (!a->in_multi) return run_one(a, &cmd, bytes);
+        enqueue(a, &cmd);
     }
+    keep_bytes(a, bytes);
     return OK;
-}
-
-/* The bytes of whole commands go to the log as they came; those of an open transaction wait for its EXEC. */
-static void keep_bytes(struct applier *a, struct bytes done)
-{
-    if (a->in_multi) {
-        buf_append_bytes(&a->multi_bytes, done);
-        return;
-    }
-    change_set_selected_db(a->node->log, a->db);
-    if (a->multi_bytes.n) {
-        buf_append_bytes(&a->multi_bytes, done);
-        change_append_raw(a->node->log, buf_bytes(&a->multi_bytes));
-        queue_clear(a);
-    } else {
-        change_append_raw(a->node->log, done);
-    }
 }
 
 enum status applier_run(struct applier *a, struct bytes stream, size_t *taken, bool *ack_wanted,
@@ -300,6 +317,8 @@ enum status applier_run(struct applier *a, struct bytes stream, size_t *taken, b
     enum status st = OK;
     *taken = 0;
     *ack_wanted = false;
+    a->current = current;
+    a->current_ctx = ctx;
     gate_enter(a->gate);
     while (st == OK && *taken < stream.n) {
         if (!current(ctx)) {
@@ -308,9 +327,8 @@ enum status applier_run(struct applier *a, struct bytes stream, size_t *taken, b
         }
         st = resp_parse_request(&a->parser, bytes_make(stream.p + *taken, stream.n - *taken), &a->req);
         if (st != OK) break;
-        st = take(a, &a->req, ack_wanted);
+        st = take(a, &a->req, bytes_make(stream.p + *taken, a->req.size), ack_wanted);
         if (st != OK) break;
-        keep_bytes(a, bytes_make(stream.p + *taken, a->req.size));
         *taken += a->req.size;
         if (gate_wanted(a->gate)) {
             gate_exit(a->gate);

@@ -37,6 +37,15 @@ static void delete_effect(void *ctx, struct entry *e)
     d->count++;
 }
 
+/* The lock is for a load, which goes on beside the gate. */
+static void detach_slot(struct node *n, unsigned slot)
+{
+    slot_lock(n->store, slot);
+    struct table *t = store_detach_slot(n->store, 0, slot);
+    slot_unlock(n->store, slot);
+    reaper_free_tables(n->reaper, &t, 1);
+}
+
 static void delete_slot(struct node *n, unsigned slot)
 {
     struct deletion d = {.node = n};
@@ -49,8 +58,7 @@ static void delete_slot(struct node *n, unsigned slot)
         if (d.count) change_append(n->log, 0, buf_bytes(&d.effects), 1, 0);
         buf_deinit(&d.effects);
     }
-    struct table *t = store_detach_slot(n->store, 0, slot);
-    reaper_free_tables(n->reaper, &t, 1);
+    detach_slot(n, slot);
 }
 
 static void delete_slots(struct node *n, const uint8_t *slots)
@@ -63,10 +71,7 @@ static void delete_slots(struct node *n, const uint8_t *slots)
 static void flush(struct node *n)
 {
     gate_close(n->gate);
-    for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
-        struct table *t = store_detach_slot(n->store, 0, slot);
-        reaper_free_tables(n->reaper, &t, 1);
-    }
+    for (unsigned slot = 0; slot < SLOT_COUNT; slot++) detach_slot(n, slot);
     gate_open(n->gate);
 }
 
@@ -87,7 +92,7 @@ static void carry_out(struct node *n, const struct cluster_act *a)
         replication_seal(n->replication, false);
         break;
     case CLUSTER_ACT_PAUSE: drain(n); break;
-    case CLUSTER_ACT_UNPAUSE: node_pause(n, PAUSE_NONE, 0); break;
+    case CLUSTER_ACT_UNPAUSE: node_pause_for_failover(n, 0); break;
     case CLUSTER_ACT_DELETE_KEYS: delete_slots(n, a->slots); break;
     case CLUSTER_ACT_FLUSH: flush(n); break;
     }
@@ -130,8 +135,7 @@ static void host_pause(void *ctx, int64_t until_ms)
 {
     struct node *n = ctx;
     if (until_ms == 0) return; /* the act ends it, behind what was decided before */
-    atomic_store(&n->pause_until_ms, until_ms);
-    atomic_store(&n->pause_mode, PAUSE_WRITE);
+    node_pause_for_failover(n, until_ms);
 }
 
 static void host_seal(void *ctx, bool sealed)

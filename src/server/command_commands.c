@@ -54,7 +54,7 @@ static void reply_tips(struct resp_out *out, const struct command *c)
     size_t mark = resp_defer(out);
     struct tips t = {out, 0};
     command_each_tip(c, reply_tip, &t);
-    resp_defer_array(out, mark, t.n);
+    resp_defer_set(out, mark, t.n);
 }
 
 static void reply_number(struct resp_out *out, const char *name, int64_t v)
@@ -123,7 +123,7 @@ static void reply_key_specs(struct resp_out *out, const struct command *c)
         reply_begin(out, &c->key_specs[n]);
         reply_find(out, &c->key_specs[n]);
     }
-    resp_defer_array(out, mark, n);
+    resp_defer_set(out, mark, n);
 }
 
 static void reply_info(struct resp_out *out, const struct command *c)
@@ -139,7 +139,7 @@ static void reply_info(struct resp_out *out, const struct command *c)
     reply_bits(out, c->categories, CMD_CATEGORY_COUNT, command_category_name, "@");
     reply_tips(out, c);
     reply_key_specs(out, c);
-    resp_array(out, subs);
+    resp_set(out, subs);
     for (unsigned i = 1; i <= subs; i++) reply_info(out, command_by_id((enum command_id)(c->id + i)));
 }
 
@@ -171,7 +171,7 @@ void cmd_command_info(struct call *c)
         if (cmd)
             reply_info(&c->out, cmd);
         else
-            resp_null_array(&c->out);
+            resp_null(&c->out);
     }
 }
 
@@ -188,16 +188,75 @@ static void reply_text(struct resp_out *out, const char *name, const char *text)
     resp_bulk_cstr(out, text);
 }
 
+/* What has been superseded, since when and by what. */
+static const struct deprecated {
+    enum command_id id;
+    const char *since, *replaced_by;
+} deprecated[] = {
+    {CMD_ID_BRPOPLPUSH, "6.2.0", "`BLMOVE` (`RIGHT` `LEFT`)"},
+    {CMD_ID_CLUSTER_SLAVES, "5.0.0", "`CLUSTER REPLICAS`"},
+    {CMD_ID_CLUSTER_SLOTS, "7.0.0", "`CLUSTER SHARDS`"},
+    {CMD_ID_GEORADIUS, "6.2.0", "`GEOSEARCH` or `GEOSEARCHSTORE` (`BYRADIUS`)"},
+    {CMD_ID_GEORADIUS_RO, "6.2.0", "`GEOSEARCH` (`BYRADIUS`)"},
+    {CMD_ID_GEORADIUSBYMEMBER, "6.2.0", "`GEOSEARCH` or `GEOSEARCHSTORE` (`BYRADIUS`, `FROMMEMBER`)"},
+    {CMD_ID_GEORADIUSBYMEMBER_RO, "6.2.0", "`GEOSEARCH` (`BYRADIUS`, `FROMMEMBER`)"},
+    {CMD_ID_GETSET, "6.2.0", "`SET` (`GET`)"},
+    {CMD_ID_HMSET, "4.0.0", "`HSET`, which takes several fields"},
+    {CMD_ID_RPOPLPUSH, "6.2.0", "`LMOVE` (`RIGHT` `LEFT`)"},
+    {CMD_ID_SLAVEOF, "5.0.0", "`REPLICAOF`"},
+    {CMD_ID_SUBSTR, "2.0.0", "`GETRANGE`"},
+    {CMD_ID_ZRANGEBYLEX, "6.2.0", "`ZRANGE` (`BYLEX`)"},
+    {CMD_ID_ZRANGEBYSCORE, "6.2.0", "`ZRANGE` (`BYSCORE`)"},
+    {CMD_ID_ZREVRANGE, "6.2.0", "`ZRANGE` (`REV`)"},
+    {CMD_ID_ZREVRANGEBYLEX, "6.2.0", "`ZRANGE` (`REV`, `BYLEX`)"},
+    {CMD_ID_ZREVRANGEBYSCORE, "6.2.0", "`ZRANGE` (`REV`, `BYSCORE`)"},
+};
+
+static const struct deprecated *deprecation_of(const struct command *c)
+{
+    for (size_t i = 0; i < sizeof deprecated / sizeof *deprecated; i++)
+        if (deprecated[i].id == c->id) return &deprecated[i];
+    return NULL;
+}
+
+/* Commands for servers and tests among themselves. */
+static bool is_system_command(const struct command *c)
+{
+    switch (c->id) {
+    case CMD_ID_DEBUG:
+    case CMD_ID_PFDEBUG:
+    case CMD_ID_PFSELFTEST:
+    case CMD_ID_REPLCONF:
+    case CMD_ID_RESTORE_ASKING: return true;
+    default: return false;
+    }
+}
+
+static void reply_doc_flag(struct resp_out *out, const char *flag)
+{
+    resp_bulk_cstr(out, "doc_flags");
+    resp_set(out, 1);
+    resp_status(out, flag);
+}
+
 static void reply_docs(struct resp_out *out, const struct command *c)
 {
+    const struct deprecated *old = deprecation_of(c);
+    bool system = is_system_command(c);
     unsigned subs = command_sub_count(c);
     bool complexity = *c->complexity;
     resp_bulk_cstr(out, c->name);
-    resp_map(out, 3u + complexity + (subs > 0));
+    resp_map(out, 3u + complexity + system + (old ? 3u : 0u) + (subs > 0));
     reply_text(out, "summary", c->summary);
     reply_text(out, "since", c->since);
     reply_text(out, "group", c->group);
     if (complexity) reply_text(out, "complexity", c->complexity);
+    if (system) reply_doc_flag(out, "syscmd");
+    if (old) {
+        reply_doc_flag(out, "deprecated");
+        reply_text(out, "deprecated_since", old->since);
+        reply_text(out, "replaced_by", old->replaced_by);
+    }
     if (subs == 0) return;
     resp_bulk_cstr(out, "subcommands");
     resp_map(out, subs);

@@ -475,7 +475,7 @@ enum { ARGS_MAX = 64 };
 bool option_parse(const struct option *o, const struct bytes *argv, size_t argc, struct bytes now,
                   struct option_value *out, struct buf *reason)
 {
-    struct bytes words[ARGS_MAX];
+    struct bytes words[ARGS_MAX] = {{0}};
     *out = (struct option_value){0};
     /* "a b" in one argument is the same as a b for directives that take several. */
     if (o->flags & MULTI && argc == 1 && argv[0].n) {
@@ -485,6 +485,7 @@ bool option_parse(const struct option *o, const struct bytes *argv, size_t argc,
     }
     if (!(o->flags & MULTI) && argc != 1) return fail(reason, "wrong number of arguments");
     if (!option_is_text(o)) {
+        if (argc == 0) return fail(reason, "wrong number of arguments");
         if (!parse_number(o, argv, argc, &out->num, reason)) return false;
         if (strcmp(o->name, "hz") == 0) out->num = out->num < 1 ? 1 : out->num > 500 ? 500 : out->num;
         return true;

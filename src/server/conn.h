@@ -161,6 +161,9 @@ MUST_USE bool dispatch_lock_slots(struct conn *c, const unsigned *slots,
 void dispatch_unlock_slots(struct conn *c, const unsigned *slots, size_t n);
 size_t slots_sort_unique(unsigned *slots, size_t n); /* sorts in place; returns how many are different */
 bool dispatch_allowed(struct conn *c, struct call *call);
+/* Why the state of the node forbids commands with these flags (CMD_WRITE, CMD_STALE, CMD_LOADING count), in
+ * redis-server's order: an error without '-'.  NULL: nothing does. */
+const char *dispatch_refusal(const struct node *n, uint32_t flags);
 /* Runs the handler and counts it; locks held. */
 void dispatch_run(struct conn *c, struct call *call);
 /* Appends worker.effects as one record; under the same locks. */

@@ -90,6 +90,14 @@ static void debug_object(struct call *c)
     buf_deinit(&line);
 }
 
+/* True after an error reply: a load goes on beside the gate, so the whole dataset is nobody's then. */
+static bool loading(struct call *c)
+{
+    bool yes = atomic_load(&node_of(c)->loading);
+    if (yes) resp_error(&c->out, "LOADING Redis is loading the dataset in memory");
+    return yes;
+}
+
 /* ---- digests ---- */
 
 static void hex(const unsigned char digest[DIGEST_SIZE], char out[2 * DIGEST_SIZE + 1])
@@ -132,7 +140,7 @@ static void debug_digest(struct call *c)
     struct store *s = node_of(c)->store;
     unsigned char digest[DIGEST_SIZE] = {0};
     char text[2 * DIGEST_SIZE + 1];
-    if (!call_exclusive(c)) return;
+    if (!call_exclusive(c) || loading(c)) return;
     for (int db = 0; db < store_databases(s); db++) {
         uint32_t number = htonl((uint32_t)db);
         if (store_db_count(s, db) == 0) continue;
@@ -164,7 +172,7 @@ static void debug_reload(struct call *c)
             return;
         }
     }
-    if (!call_exclusive(c)) return;
+    if (!call_exclusive(c) || loading(c)) return;
     char *error = NULL;
     if (persistence_reload(node_of(c)->persistence, save, &error) == OK) {
         log_warning("DB reloaded by DEBUG RELOAD");

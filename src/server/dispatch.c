@@ -12,6 +12,7 @@
 #include "server/slowlog.h"
 
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { SPINS_MAX = 200, SLOTS_INLINE = 16 };
@@ -37,6 +38,19 @@ void call_reject(struct call *call, const char *fmt, ...)
     if (call->cmd) add(&c->worker->commands[call->cmd->id].rejected, 1);
     /* An error while a transaction is being queued spoils it. */
     if (c->in_multi && !(call->flags & CALL_IN_EXEC)) c->multi_failed = true;
+}
+
+/* A check before execution failed.  For EXEC that is the end of the transaction. */
+static void refuse(struct call *call, const char *why)
+{
+    struct conn *c = call_conn(call);
+    if (!call->cmd || call->cmd->id != CMD_ID_EXEC) {
+        call_reject(call, "%s", why);
+        return;
+    }
+    multi_discard(c);
+    watch_clear(c);
+    call_reject(call, "EXECABORT Transaction discarded because of: %s", strncmp(why, "ERR ", 4) == 0 ? why + 4 : why);
 }
 
 void dispatch_prepare(struct conn *c, struct call *call, const struct resp_request *req)
@@ -100,7 +114,9 @@ static bool known_and_complete(struct call *call)
         return false;
     }
     if (!command_arity_ok(call->cmd, call->argc)) {
-        call_reject(call, "ERR wrong number of arguments for '%s' command", call->cmd->name);
+        char why[96];
+        snprintf(why, sizeof why, "ERR wrong number of arguments for '%s' command", call->cmd->name);
+        refuse(call, why);
         return false;
     }
     if (call->cmd->state == COMMAND_CONTAINER) {
@@ -121,10 +137,9 @@ static bool known_and_complete(struct call *call)
     return true;
 }
 
-/* Why the state of the node forbids what the command table allows, in redis-server's order; NULL: it does not. */
-static const char *refusal_now(const struct node *n, const struct command *cmd)
+const char *dispatch_refusal(const struct node *n, uint32_t flags)
 {
-    bool write = cmd->flags & CMD_WRITE;
+    bool write = flags & CMD_WRITE;
     if (write && !persistence_accepts_writes(n->persistence))
         return "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
                "Commands that may modify the data set are disabled, because this instance is configured to report "
@@ -134,10 +149,10 @@ static const char *refusal_now(const struct node *n, const struct command *cmd)
     bool replica = data_node_is_replica(n);
     if (write && replica && config_bool(n->config, CFG_REPLICA_READ_ONLY))
         return "READONLY You can't write against a read only replica.";
-    if (replica && !(cmd->flags & CMD_STALE) && !config_bool(n->config, CFG_REPLICA_SERVE_STALE_DATA) &&
+    if (replica && !(flags & CMD_STALE) && !config_bool(n->config, CFG_REPLICA_SERVE_STALE_DATA) &&
         !replication_link_up(n->replication))
         return "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.";
-    if (atomic_load_explicit(&n->loading, memory_order_relaxed) && !(cmd->flags & CMD_LOADING))
+    if (atomic_load_explicit(&n->loading, memory_order_relaxed) && !(flags & CMD_LOADING))
         return "LOADING Redis is loading the dataset in memory";
     return NULL;
 }
@@ -149,29 +164,25 @@ static bool allowed_now(struct conn *c, struct call *call)
     struct node *n = c->worker->node;
     uint32_t flags = call->cmd->flags;
     if (!c->authenticated && !(flags & CMD_NO_AUTH)) {
-        call_reject(call, "NOAUTH Authentication required.");
+        refuse(call, "NOAUTH Authentication required.");
         return false;
     }
     if (c->in_multi && flags & CMD_NO_MULTI) {
         call_reject(call, "ERR Command not allowed inside a transaction");
         return false;
     }
-    const char *why_not = refusal_now(n, call->cmd);
+    const char *why_not = dispatch_refusal(n, flags);
     if (!why_not) return true;
     /* A client that asks the wrong node of a cluster is told the right one, whatever state this one is in. */
-    if (!routed_elsewhere(c, call)) call_reject(call, "%s", why_not);
+    if (!routed_elsewhere(c, call)) refuse(call, why_not);
     return false;
 }
 
 static bool must_pause(struct conn *c, const struct call *call)
 {
     struct node *n = c->worker->node;
-    int mode = atomic_load_explicit(&n->pause_mode, memory_order_relaxed);
+    enum pause_mode mode = node_paused(n, c->worker->now_mono_ms);
     if (mode == PAUSE_NONE) return false;
-    if (atomic_load(&n->pause_until_ms) <= c->worker->now_mono_ms) {
-        atomic_store(&n->pause_mode, PAUSE_NONE);
-        return false;
-    }
     if (call->cmd->flags & CMD_ADMIN && call->cmd->id != CMD_ID_SHUTDOWN)
         return false; /* CLIENT UNPAUSE must get through */
     if (call->cmd->id == CMD_ID_CLIENT_UNPAUSE || call->cmd->id == CMD_ID_CLIENT_PAUSE) return false;
@@ -271,6 +282,8 @@ static void execute_locked(struct conn *c, struct call *call, const struct key *
     struct node *n = w->node;
     if (n->cluster && key_count && !cluster_route(c, call, keys, key_count, call->cmd->flags & CMD_WRITE)) return;
     if (data_node_is_replica(n)) call->flags |= CALL_ON_REPLICA;
+    /* What is paused includes expiry: the log has to stand still. */
+    if (node_paused(n, w->now_mono_ms) != PAUSE_NONE) call->flags |= CALL_KEEP_EXPIRED;
     call->effects_wanted = change_log_active(n->log) && !(call->flags & CALL_ON_REPLICA);
     w->effects.n = 0;
     dispatch_run(c, call);

@@ -33,6 +33,7 @@ struct watch_registry *watch_registry_create(void)
 
 void multi_queue(struct conn *c, const struct call *call)
 {
+    if (c->multi_failed || atomic_load(&c->dirty_cas)) return; /* it will not be executed */
     size_t bytes = call->argc * sizeof(struct bytes);
     for (size_t i = 0; i < call->argc; i++) bytes += call->argv[i].n;
     if (c->queue_n == c->queue_cap) {
@@ -131,7 +132,7 @@ void watch_clear(struct conn *c)
     atomic_store(&c->dirty_cas, false);
 }
 
-void watch_key_changed(struct node *n, int db, const struct key *k)
+void watch_key_changed(struct node *n, int db, const struct key *k, bool expired)
 {
     if (atomic_load_explicit(&n->watch_count, memory_order_relaxed) == 0) return;
     struct watch_registry *r = n->watch;
@@ -139,13 +140,33 @@ void watch_key_changed(struct node *n, int db, const struct key *k)
     list_each(it, &r->stripe[stripe_of(k)].keys)
     {
         struct watched *w = container_of(it, struct watched, link);
-        if (w->db == db && w->key.hash == k->hash && bytes_eq(w->key.name, k->name))
+        if (w->db != db || w->key.hash != k->hash || !bytes_eq(w->key.name, k->name)) continue;
+        if (expired && w->was_expired)
+            w->was_expired = false;
+        else
             atomic_store(&w->conn->dirty_cas, true);
     }
     pthread_mutex_unlock(&r->stripe[stripe_of(k)].mu);
 }
 
-void watch_flushed(struct node *n, int db)
+static bool is_over(const struct entry *e, int64_t now_ms)
+{
+    return e && entry_has_ttl(e) && entry_expire_at(e) <= now_ms;
+}
+
+static void watched_key_replaced(struct watched *w, const struct entry *before, const struct entry *after,
+                                 int64_t now_ms)
+{
+    if (!before && !after) return;
+    bool over_after = is_over(after, now_ms);
+    /* A key that was over when WATCH came counts as missing, and so does one that is over when it comes. */
+    if (w->was_expired ? !after || over_after : !before && over_after)
+        w->was_expired = over_after;
+    else
+        atomic_store(&w->conn->dirty_cas, true);
+}
+
+void watch_flushed(struct node *n, int db, int replaced_by, int64_t now_ms)
 {
     struct watch_registry *r = n->watch;
     for (int i = 0; i < STRIPES; i++) {
@@ -153,7 +174,9 @@ void watch_flushed(struct node *n, int db)
         list_each(it, &r->stripe[i].keys)
         {
             struct watched *w = container_of(it, struct watched, link);
-            if (db < 0 || w->db == db) atomic_store(&w->conn->dirty_cas, true);
+            if (db >= 0 && w->db != db) continue;
+            const struct entry *after = replaced_by < 0 ? NULL : store_find(n->store, replaced_by, &w->key);
+            watched_key_replaced(w, store_find(n->store, w->db, &w->key), after, now_ms);
         }
         pthread_mutex_unlock(&r->stripe[i].mu);
     }
@@ -170,7 +193,7 @@ void cmd_watch(struct call *call)
         for (size_t i = 1; i < call->argc; i++) {
             struct key k = call_key(call, i);
             struct entry *e = store_find(call->env->store, call->db, &k);
-            watch_add(c, call->db, &k, e && entry_has_ttl(e) && entry_expire_at(e) <= call->now_ms);
+            watch_add(c, call->db, &k, is_over(e, call->now_ms));
         }
     }
     resp_ok(&call->out);
@@ -187,7 +210,7 @@ static bool watched_key_expired(struct conn *c, int64_t now_ms)
 {
     for (struct watched *w = c->watched; w; w = w->next_of_conn) {
         struct entry *e = store_find(c->worker->node->store, w->db, &w->key);
-        if (!w->was_expired && e && entry_has_ttl(e) && entry_expire_at(e) <= now_ms) return true;
+        if (!w->was_expired && is_over(e, now_ms)) return true;
     }
     return false;
 }
@@ -215,6 +238,7 @@ struct exec_plan {
     unsigned *slots;
     size_t key_count, slot_count, cap;
     bool exclusive, writes;
+    uint32_t common; /* flags that all its commands have */
 };
 
 static void plan_add(struct exec_plan *p, const struct key *k)
@@ -230,6 +254,7 @@ static void plan_command(struct exec_plan *p, const struct queued *q)
 {
     if (needs_server_at_rest(q->cmd)) p->exclusive = true;
     if (q->cmd->flags & CMD_WRITE) p->writes = true;
+    p->common &= q->cmd->flags;
     if (!command_has_keys(q->cmd)) return;
     int n = command_keys(q->cmd, q->argv, q->argc, NULL, 0);
     if (n <= 0) return;
@@ -244,7 +269,7 @@ static void plan_command(struct exec_plan *p, const struct queued *q)
 
 static void plan_make(struct exec_plan *p, const struct conn *c)
 {
-    *p = (struct exec_plan){0};
+    *p = (struct exec_plan){.common = UINT32_MAX};
     for (size_t i = 0; i < c->queue_n; i++) plan_command(p, &c->queue[i]);
     size_t watched = 0;
     for (const struct watched *w = c->watched; w; w = w->next_of_conn) watched++;
@@ -318,16 +343,10 @@ static bool still_allowed(struct conn *c, struct call *exec, const struct exec_p
     struct node *n = c->worker->node;
     if (n->cluster && plan->key_count && !cluster_route_unlocked(c, exec, plan->keys, plan->key_count, plan->writes))
         return false;
-    if (plan->writes && data_node_is_replica(n) && config_bool(n->config, CFG_REPLICA_READ_ONLY)) {
-        resp_error(&exec->out, "EXECABORT Transaction discarded because of: READONLY You can't write against a read "
-                               "only replica.");
-        return false;
-    }
-    if (plan->writes && !persistence_accepts_writes(n->persistence)) {
-        resp_error(&exec->out, "EXECABORT Transaction discarded because of: MISCONF Errors writing to disk");
-        return false;
-    }
-    return true;
+    const char *why_not =
+        dispatch_refusal(n, (plan->writes ? CMD_WRITE : 0) | (plan->common & (CMD_STALE | CMD_LOADING)));
+    if (why_not) resp_errorf(&exec->out, "EXECABORT Transaction discarded because of: %s", why_not);
+    return !why_not;
 }
 
 void cmd_exec(struct call *call)
@@ -337,15 +356,14 @@ void cmd_exec(struct call *call)
         resp_error(&call->out, "ERR EXEC without MULTI");
         return;
     }
-    if (c->multi_failed) {
-        resp_error(&call->out, "EXECABORT Transaction discarded because of previous errors.");
-        multi_discard(c);
-        watch_clear(c);
-        return;
-    }
     struct exec_plan plan;
     plan_make(&plan, c);
-    if (still_allowed(c, call, &plan)) {
+    bool allowed = still_allowed(c, call, &plan);
+    if (allowed && c->multi_failed) {
+        resp_error(&call->out, "EXECABORT Transaction discarded because of previous errors.");
+        allowed = false;
+    }
+    if (allowed) {
         if (plan.exclusive && !(call->flags & CALL_EXCLUSIVE)) {
             call->want_exclusive = true;
             plan_free(&plan);

@@ -68,16 +68,20 @@ struct node {
     _Atomic uint64_t dirty;         /* changes since the last save */
     _Atomic bool loading;           /* the dataset is being loaded: most commands get -LOADING */
     _Atomic bool active_expire;     /* DEBUG SET-ACTIVE-EXPIRE */
-    _Atomic int pause_mode;         /* enum pause_mode; with pause_until_ms */
-    _Atomic int64_t pause_until_ms; /* monotonic; 0: not paused */
+    _Atomic int64_t client_pause;         /* CLIENT PAUSE: until (monotonic ms) * 4 + enum pause_mode, in one word */
+    _Atomic int64_t failover_pause_until; /* a manual failover holds writes until then (monotonic ms); 0: none */
     _Atomic int watch_count;        /* keys under WATCH anywhere; 0 spares the look-up */
     _Atomic bool shutdown_requested;
 };
 
 /* Whether this node is a replica now; any thread. */
 bool data_node_is_replica(const struct node *n);
-/* Paused commands wait until then (monotonic ms); PAUSE_NONE lets them go on at once.  Any thread. */
+/* CLIENT PAUSE until then (monotonic ms); PAUSE_NONE ends it at once.  Any thread. */
 void node_pause(struct node *n, enum pause_mode mode, int64_t until_ms);
+/* The same for a manual failover, which a CLIENT UNPAUSE does not end; 0: it is over. */
+void node_pause_for_failover(struct node *n, int64_t until_ms);
+/* What is held up now; any thread. */
+enum pause_mode node_paused(const struct node *n, int64_t now_mono_ms);
 /* Runs fn on every worker's loop thread, soon. */
 void node_post_workers(struct node *n, void (*fn)(struct worker *w));
 /* ---- reaper.c: frees large values on a thread of its own; any thread may call ---- */

@@ -16,12 +16,12 @@ enum { RETRY_AFTER_FAILURE_S = 5 };
 
 struct persistence {
     struct node *node;
-    pthread_mutex_t mu; /* order: nothing else is taken under it */
+    pthread_mutex_t mu; /* order: after the gate; nothing else is taken under it */
     pthread_cond_t finished;
-    bool running;                         /* under mu: a background save */
+    bool running;                         /* under mu; set with the server at rest: a save */
     bool joinable;                        /* under mu: its thread waits to be joined */
     pthread_t thread;                     /* under mu */
-    struct rdb_extras extras;             /* written at load time only */
+    struct rdb_extras extras;             /* written by a load, during which nothing is saved; read at rest or by a save */
     struct rdb_progress progress;         /* of the save or load under way */
     struct replication_position position; /* of the snapshot under way */
     struct cut *cut;                      /* the same */
@@ -30,9 +30,8 @@ struct persistence {
     _Atomic int64_t last_save_s, last_try_s, last_took_s, started_ms;
     _Atomic uint64_t saves;
     _Atomic uint64_t retained_peak; /* bytes kept for the last snapshot */
-    uint64_t load_bytes;
     _Atomic int64_t load_started_ms;
-    uint64_t loaded_keys, expired_at_load;
+    _Atomic uint64_t loaded_keys, expired_at_load;
 };
 
 struct persistence *persistence_create(struct node *n)
@@ -147,7 +146,8 @@ static void reap_thread(struct persistence *p)
     p->joinable = false;
 }
 
-enum status persistence_save_start(struct persistence *p, bool at_rest)
+/* With the server at rest. */
+static enum status start_at_rest(struct persistence *p)
 {
     pthread_mutex_lock(&p->mu);
     if (p->running) {
@@ -158,9 +158,7 @@ enum status persistence_save_start(struct persistence *p, bool at_rest)
     reap_thread(p);
     pthread_mutex_unlock(&p->mu);
     progress_reset(p);
-    if (!at_rest) gate_close(p->node->gate);
     bool taken = take_snapshot(p);
-    if (!at_rest) gate_open(p->node->gate);
     pthread_mutex_lock(&p->mu);
     bool started = taken && pthread_create(&p->thread, NULL, background, p) == 0;
     p->joinable = started;
@@ -169,6 +167,15 @@ enum status persistence_save_start(struct persistence *p, bool at_rest)
     if (taken && !started) store_cut_end(p->cut);
     if (started) log_notice("Background saving started without a fork");
     return started ? OK : E_AGAIN;
+}
+
+/* The gate comes first: whoever has it may wait for the end of a save, so a save that has begun must not wait for it. */
+enum status persistence_save_start(struct persistence *p, bool at_rest)
+{
+    if (!at_rest) gate_close(p->node->gate);
+    enum status st = atomic_load(&p->node->loading) ? E_AGAIN : start_at_rest(p);
+    if (!at_rest) gate_open(p->node->gate);
+    return st;
 }
 
 enum status persistence_save_now(struct persistence *p)
@@ -252,8 +259,8 @@ static enum status load_path(struct persistence *p, const char *path, bool keep_
     rdb_extras_deinit(&p->extras);
     enum status st = rdb_load_file(p->node->store, path, &options, &p->extras, &p->progress, &result, err);
     if (st != OK) return st;
-    p->loaded_keys = result.keys;
-    p->expired_at_load = atomic_load(&p->progress.keys_expired);
+    atomic_store(&p->loaded_keys, result.keys);
+    atomic_store(&p->expired_at_load, atomic_load(&p->progress.keys_expired));
     *aux = result.aux;
     log_notice("DB loaded from disk: %.3f seconds, %llu keys", (double)(clock_wall_ms() - options.now_ms) / 1000,
                (unsigned long long)result.keys);
@@ -334,8 +341,8 @@ static void empty_store(struct node *n)
 
 enum status persistence_reload(struct persistence *p, bool save_first, char **error)
 {
+    persistence_save_cancel(p);
     if (save_first) {
-        persistence_save_cancel(p);
         enum status st = persistence_save_now(p);
         if (st != OK) return st;
     }
@@ -379,7 +386,7 @@ void persistence_info(struct persistence *p, struct buf *out)
                atomic_load(&p->last_ok) ? "ok" : "err", (long long)atomic_load(&p->last_took_s),
                running ? (long long)(clock_wall_ms() - atomic_load(&p->started_ms)) / 1000 : -1ll,
                (unsigned long long)atomic_load(&p->saves), (unsigned long long)atomic_load(&p->retained_peak),
-               (unsigned long long)p->expired_at_load, (unsigned long long)p->loaded_keys);
+               (unsigned long long)atomic_load(&p->expired_at_load), (unsigned long long)atomic_load(&p->loaded_keys));
     buf_printf(out,
                "aof_enabled:0\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n"
                "aof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\naof_last_bgrewrite_status:ok\r\n"

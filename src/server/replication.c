@@ -48,7 +48,8 @@ static struct cut *hub_snapshot(void *ctx, struct rdb_options *options, uint64_t
 {
     struct replication *r = ctx;
     struct node *n = r->node;
-    struct cut *cut = store_cut_begin(n->store);
+    /* A load goes on beside the gate, and half of it is nobody's dataset. */
+    struct cut *cut = atomic_load(&n->loading) ? NULL : store_cut_begin(n->store);
     if (!cut) return NULL;
     if (!change_log_active(n->log)) {
         /* Nothing was recorded so far: the history that replicas may continue begins here. */
@@ -81,7 +82,7 @@ static void node_directory(void *ctx, struct buf *out)
 static bool hub_quiet(void *ctx)
 {
     struct replication *r = ctx;
-    return atomic_load(&r->is_replica) || atomic_load(&r->node->pause_mode) != PAUSE_NONE;
+    return atomic_load(&r->is_replica) || atomic_load(&r->node->failover_pause_until) > clock_mono_ms();
 }
 
 static void hub_acked(void *ctx)
@@ -133,14 +134,14 @@ static enum status upstream_load(void *ctx, const char *path, const char *id, ui
 {
     struct replication *r = ctx;
     struct node *n = r->node;
-    persistence_save_cancel(n->persistence);
-    hub_kill(r->hub, 0, NULL); /* our own replicas follow another history now */
     gate_close(n->gate);
     bool current = upstream_is_current(r->upstream);
     if (current) {
+        persistence_save_cancel(n->persistence);
         atomic_store(&n->loading, true);
         detach_everything(n);
         change_log_restart(n->log, id, offset);
+        hub_kill(r->hub, 0, NULL); /* our own replicas stand in a log that goes on no more */
     }
     gate_open(n->gate);
     if (!current) return E_CLOSED;
@@ -160,9 +161,8 @@ static enum status upstream_load(void *ctx, const char *path, const char *id, ui
     return st;
 }
 
-static void upstream_resumed(void *ctx, const char *id)
+static void resume_at_rest(struct replication *r, const char *id)
 {
-    struct replication *r = ctx;
     struct change_id mine;
     change_id_get(r->node->log, &mine);
     applier_reset(r->applier, change_selected_db(r->node->log));
@@ -171,6 +171,15 @@ static void upstream_resumed(void *ctx, const char *id)
         hub_kill(r->hub, 0, NULL);
     }
     change_log_activate(r->node->log);
+}
+
+/* At rest, because roles change there: who was promoted meanwhile must not take on its primary's id. */
+static void upstream_resumed(void *ctx, const char *id)
+{
+    struct replication *r = ctx;
+    gate_close(r->node->gate);
+    if (upstream_is_current(r->upstream)) resume_at_rest(r, id);
+    gate_open(r->node->gate);
 }
 
 /* Asked before each command, inside the gate. */
@@ -241,6 +250,7 @@ void replication_set_guard(struct replication *r, struct replication_guard guard
 void replication_start(struct replication *r)
 {
     hub_start(r->hub);
+    if (!atomic_load(&r->is_replica)) log_set_role('M');
     char *primary = config_cstr(r->node->config, CFG_REPLICAOF), *space = strchr(primary, ' ');
     if (space && !r->node->cluster) {
         *space = '\0';

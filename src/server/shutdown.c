@@ -47,8 +47,8 @@ static void end(struct node *n)
 
 void shutdown_on_signal(struct node *n)
 {
-    persistence_save_cancel(n->persistence);
     gate_close(n->gate);
+    persistence_save_cancel(n->persistence);
     if (save_for_the_last_time(n, SAVE_BY_CONFIG, false)) end(n);
     gate_open(n->gate);
 }

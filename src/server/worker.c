@@ -87,15 +87,15 @@ static void expire_some(struct worker *w)
 {
     struct node *n = w->node;
     if (data_node_is_replica(n) || atomic_load(&n->loading) || !atomic_load(&n->active_expire)) return;
-    if (atomic_load(&n->pause_mode) != PAUSE_NONE) return;
+    if (node_paused(n, w->now_mono_ms) != PAUSE_NONE) return;
     /* A quarter of the time at most: TICK_MS / 4. */
     int64_t deadline_us = clock_mono_us() + TICK_MS * 1000 / 4;
     int databases = store_databases(n->store);
     for (int db = 0; db < databases; db++) {
         if (store_db_ttl_count(n->store, db) == 0) continue;
-        for (unsigned i = 0; i < SLOT_COUNT; i += (unsigned)n->worker_count) {
+        for (unsigned i = 0; i < SLOT_COUNT; i++) {
             unsigned slot = (w->expire_slot + i) % SLOT_COUNT;
-            if (slot % (unsigned)n->worker_count != (unsigned)w->id % (unsigned)n->worker_count) continue;
+            if (slot % (unsigned)n->worker_count != (unsigned)w->id) continue;
             unsigned rounds = 0;
             while (store_slot_may_expire(n->store, db, slot, w->now_ms) && expire_slot(w, db, slot)) {
                 if (++rounds % 16 == 0 && (clock_mono_us() > deadline_us || gate_wanted(w->gate))) {
@@ -131,8 +131,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     (void)now_ms;
     expire_some(w);
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
-    int64_t until = atomic_load(&w->node->pause_until_ms);
-    if (!list_empty(&w->paused) && until <= w->now_mono_ms) worker_resume_paused(w);
+    if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
 }
@@ -181,15 +180,14 @@ void worker_adopt(struct worker *w, int fd, bool is_unix)
 static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
 {
     struct worker *w = ctx;
-    (void)cls;
     (void)event;
-    watch_key_changed(w->node, db, k);
+    watch_key_changed(w->node, db, k, cls == NOTIFY_EXPIRED);
 }
 
-static void flushed(void *ctx, int db)
+static void flushed(void *ctx, int db, int replaced_by)
 {
     struct worker *w = ctx;
-    watch_flushed(w->node, db);
+    watch_flushed(w->node, db, replaced_by, w->now_ms);
 }
 
 static void free_tables(void *ctx, struct table **tables, size_t n)
@@ -269,10 +267,24 @@ void node_post_workers(struct node *n, void (*fn)(struct worker *w))
     }
 }
 
+enum pause_mode node_paused(const struct node *n, int64_t now_mono_ms)
+{
+    int64_t client = atomic_load_explicit(&n->client_pause, memory_order_relaxed);
+    int64_t failover = atomic_load_explicit(&n->failover_pause_until, memory_order_relaxed);
+    enum pause_mode mode = client / 4 > now_mono_ms ? (enum pause_mode)(client % 4) : PAUSE_NONE;
+    return mode == PAUSE_NONE && failover > now_mono_ms ? PAUSE_WRITE : mode;
+}
+
+void node_pause_for_failover(struct node *n, int64_t until_ms)
+{
+    atomic_store(&n->failover_pause_until, until_ms);
+    if (until_ms == 0) node_post_workers(n, worker_resume_paused);
+}
+
 void node_pause(struct node *n, enum pause_mode mode, int64_t until_ms)
 {
-    atomic_store(&n->pause_until_ms, mode == PAUSE_NONE ? 0 : until_ms);
-    atomic_store(&n->pause_mode, mode);
+    if (until_ms > INT64_MAX / 4 - 1) until_ms = INT64_MAX / 4 - 1;
+    atomic_store(&n->client_pause, mode == PAUSE_NONE ? 0 : until_ms * 4 + mode);
     if (mode == PAUSE_NONE) node_post_workers(n, worker_resume_paused);
 }
 

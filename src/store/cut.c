@@ -29,7 +29,7 @@ struct pending {
     size_t n;
 };
 
-enum { LARGE_STRING = 16 * 1024, LARGE_EFFORT = 8 };
+enum { LARGE_STRING = 16 * 1024, LARGE_EFFORT = 8, GIVE_UP_STEP = 256 * 1024 };
 
 static bool cut_before(uint16_t a, uint16_t b)
 {
@@ -108,9 +108,9 @@ static bool is_large(const struct entry *e)
 static enum status save(struct cut *c, int db, struct entry *e, struct pending *p, size_t *budget, cut_visit *visit,
                         void *ctx)
 {
-    if (!visit) return OK;
     size_t cost = mem_size(e) + 64;
     *budget = *budget > cost ? *budget - cost : 0;
+    if (!visit) return OK;
     if (is_large(e) && p->n < sizeof p->forks / sizeof p->forks[0]) {
         p->forks[p->n++] = entry_fork(e);
         return OK;
@@ -144,7 +144,7 @@ static enum status save_retained(struct cut *c, int db, struct table *t, struct 
             continue;
         }
         while (r->n) {
-            if (visit && !has_room(p, *budget)) return E_AGAIN;
+            if (!has_room(p, *budget)) return E_AGAIN;
             struct entry *e = r->entries[r->n - 1];
             enum status st = save(c, db, e, p, budget, visit, ctx);
             if (st != OK) return st;
@@ -179,7 +179,7 @@ static enum status save_table(struct cut *c, int db, struct table *t, uint32_t *
 {
     enum status st = save_retained(c, db, t, p, budget, visit, ctx);
     for (; st == OK && *at < t->bucket_count; ++*at) {
-        if (visit && !has_room(p, *budget)) return E_AGAIN;
+        if (!has_room(p, *budget)) return E_AGAIN;
         st = save_bucket(c, db, t, table_bucket(t, *at), p, budget, visit, ctx);
     }
     return st;
@@ -188,7 +188,7 @@ static enum status save_table(struct cut *c, int db, struct table *t, uint32_t *
 static enum status save_forks(struct cut *c, int db, struct pending *p, enum status st, cut_visit *visit, void *ctx)
 {
     for (size_t i = 0; i < p->n; i++) {
-        if (st == OK || st == E_AGAIN) {
+        if (visit && (st == OK || st == E_AGAIN)) {
             enum status one = visit(ctx, c->db_number[db], p->forks[i]);
             if (one != OK) st = one;
         }
@@ -246,7 +246,7 @@ enum status store_cut_step(struct cut *c, size_t bytes_max, cut_visit *visit, vo
 {
     struct store *s = c->store;
     size_t budget = bytes_max;
-    while (!c->walked && (budget > 0 || !visit)) {
+    while (!c->walked && budget > 0) {
         if (!atomic_load(&s->db[c->db]->used)) {
             c->slot = SLOT_COUNT - 1;
             advance(c);
@@ -270,7 +270,7 @@ void store_cut_end(struct cut *c)
     struct store *s = c->store;
     bool done = false;
     while (!done) {
-        while (store_cut_step(c, SIZE_MAX, NULL, NULL) == E_AGAIN) {
+        while (store_cut_step(c, GIVE_UP_STEP, NULL, NULL) == E_AGAIN) {
         }
         /* A table may be detached until the cut's bit is gone; both happen under the mutex. */
         pthread_mutex_lock(&s->detached_mu);

@@ -331,7 +331,7 @@ struct table *store_detach_slot(struct store *s, int db, unsigned slot)
     count_keys(s, db, slot, 0 - table_count(t), 0 - ttls);
     struct detached *d = mem_calloc(1, sizeof *d);
     memcpy(&d->table, t, sizeof *t);
-    memset(t, 0, sizeof *t);
+    table_forget(t);
     d->db = s->db_physical[db];
     d->slot = slot;
     pthread_mutex_lock(&s->detached_mu);

@@ -46,6 +46,18 @@ void table_clear(struct table *t)
     memset(t, 0, sizeof *t);
 }
 
+void table_forget(struct table *t)
+{
+    t->bucket_count = t->mask = 0;
+    t->first = NULL;
+    t->segments = NULL;
+    t->extra = NULL;
+    t->bucket_cap = 0;
+    atomic_store_explicit(&t->count, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->ttl_count, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->ttl_min, 0, memory_order_relaxed);
+}
+
 uint64_t *table_find(const struct table *t, struct bytes key, uint64_t hash)
 {
     if (table_count(t) == 0) return NULL;

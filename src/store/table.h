@@ -61,6 +61,8 @@ static inline struct retained *table_retained(const struct table *t)
 
 /* Frees the table's buckets and entries and leaves it empty. */
 void table_clear(struct table *t);
+/* Leaves the table empty without freeing anything: a copy of it owns that now.  The counters may be read meanwhile. */
+void table_forget(struct table *t);
 
 static inline uint32_t table_index(const struct table *t, uint64_t hash)
 {

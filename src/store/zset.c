@@ -212,9 +212,10 @@ static enum load trees_load(struct zset_trees *z, const uint8_t *lp)
     return LOAD_OK;
 }
 
-static enum status convert(struct entry *e)
+enum status zset_make_skiplist(struct entry *e)
 {
     uint8_t *lp = listpack_of(e);
+    if (!lp) return OK;
     struct zset_trees *z = trees_new();
     if (trees_load(z, lp) != LOAD_OK) {
         trees_free(z);
@@ -223,6 +224,28 @@ static enum status convert(struct entry *e)
     mem_free(lp);
     entry_set_ptr(e, z);
     entry_set_enc(e, ENC_SKIPLIST);
+    return OK;
+}
+
+enum status zset_make_listpack_if_small(struct entry *e, const struct store_limits *lim)
+{
+    struct zset_iter it;
+    struct element member;
+    char text[NUMBER_TEXT_MAX];
+    double score;
+    if (listpack_of(e) || zset_len(e) > lim->zset_max_listpack_entries) return OK;
+    uint8_t *lp = lp_new();
+    zset_iter_init(&it, e, 0, false);
+    while (zset_iter_next(&it, &member, &score)) {
+        struct bytes pair[] = {member.text, score_text(score, text)};
+        bool too_long = member.text.n > lim->zset_max_listpack_value;
+        if (!too_long && lp_splice(&lp, NULL, 0, pair, 2)) continue;
+        mem_free(lp);
+        return too_long ? OK : E_NOMEM;
+    }
+    trees_free(trees_of(e));
+    entry_set_ptr(e, lp);
+    entry_set_enc(e, ENC_LISTPACK);
     return OK;
 }
 
@@ -266,7 +289,7 @@ enum status zset_add(struct entry *e, double score, struct bytes member, const s
         return OK;
     }
     if (lp) {
-        enum status s = convert(e);
+        enum status s = zset_make_skiplist(e);
         if (s != OK) return s;
     }
     return trees_add(trees_of(e), score, member, change);

@@ -75,6 +75,11 @@ void zset_at(const struct entry *e, uint64_t rank, struct element *member, doubl
 /* Removes the ranks [first, end), end <= len. */
 void zset_remove_ranks(struct entry *e, uint64_t first, uint64_t end);
 
+/* Gives a sorted set of any size the encoding of large ones.  E_NOMEM: nothing changed. */
+MUST_USE enum status zset_make_skiplist(struct entry *e);
+/* The other way, when it is within the limits. */
+MUST_USE enum status zset_make_listpack_if_small(struct entry *e, const struct store_limits *lim);
+
 typedef void zset_fn(void *ctx, struct bytes member, double score);
 /* As hash_scan(). */
 uint64_t zset_scan(const struct entry *e, uint64_t cursor, size_t count, zset_fn *emit, void *ctx);

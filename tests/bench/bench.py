@@ -86,13 +86,15 @@ def main():
     rows, failed = measure(options, size, say)
     print(f"\nMachine  {machine()}; load {os.getloadavg()[0]:.1f} at the end\nCovey    {figures.version('covey')}"
           f"\nRedis    {figures.version('redis')}")
-    print(f"Load     redis-benchmark, 50 connections, {size.keys:,} keys, values of 64 bytes; medians of {size.turns} alternating runs"
-          f"{f'; Covey with {options.workers} workers' if options.workers else ''}")
+    if "throughput" in options.only:
+        print(f"Load     redis-benchmark, 50 connections, {size.keys:,} keys, values of 64 bytes; medians of {size.turns} alternating runs"
+              f"; Covey with {options.workers or os.cpu_count()} workers, Redis with one thread")
     print_table(rows)
-    print("\nCPU: user and system time of all of the server's threads. Full sync: each kind with its own, repl-diskless-sync-delay 0.")
+    print("\nCPU: user and system time of all of the server's threads. Failover: six nodes under `covey up --no-restart`.\n"
+          "Full sync: each kind with its own, repl-diskless-sync-delay 0.")
     if options.quick:
         print("Small counts (--quick): these figures mean little.")
-    elif not options.full:
+    elif not options.full and "failover" in options.only:
         print("The failover with a node timeout of 15 s was measured once; --full takes the median of 5.")
     for line in failed:
         print(f"NOT MEASURED  {line}")

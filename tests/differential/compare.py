@@ -336,7 +336,9 @@ def info_entry(reply, wanted):
 def key_spec(reply):
     """A key specification: a map (flat in RESP2) whose flags have no order."""
     items = reply[1] if reply[0] == "%" else flat_pairs(reply[1])
-    return {key[1]: as_names(value) if key[1] == b"flags" else freeze(value) for key, value in items}
+    facts = {key[1]: as_names(value) if key[1] == b"flags" else freeze(value) for key, value in items}
+    facts.pop(b"notes", None)  # prose, which Covey does not have
+    return facts
 
 
 def command_info(left, right):
@@ -355,13 +357,19 @@ def command_info(left, right):
 DOC_FACTS = (b"since", b"group", b"doc_flags", b"deprecated_since", b"replaced_by")
 
 
+def doc_value(name, value):
+    if name == b"replaced_by":  # the words between are each server's own
+        return [word.lstrip(b"!") for word in value[1].split(b"`")[1::2]]
+    return as_names(value)
+
+
 def doc_facts(reply):
     """{command: facts} of COMMAND DOCS; texts and argument trees are each server's own."""
     items = reply[1] if reply[0] == "%" else flat_pairs(reply[1])
     facts = {}
     for name, doc in items:
         entries = doc[1] if doc[0] == "%" else flat_pairs(doc[1])
-        facts[name[1]] = (doc[0], {key[1]: as_names(value) for key, value in entries if key[1] in DOC_FACTS})
+        facts[name[1]] = (doc[0], {key[1]: doc_value(key[1], value) for key, value in entries if key[1] in DOC_FACTS})
     return (reply[0], facts)
 
 
@@ -384,12 +392,22 @@ def keys_and_flags(left, right):
 # ---- the table
 
 
+SHARED = (":", 2147483647)
+
+
+def idle_time(left, right):
+    """The oracle has one clock for all keys that hold the same small integer; OBJECT REFCOUNT tells them."""
+    if left[0] == SHARED:
+        return same(shape(left[1]), shape(right[1]))
+    return near(3)(left[1:], right[1:])
+
+
 def any_order(left, right):
     return same_items(left[0], right[0])
 
 
 CHECKS = {
-    "OBJECT|IDLETIME": near(3),
+    "OBJECT|IDLETIME": lambda left, right: same(shape(left[0]), shape(right[0])),  # in MULTI
     "SINTER": any_order,
     "SUNION": any_order,
     "SDIFF": any_order,
@@ -422,6 +440,8 @@ def group(argv, queued=False):
     if name == "DBSIZE":  # counts what has expired and was not yet removed: looking at a key removes it
         look = [[b"EXISTS", key] for key in [*ALL_KEYS, MISSING, *JUNK]]
         return Group(argv, exact(len(look)), before=look)
+    if name == "OBJECT|IDLETIME" and len(argv) == 3 and not queued:
+        return Group(argv, idle_time, before=[[b"OBJECT", b"REFCOUNT", argv[2]]])
     if name == "OBJECT|REFCOUNT" and queued:  # a queued command still holds its arguments
         return Group(argv, lambda left, right: same(shape(left[0]), shape(right[0])))
     if name in SCANS:

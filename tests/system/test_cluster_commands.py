@@ -631,7 +631,7 @@ def test_migrate_reaches_replicas_as_deletions(servers):
 
 
 class Silent:
-    """A target that accepts, sends what it is told to for each connection, and closes if told so."""
+    """A target that accepts connections and never answers."""
 
     def __init__(self):
         self.listener = socket.create_server(("127.0.0.1", free_port()))

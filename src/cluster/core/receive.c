@@ -2,6 +2,7 @@
  * role, its slots, its gossip. */
 #include "cluster/core/internal.h"
 
+#include <assert.h>
 #include <arpa/inet.h>
 
 static bool is_heartbeat(const struct cluster_message *m)
@@ -45,6 +46,7 @@ static void take_epochs(struct cluster_core *core, struct cluster_node *sender, 
 static void learn_my_ip(struct cluster_core *core, const struct cluster_event *ev)
 {
     struct cluster_node *me = core->myself;
+    assert(me);
     if (core->config.announce_ip[0] || !ev->local_ip || !ev->local_ip[0]) return;
     if (me->ip[0] && ev->message->type != CLUSTER_MEET) return;
     if (strcmp(me->ip, ev->local_ip) == 0 || strlen(ev->local_ip) > CLUSTER_IP_SIZE) return;
