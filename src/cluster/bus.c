@@ -479,9 +479,21 @@ static void carry_out_one(struct cluster *c, const struct cluster_action *a)
     }
 }
 
+/* Writers go on last, when the new role is on its way and the new map can be seen: a write that came in between would
+ * be acknowledged by a primary that is none any more. */
 static void carry_out(struct cluster *c)
 {
-    for (size_t i = 0; i < c->out.count; i++) carry_out_one(c, &c->out.actions[i]);
+    const struct cluster_action *unpause = NULL;
+    for (size_t i = 0; i < c->out.count; i++) {
+        const struct cluster_action *a = &c->out.actions[i];
+        if (a->kind == CLUSTER_DO_UNPAUSE) {
+            unpause = a;
+            continue;
+        }
+        if (a->kind == CLUSTER_DO_PAUSE_WRITES) unpause = NULL;
+        carry_out_one(c, a);
+    }
+    if (unpause) carry_out_one(c, unpause);
 }
 
 /* Everything that was queued in this turn leaves, broken links and failed connects are reported. */

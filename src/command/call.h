@@ -65,7 +65,7 @@ enum {
         1 << 2,            /* this node is a replica: expired keys are hidden, their deletion comes from the primary */
     CALL_IN_EXEC = 1 << 3, /* part of a transaction */
     CALL_KEEP_EXPIRED = 1 << 5, /* during a pause: expired keys are hidden, and deleted later */
-    CALL_LOADING = 1 << 4, /* replayed from a file */
+    CALL_LOADING = 1 << 4,      /* replayed from a file */
 };
 
 enum { CALL_KEYS_INLINE = 8 };

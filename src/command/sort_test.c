@@ -59,6 +59,20 @@ static void order_of_the_value(void **state)
     RUN_STEPS(*state, steps);
 }
 
+/* As redis-server does, even when nothing is returned or the command says that it only reads. */
+static void leaves_sorted_sets_large(void **state)
+{
+    struct harness *h = *state;
+    struct key k = key_of(BYTES("z"));
+    assert_string_equal(run(h, cmd_sort_ro, "SORT_RO z NOSUCH"), "-ERR syntax error\r\n");
+    assert_int_equal(entry_enc(store_find(h->store, 0, &k)), ENC_LISTPACK);
+    assert_string_equal(run(h, cmd_sort_ro, "SORT_RO z ALPHA LIMIT 0 0"), "*0\r\n");
+    assert_int_equal(entry_enc(store_find(h->store, 0, &k)), ENC_SKIPLIST);
+    assert_string_equal(h->effects, "");
+    assert_int_equal(h->dirty, 0);
+    assert_string_equal(run(h, cmd_sort_ro, "SORT_RO z BY nosort"), "*3\r\n$1\r\nc\r\n$1\r\na\r\n$1\r\nb\r\n");
+}
+
 static void patterns_reach_other_slots(void **state)
 {
     struct harness *h = *state;
@@ -126,6 +140,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(sorting, start, stop),
         cmocka_unit_test_setup_teardown(order_of_the_value, start, stop),
+        cmocka_unit_test_setup_teardown(leaves_sorted_sets_large, start, stop),
         cmocka_unit_test_setup_teardown(patterns_reach_other_slots, start, stop),
         cmocka_unit_test_setup_teardown(storing, start, stop),
         cmocka_unit_test_setup_teardown(large_values, start, stop),

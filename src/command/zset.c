@@ -286,21 +286,25 @@ void cmd_zrevrank(struct call *c)
     reply_rank(c, true);
 }
 
+struct scanned {
+    struct collection_scan s;
+    struct entry *e;
+};
+
 static void scan_emit(void *ctx, struct bytes member, double score)
 {
-    struct collection_scan *s = ctx;
-    if (!scan_matches(&s->options, member)) return;
+    struct scanned *z = ctx;
+    if (!scan_matches(&z->s.options, member)) return;
     char text[NUMBER_TEXT_MAX];
-    scan_reply_add(&s->reply, member);
-    scan_reply_add(&s->reply, bytes_make(text, format_double(text, score)));
+    scan_reply_add(&z->s.reply, member);
+    scan_reply_add(&z->s.reply, bytes_make(text, zset_score_text(z->e, score, text)));
 }
 
 void cmd_zscan(struct call *c)
 {
-    struct collection_scan s;
-    struct entry *e;
-    if (!collection_scan_begin(c, TYPE_ZSET, &s, &e)) return;
-    scan_reply_end(&s.reply, zset_scan(e, s.options.cursor, s.options.count, scan_emit, &s));
+    struct scanned z;
+    if (!collection_scan_begin(c, TYPE_ZSET, &z.s, &z.e)) return;
+    scan_reply_end(&z.s.reply, zset_scan(z.e, z.s.options.cursor, z.s.options.count, scan_emit, &z));
 }
 
 /* ---- ZRANDMEMBER ------------------------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@ struct loop {
     void (*turn_begin)(void *ctx), (*turn_end)(void *ctx);
     void *hook_ctx;
     struct epoll_event events[EVENTS_MAX];
+    int64_t now_ms;  /* monotonic, when the loop woke up */
     int event_count; /* of the turn under way; entries of removed sources are cleared */
 
     /* written by other threads */
@@ -28,6 +29,7 @@ struct loop {
 struct loop *loop_create(void)
 {
     struct loop *l = mem_calloc(1, sizeof *l);
+    l->now_ms = clock_mono_ms();
     l->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (l->epoll_fd < 0 || l->wake_fd < 0) mem_abort(sizeof *l);
@@ -114,20 +116,25 @@ static void deliver_mail(struct loop *l)
     }
 }
 
+int64_t loop_now_ms(const struct loop *l)
+{
+    return l->now_ms;
+}
+
 static int sleep_ms(const struct loop *l, int timeout_ms)
 {
     if (!l->timers || timeout_ms == 0) return timeout_ms;
-    int64_t now = clock_mono_ms(), soonest = INT64_MAX;
+    int64_t soonest = INT64_MAX;
     for (const struct loop_timer *t = l->timers; t; t = t->next)
         if (t->due_ms < soonest) soonest = t->due_ms;
-    int64_t wait = soonest > now ? soonest - now : 0;
+    /* The turn has taken a little since now_ms; a timer may come late by that much. */
+    int64_t wait = soonest > l->now_ms ? soonest - l->now_ms : 0;
     return timeout_ms >= 0 && timeout_ms < wait ? timeout_ms : (int)wait;
 }
 
 static void run_timers(struct loop *l)
 {
-    if (!l->timers) return;
-    int64_t now = clock_mono_ms();
+    int64_t now = l->now_ms;
     for (struct loop_timer *t = l->timers; t; t = t->next) {
         if (t->due_ms > now) continue;
         t->due_ms = now + t->every_ms;
@@ -142,6 +149,7 @@ void loop_turn(struct loop *l, int timeout_ms)
     if (atomic_load(&l->inbox)) timeout_ms = 0;
     int n = epoll_wait(l->epoll_fd, l->events, EVENTS_MAX, timeout_ms);
     atomic_store_explicit(&l->asleep, false, memory_order_relaxed);
+    l->now_ms = clock_mono_ms();
     l->event_count = n > 0 ? n : 0;
     if (l->turn_begin) l->turn_begin(l->hook_ctx);
     deliver_mail(l);

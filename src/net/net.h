@@ -48,6 +48,8 @@ void loop_set_hooks(struct loop *l, void (*begin)(void *ctx), void (*end)(void *
 /* Waits up to timeout_ms (-1: for ever, 0: not at all; less when a timer is due), then delivers mail and calls what is
  * ready. */
 void loop_turn(struct loop *l, int timeout_ms);
+/* Monotonic time of the present turn's wake-up; cheaper than the clock. */
+int64_t loop_now_ms(const struct loop *l);
 /* From any thread. */
 void loop_post(struct loop *l, struct mail *m);
 

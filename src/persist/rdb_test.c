@@ -13,6 +13,7 @@
 #include "store/zset.h"
 
 #include <liblzf/lzf.h>
+#include <math.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -305,6 +306,28 @@ static void test_legacy_hash_zset(void **state)
     assert_score(e, "a", 1);
     assert_score(e, "b", __builtin_inf());
     entry_free(e);
+    buf_deinit(&payload);
+}
+
+/* Only a skiplist keeps the sign of zero, and what becomes one never loses it on the way. */
+static void test_minus_zero(void **state)
+{
+    (void)state;
+    struct store_limits small = store_limits_default;
+    struct buf payload = {0};
+    struct entry *e;
+    double score;
+    hex_append(&payload, "05 02 0161 0000000000000080 026262 000000000000f03f");
+    footer_append(&payload, 10);
+    for (int i = 0; i < 4; i++) {
+        small.zset_max_listpack_entries = i & 1 ? 2 : 1;
+        small.zset_max_listpack_value = i & 2 ? 2 : 1;
+        assert_int_equal(persist_restore(buf_bytes(&payload), KEY, &small, &e), OK);
+        assert_int_equal(entry_enc(e), i == 3 ? ENC_LISTPACK : ENC_SKIPLIST);
+        assert_true(zset_score(e, BYTES("a"), &score) && score == 0);
+        assert_int_equal(!!signbit(score), i != 3);
+        entry_free(e);
+    }
     buf_deinit(&payload);
 }
 
@@ -1032,6 +1055,7 @@ int main(void)
         cmocka_unit_test(test_legacy_list),
         cmocka_unit_test(test_ziplist_entries),
         cmocka_unit_test(test_legacy_hash_zset),
+        cmocka_unit_test(test_minus_zero),
         cmocka_unit_test(test_large_encodings),
         cmocka_unit_test(test_version_11),
         cmocka_unit_test(test_refused_payloads),

@@ -49,8 +49,10 @@ struct upstream {
 static void set_state(struct upstream *u, enum upstream_state state)
 {
     pthread_mutex_lock(&u->mu);
-    if (u->generation != u->my_generation && u->target[0] == '\0') state = UPSTREAM_NONE;
-    else if (u->generation != u->my_generation) state = UPSTREAM_CONNECT;
+    if (u->generation != u->my_generation && u->target[0] == '\0')
+        state = UPSTREAM_NONE;
+    else if (u->generation != u->my_generation)
+        state = UPSTREAM_CONNECT;
     bool was_up = u->info.state == UPSTREAM_CONNECTED;
     u->info.state = state;
     if (state == UPSTREAM_CONNECTED) {

@@ -31,10 +31,10 @@ struct applier {
     bool in_multi;
     struct applied *queue;
     size_t queue_n, queue_cap;
-    struct buf multi_bytes; /* the stream since MULTI */
+    struct buf multi_bytes;     /* the stream since MULTI */
     bool (*current)(void *ctx); /* of applier_run() under way */
     void *current_ctx;
-    uint64_t unknown;       /* commands that could not be executed */
+    uint64_t unknown; /* commands that could not be executed */
 };
 
 static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
@@ -187,6 +187,7 @@ static void keep_bytes(struct applier *a, struct bytes done)
 
 static void rest_end(struct applier *a)
 {
+    store_walks_go(a->node->store);
     gate_open(a->node->gate);
     gate_enter(a->gate);
 }
@@ -197,6 +198,7 @@ static bool rest_begin(struct applier *a)
 {
     gate_exit(a->gate);
     gate_close(a->node->gate);
+    store_walks_stop(a->node->store);
     if (a->current(a->current_ctx)) return true;
     rest_end(a);
     return false;

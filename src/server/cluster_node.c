@@ -64,14 +64,18 @@ static void delete_slot(struct node *n, unsigned slot)
 static void delete_slots(struct node *n, const uint8_t *slots)
 {
     gate_close(n->gate);
+    store_walks_stop(n->store);
     for (unsigned s = cluster_bit_next(slots, 0); s < SLOT_COUNT; s = cluster_bit_next(slots, s + 1)) delete_slot(n, s);
+    store_walks_go(n->store);
     gate_open(n->gate);
 }
 
 static void flush(struct node *n)
 {
     gate_close(n->gate);
+    store_walks_stop(n->store);
     for (unsigned slot = 0; slot < SLOT_COUNT; slot++) detach_slot(n, slot);
+    store_walks_go(n->store);
     gate_open(n->gate);
 }
 

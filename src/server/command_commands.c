@@ -151,12 +151,7 @@ static void reply_info_all(struct call *c)
 
 void cmd_command(struct call *c)
 {
-    if (c->argc == 1) {
-        reply_info_all(c);
-        return;
-    }
-    struct bytes sub = c->argv[1];
-    resp_errorf(&c->out, "ERR unknown subcommand '%.*s'. Try COMMAND HELP.", (int)(sub.n < 128 ? sub.n : 128), sub.p);
+    reply_info_all(c); /* with an argument it would be a subcommand */
 }
 
 void cmd_command_info(struct call *c)

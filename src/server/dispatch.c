@@ -119,7 +119,7 @@ static bool known_and_complete(struct call *call)
         refuse(call, why);
         return false;
     }
-    if (call->cmd->state == COMMAND_CONTAINER) {
+    if (call->argc > 1 && command_sub_count(call->cmd)) {
         const char *name = call->cmd->name;
         char upper[32];
         size_t n = 0;
@@ -239,7 +239,7 @@ static int compare_slots(const void *a, const void *b)
 
 size_t slots_sort_unique(unsigned *slots, size_t n)
 {
-    qsort(slots, n, sizeof *slots, compare_slots);
+    if (n > 1) qsort(slots, n, sizeof *slots, compare_slots);
     size_t unique = 0;
     for (size_t i = 0; i < n; i++)
         if (unique == 0 || slots[unique - 1] != slots[i]) slots[unique++] = slots[i];
@@ -300,7 +300,11 @@ static void execute_exclusive(struct conn *c, struct call *call, const struct ke
     call->flags |= CALL_EXCLUSIVE;
     call->dirty = call->effect_count = 0;
     call->verbatim_off = false;
-    if (allowed_now(c, call)) execute_locked(c, call, keys, key_count);
+    if (allowed_now(c, call)) {
+        store_walks_stop(w->node->store);
+        execute_locked(c, call, keys, key_count);
+        store_walks_go(w->node->store);
+    }
     gate_open(w->node->gate);
     worker_enter_gate(w);
 }

@@ -64,13 +64,13 @@ struct node {
 
     _Atomic uint64_t next_client_id;
     _Atomic int client_count;
-    _Atomic int blocked_count;      /* clients in WAIT */
-    _Atomic uint64_t dirty;         /* changes since the last save */
-    _Atomic bool loading;           /* the dataset is being loaded: most commands get -LOADING */
-    _Atomic bool active_expire;     /* DEBUG SET-ACTIVE-EXPIRE */
+    _Atomic int blocked_count;            /* clients in WAIT */
+    _Atomic uint64_t dirty;               /* changes since the last save */
+    _Atomic bool loading;                 /* the dataset is being loaded: most commands get -LOADING */
+    _Atomic bool active_expire;           /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic int64_t client_pause;         /* CLIENT PAUSE: until (monotonic ms) * 4 + enum pause_mode, in one word */
     _Atomic int64_t failover_pause_until; /* a manual failover holds writes until then (monotonic ms); 0: none */
-    _Atomic int watch_count;        /* keys under WATCH anywhere; 0 spares the look-up */
+    _Atomic int watch_count;              /* keys under WATCH anywhere; 0 spares the look-up */
     _Atomic bool shutdown_requested;
 };
 

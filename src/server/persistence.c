@@ -18,11 +18,11 @@ struct persistence {
     struct node *node;
     pthread_mutex_t mu; /* order: after the gate; nothing else is taken under it */
     pthread_cond_t finished;
-    bool running;                         /* under mu; set with the server at rest: a save */
-    bool joinable;                        /* under mu: its thread waits to be joined */
-    pthread_t thread;                     /* under mu */
-    struct rdb_extras extras;             /* written by a load, during which nothing is saved; read at rest or by a save */
-    struct rdb_progress progress;         /* of the save or load under way */
+    bool running;                 /* under mu; set with the server at rest: a save */
+    bool joinable;                /* under mu: its thread waits to be joined */
+    pthread_t thread;             /* under mu */
+    struct rdb_extras extras;     /* written by a load, during which nothing is saved; read at rest or by a save */
+    struct rdb_progress progress; /* of the save or load under way */
     struct replication_position position; /* of the snapshot under way */
     struct cut *cut;                      /* the same */
     uint64_t dirty_before;                /* changes counted when the snapshot was taken */
@@ -164,12 +164,17 @@ static enum status start_at_rest(struct persistence *p)
     p->joinable = started;
     if (!started) p->running = false;
     pthread_mutex_unlock(&p->mu);
-    if (taken && !started) store_cut_end(p->cut);
+    if (taken && !started) {
+        bool stopped = store_walks_go(p->node->store);
+        store_cut_end(p->cut);
+        if (stopped) store_walks_stop(p->node->store);
+    }
     if (started) log_notice("Background saving started without a fork");
     return started ? OK : E_AGAIN;
 }
 
-/* The gate comes first: whoever has it may wait for the end of a save, so a save that has begun must not wait for it. */
+/* The gate comes first: whoever has it may wait for the end of a save, so a save that has begun must not wait for it.
+ */
 enum status persistence_save_start(struct persistence *p, bool at_rest)
 {
     if (!at_rest) gate_close(p->node->gate);
@@ -186,7 +191,9 @@ enum status persistence_save_now(struct persistence *p)
     pthread_mutex_unlock(&p->mu);
     if (busy) return E_AGAIN;
     progress_reset(p);
+    bool stopped = store_walks_go(p->node->store);
     enum status st = take_snapshot(p) ? write_file(p) : E_AGAIN;
+    if (stopped) store_walks_stop(p->node->store);
     pthread_mutex_lock(&p->mu);
     p->running = false;
     pthread_cond_broadcast(&p->finished);
@@ -196,11 +203,13 @@ enum status persistence_save_now(struct persistence *p)
 
 void persistence_save_cancel(struct persistence *p)
 {
+    bool stopped = store_walks_go(p->node->store);
     pthread_mutex_lock(&p->mu);
     atomic_store(&p->progress.cancel, p->running);
     while (p->running) pthread_cond_wait(&p->finished, &p->mu);
     reap_thread(p);
     pthread_mutex_unlock(&p->mu);
+    if (stopped) store_walks_stop(p->node->store);
 }
 
 void persistence_tick(struct persistence *p, int64_t now_ms)
@@ -237,10 +246,12 @@ static enum status load_tick(void *ctx)
 static struct rdb_load_options load_options(const struct node *n, bool keep_expired)
 {
     int64_t now = clock_wall_ms();
-    return (struct rdb_load_options){.limits = n->options->limits,
+    struct call_options options; /* the node's may change: a load goes on beside the gate */
+    options_derive(n->config, &options);
+    return (struct rdb_load_options){.limits = options.limits,
                                      .ignore_checksum = !config_bool(n->config, CFG_RDBCHECKSUM),
                                      .keep_expired = keep_expired,
-                                     .lfu = n->options->lfu,
+                                     .lfu = options.lfu,
                                      .now_ms = now,
                                      .lru_clock = (uint32_t)(now / 1000) & 0xffffff};
 }

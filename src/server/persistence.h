@@ -19,7 +19,8 @@ bool persistence_accepts_writes(const struct persistence *p);
 MUST_USE enum status persistence_save_start(struct persistence *p, bool at_rest);
 /* Saves before it returns; with the server at rest.  E_AGAIN: a background save is running; E_IO: it is in the log. */
 MUST_USE enum status persistence_save_now(struct persistence *p);
-/* Gives up the background save, if any, and waits until it is gone; with the server at rest, so that no other begins. */
+/* Gives up the background save, if any, and waits until it is gone; with the server at rest, so that no other begins.
+ */
 void persistence_save_cancel(struct persistence *p);
 /* DEBUG RELOAD: save, empty, load; with the server at rest. */
 MUST_USE enum status persistence_reload(struct persistence *p, bool save_first, char **error);

@@ -121,6 +121,7 @@ static bool upstream_accept(void *ctx, const char *id, uint64_t offset)
 
 static void detach_everything(struct node *n)
 {
+    store_walks_stop(n->store);
     for (int db = 0; db < store_databases(n->store); db++) {
         if (store_db_count(n->store, db) == 0) continue;
         for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
@@ -128,6 +129,7 @@ static void detach_everything(struct node *n)
             reaper_free_tables(n->reaper, &t, 1);
         }
     }
+    store_walks_go(n->store);
 }
 
 static enum status upstream_load(void *ctx, const char *path, const char *id, uint64_t offset)

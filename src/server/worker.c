@@ -39,7 +39,7 @@ static void turn_begin(void *ctx)
     struct worker *w = ctx;
     worker_enter_gate(w);
     w->now_ms = clock_wall_ms();
-    w->now_mono_ms = clock_mono_ms();
+    w->now_mono_ms = loop_now_ms(w->loop);
 }
 
 /* The stream to the replicas leaves before the replies of the same turn, so that a crash in between loses no

@@ -254,9 +254,11 @@ enum status store_cut_step(struct cut *c, size_t bytes_max, cut_visit *visit, vo
         }
         struct pending p = {.n = 0};
         int db = c->db;
+        pthread_rwlock_rdlock(&s->walk);
         slot_lock(s, c->slot);
         enum status st = save_table(c, db, &s->db[db]->tables[c->slot], &c->bucket, &p, &budget, visit, ctx);
         slot_unlock(s, c->slot);
+        pthread_rwlock_unlock(&s->walk);
         if (st == OK) advance(c);
         st = save_forks(c, db, &p, st, visit, ctx);
         if (st != OK) return st;

@@ -248,13 +248,42 @@ static enum status collect(void *ctx, int db, struct entry *e)
     return OK;
 }
 
-static void a_concurrent_writer_never_tears_a_cut(void **state)
+/* What runs with the server at rest takes no slot's lock: it flushes and writes while cuts are being walked. */
+static void *race_flusher(void *arg)
 {
-    (void)state;
+    struct race *x = arg;
+    for (uint32_t v = 1; !atomic_load(&x->stop); v++) {
+        pthread_mutex_lock(&x->rest);
+        store_walks_stop(x->s);
+        for (unsigned slot = 0; v % 4 == 0 && slot < SLOT_COUNT; slot++)
+            store_table_free(store_detach_slot(x->s, 0, slot));
+        for (unsigned i = 0; i < NAMES; i++) {
+            char text[32];
+            struct key k = name_of(i, text);
+            if (i % 7 != v % 7)
+                store_put(x->s, 0, &k, entry_of(&k, v, false));
+            else
+                store_delete(x->s, 0, &k);
+            if (i % 7 == v % 7 && i % 2) { /* never half a pair */
+                k = name_of(i - 1, text);
+                store_delete(x->s, 0, &k);
+            } else if (i % 2 && (i - 1) % 7 == v % 7) {
+                store_delete(x->s, 0, &k);
+            }
+        }
+        assert_true(store_walks_go(x->s));
+        assert_false(store_walks_go(x->s));
+        pthread_mutex_unlock(&x->rest);
+    }
+    return NULL;
+}
+
+static void race(void *(*other)(void *))
+{
     struct race x = {.s = store_create(1, (struct store_hooks){0})};
     pthread_mutex_init(&x.rest, NULL);
     pthread_t t;
-    pthread_create(&t, NULL, race_writer, &x);
+    pthread_create(&t, NULL, other, &x);
     for (int round = 0; round < 60; round++) {
         static struct pairs p;
         memset(&p, 0, sizeof p);
@@ -270,6 +299,18 @@ static void a_concurrent_writer_never_tears_a_cut(void **state)
     pthread_join(t, NULL);
     assert_int_equal(store_retained_bytes(x.s), 0);
     store_destroy(x.s);
+}
+
+static void a_concurrent_writer_never_tears_a_cut(void **state)
+{
+    (void)state;
+    race(race_writer);
+}
+
+static void what_runs_at_rest_never_tears_a_cut(void **state)
+{
+    (void)state;
+    race(race_flusher);
 }
 
 static void expired(void *ctx, const struct key *k, struct entry *e)
@@ -311,6 +352,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cuts_show_one_moment),
         cmocka_unit_test(a_concurrent_writer_never_tears_a_cut),
+        cmocka_unit_test(what_runs_at_rest_never_tears_a_cut),
         cmocka_unit_test(expiry_finds_every_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

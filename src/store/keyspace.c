@@ -17,6 +17,12 @@ struct store *store_create(int databases, struct store_hooks hooks)
     s->db = mem_calloc((size_t)databases, sizeof *s->db);
     s->db_physical = mem_calloc((size_t)databases, sizeof *s->db_physical);
     pthread_mutex_init(&s->detached_mu, NULL);
+    /* Steps follow one another closely: without this preference two of them could keep everybody else waiting. */
+    pthread_rwlockattr_t attr;
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&s->walk, &attr);
+    pthread_rwlockattr_destroy(&attr);
     for (int i = 0; i < databases; i++) {
         s->db_physical[i] = i;
         /* Untouched pages of a database nobody uses cost nothing this way. */
@@ -34,6 +40,7 @@ void store_destroy(struct store *s)
             for (unsigned slot = 0; slot < SLOT_COUNT; slot++) table_clear(&s->db[i]->tables[slot]);
         munmap(s->db[i], sizeof *s->db[i]);
     }
+    pthread_rwlock_destroy(&s->walk);
     pthread_mutex_destroy(&s->detached_mu);
     mem_free(s->db);
     mem_free(s->db_physical);
@@ -85,6 +92,20 @@ void slot_lock(struct store *s, unsigned slot)
         else
             sched_yield();
     }
+}
+
+void store_walks_stop(struct store *s)
+{
+    pthread_rwlock_wrlock(&s->walk);
+    s->walks_stopped = true;
+}
+
+bool store_walks_go(struct store *s)
+{
+    if (!s->walks_stopped) return false;
+    s->walks_stopped = false;
+    pthread_rwlock_unlock(&s->walk);
+    return true;
 }
 
 /* ---- keys ---- */

@@ -41,6 +41,10 @@ struct store {
     _Atomic uint16_t cut_newest;           /* number of the cut begun last */
     _Atomic size_t retained_bytes;
 
+    pthread_rwlock_t
+        walk; /* order: before the slots; read by a cut's step on live tables, written by store_walks_stop() */
+    bool walks_stopped; /* with the server at rest */
+
     pthread_mutex_t detached_mu; /* order: after the slots */
     struct detached *detached;   /* under detached_mu, tables and all */
 };

@@ -115,6 +115,11 @@ struct cut *store_cut_begin(struct store *s); /* NULL when CUTS_MAX are open */
 enum status store_cut_step(struct cut *c, size_t bytes_max, cut_visit *visit, void *ctx);
 /* Lets go of everything the cut holds; may take as long as the steps that were left out. */
 void store_cut_end(struct cut *c);
+/* Steps run beside the gate, under slot locks.  Who has the server at rest and wants to touch tables without their
+ * locks stops them for that time; must not wait for a step meanwhile, nor make one.  One at a time, at rest only.
+ * store_walks_go() tells whether they were stopped. */
+void store_walks_stop(struct store *s);
+bool store_walks_go(struct store *s);
 /* Bytes retained now, for all cuts, beyond what the dataset itself takes; any thread. */
 size_t store_retained_bytes(const struct store *s);
 

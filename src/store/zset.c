@@ -251,6 +251,11 @@ enum status zset_make_listpack_if_small(struct entry *e, const struct store_limi
 
 /* ---- operations ---- */
 
+size_t zset_score_text(const struct entry *e, double score, char *text)
+{
+    return listpack_of(e) ? score_text(score, text).n : format_double(text, score);
+}
+
 uint64_t zset_len(const struct entry *e)
 {
     const uint8_t *lp = listpack_of(e);

@@ -80,6 +80,10 @@ MUST_USE enum status zset_make_skiplist(struct entry *e);
 /* The other way, when it is within the limits. */
 MUST_USE enum status zset_make_listpack_if_small(struct entry *e, const struct store_limits *lim);
 
+/* A score of e as ZSCAN shows it, which is how the value keeps it: in a listpack, large integral ones have all their
+ * digits.  Writes at most NUMBER_TEXT_MAX bytes, returns how many. */
+size_t zset_score_text(const struct entry *e, double score, char *text);
+
 typedef void zset_fn(void *ctx, struct bytes member, double score);
 /* As hash_scan(). */
 uint64_t zset_scan(const struct entry *e, uint64_t cursor, size_t count, zset_fn *emit, void *ctx);

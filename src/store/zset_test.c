@@ -84,6 +84,35 @@ static void bytes_are_redis(void **state)
     entry_free(e);
 }
 
+static void there_and_back(void **state)
+{
+    (void)state;
+    double score;
+    struct store_limits lim = *defaults;
+    struct entry *e = zset_new(BYTES("k"), BYTES("a"), defaults);
+    add(e, 1.5, "b");
+    add(e, 2, "a");
+    add(e, -INFINITY, "long one");
+    assert_int_equal(zset_make_skiplist(e), OK);
+    assert_int_equal(entry_enc(e), ENC_SKIPLIST);
+    assert_int_equal(zset_make_skiplist(e), OK);
+    add(e, -0.0, "z");
+    assert_true(zset_len(e) == 4 && zset_score(e, BYTES("z"), &score) && signbit(score));
+    lim.zset_max_listpack_entries = 3;
+    assert_int_equal(zset_make_listpack_if_small(e, &lim), OK);
+    assert_int_equal(entry_enc(e), ENC_SKIPLIST);
+    lim = (struct store_limits){.zset_max_listpack_entries = 4, .zset_max_listpack_value = 7};
+    assert_int_equal(zset_make_listpack_if_small(e, &lim), OK);
+    assert_int_equal(entry_enc(e), ENC_SKIPLIST);
+    lim.zset_max_listpack_value = 8;
+    assert_int_equal(zset_make_listpack_if_small(e, &lim), OK);
+    assert_int_equal(entry_enc(e), ENC_LISTPACK);
+    assert_int_equal(zset_make_listpack_if_small(e, &lim), OK);
+    assert_bytes(zset_listpack(e),
+                 "29000000 0800 886c6f6e67206f6e6509 842d696e6605 817a02 0001 816202 83312e3504 816102 0201 ff");
+    entry_free(e);
+}
+
 static void encodings(void **state)
 {
     (void)state;
@@ -439,8 +468,9 @@ static void lex_ranges(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes_are_redis), cmocka_unit_test(encodings),     cmocka_unit_test(blobs_from_outside),
-        cmocka_unit_test(bounds),          cmocka_unit_test(against_model), cmocka_unit_test(lex_ranges),
+        cmocka_unit_test(bytes_are_redis),    cmocka_unit_test(there_and_back), cmocka_unit_test(encodings),
+        cmocka_unit_test(blobs_from_outside), cmocka_unit_test(bounds),         cmocka_unit_test(against_model),
+        cmocka_unit_test(lex_ranges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

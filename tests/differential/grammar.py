@@ -280,7 +280,7 @@ OLD_PAYLOADS = [
     sealed(bytes([9]) + blob(b"\x01\x01f\x01\x00v\xff"), 6),  # zipmap
 ]
 BROKEN_PAYLOADS = [
-    sealed(bytes([0]) + b"\x05abc"),  # string shorter than it says
+    sealed(bytes([0]) + b"\x25abc"),  # string shorter than it says, by more than the bytes of the seal
     sealed(bytes([200]) + blob(b"a")),  # no such type
     sealed(bytes([0]) + blob(b"abc"), 99),  # from the future
     sealed(bytes([2, 3]) + blob(b"a")),  # set with too few members

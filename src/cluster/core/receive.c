@@ -2,8 +2,8 @@
  * role, its slots, its gossip. */
 #include "cluster/core/internal.h"
 
-#include <assert.h>
 #include <arpa/inet.h>
+#include <assert.h>
 
 static bool is_heartbeat(const struct cluster_message *m)
 {

@@ -1,0 +1,71 @@
+"""Sequences that once told the two servers apart, run on both again.  Lines as in a failure's file: see replay.py."""
+
+import pytest
+
+from replay import read
+from runner import Runner
+from servers import ORACLE, SUBJECT, Server
+
+OTHER, BACK = "# connection 1", "# connection 0"
+
+EVERYWHERE = [
+    ["EXEC abc"],
+    ["SET a{x} 1", "WATCH a{x}", "MULTI", "SET a{x} 2", "EXEC abc", "EXEC", "GET a{x}", "SET a{x} 3", "MULTI", "EXEC"],
+    ["MULTI", "COMMAND abc", "EXEC"],
+    ["COMMAND INFO nosuch", "COMMAND INFO append lmove config|get object|encoding sort set", "COMMAND abc"],
+    ["COMMAND DOCS getset debug cluster|slots nosuch rpoplpush hmset georadius substr"],
+    # a flush spoils the transactions that watch what was there, and no others
+    ["WATCH a{x}", OTHER, "FLUSHALL", BACK, "MULTI", "ECHO x", "EXEC"],
+    ["SET a{x} 1", "WATCH a{x}", OTHER, "FLUSHALL", BACK, "MULTI", "ECHO x", "EXEC"],
+    ["SET a{x} 1", "WATCH none{x} a{x}", OTHER, "FLUSHDB", BACK, "MULTI", "EXEC"],
+    # a key that is over before WATCH, and is deleted after it
+    ["SET a{x} 1 PX 1", "# sleep 5 ms", "WATCH a{x}", OTHER, "GET a{x}", BACK, "MULTI", "EXEC"],
+    ["SET a{x} 1 PX 1", "# sleep 5 ms", "WATCH a{x}", OTHER, "SET a{x} 2", BACK, "MULTI", "EXEC"],
+    ["SET a{x} 1 PX 1", "# sleep 5 ms", "WATCH a{x}", OTHER, "FLUSHALL", BACK, "MULTI", "EXEC"],
+    ["SET a{x} 1 PX 5", "WATCH a{x}", "# sleep 10 ms", "MULTI", "EXEC"],
+    # what comes after the end of a transaction's hopes is queued in name only
+    ["SET a{x} 1", "WATCH a{x}", OTHER, "SET a{x} 2", BACK, "MULTI", "GET a{x}", "GET b", "GET c", "EXEC"],
+    ["MULTI", "SET a{x}", "GET b", "GET c", "EXEC", "GET a{x}"],
+    # sorting leaves a sorted set in the encoding of large ones
+    ["ZADD z{x} 1 a 2 b", "SORT_RO z{x} ALPHA LIMIT 0 0", "OBJECT ENCODING z{x}", "DUMP z{x}"],
+    ["ZADD z{x} 1 a 2 b", "SORT z{x}", "OBJECT ENCODING z{x}", "COPY z{x} y{x}", "OBJECT ENCODING y{x}"],
+    ["ZADD z{x} 1 a 2 b", "SORT z{x} NOSUCH", "OBJECT ENCODING z{x}"],
+    # ZSCAN shows scores as they are kept
+    ["ZADD z{x} 1e17 a 5e18 b 4611686018427387904 c -0 d 0.1 e inf f -1e18 g", "ZSCAN z{x} 0", "SORT z{x}", "ZSCAN z{x} 0"],
+    # the sign of zero lives in skiplists only: loading one must not go through a listpack
+    ["# profile 1", "ZADD z{x} 0 a 0 b 0 c 0 d 4 e 8 f 9 g", "ZADD z{x} -0 h"],
+    ["# profile 1", "ZADD z{x} 1 a 2 a_member_that_is_long", "ZADD z{x} -0 h"],
+]
+
+STANDALONE = [
+    ["WATCH a", OTHER, "SWAPDB 0 1", BACK, "MULTI", "EXEC"],
+    ["SET a 1", "WATCH a", OTHER, "SWAPDB 0 1", BACK, "MULTI", "EXEC"],
+    ["SET a 1", "WATCH a", OTHER, "SWAPDB 0 0", BACK, "MULTI", "EXEC"],
+    ["SELECT 1", "SET a 1", "SELECT 0", "WATCH a", OTHER, "SWAPDB 1 0", BACK, "MULTI", "EXEC"],
+    ["SELECT 1", "SET a 1 PX 1", "SELECT 0", "# sleep 5 ms", "WATCH a", OTHER, "SWAPDB 1 0", BACK, "MULTI", "EXEC"],
+    ["SET a 1 PX 1", "# sleep 5 ms", "WATCH a", OTHER, "SWAPDB 0 1", "SWAPDB 0 1", BACK, "MULTI", "EXEC"],
+]
+
+# An earlier error does not save a transaction from being sent elsewhere.
+CLUSTER = [
+    ["MULTI", "EXISTS a", "EXISTS b", "DBSIZE abc", "EXEC"],
+    ["MULTI", "EXISTS a", "EXISTS b", "EXEC", "EXEC"],
+]
+
+
+@pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
+def test_kept_sequences(cluster):
+    oracle = Server(ORACLE, cluster=cluster)
+    try:
+        subject = Server(SUBJECT, cluster=cluster)
+        try:
+            for version in (2, 3):
+                runner = Runner(oracle, subject, version)
+                for lines in EVERYWHERE + (CLUSTER if cluster else STANDALONE):
+                    steps, profile, _ = read(lines)
+                    runner.run(steps, profile)
+                runner.close()
+        finally:
+            subject.stop()
+    finally:
+        oracle.stop()
