@@ -210,6 +210,7 @@ static enum status run_one(struct applier *a, const struct applied *cmd, struct 
     bool exclusive = false;
     slot_set_add(&set, cmd->cmd, cmd->argv, cmd->argc);
     set.n = slots_sort_unique(set.slots, set.n);
+    assert(set.slots || set.n == 0);
     lock_all(a->node->store, set.slots, set.n);
     run_handler(a, cmd, 0, &exclusive);
     for (size_t i = 0; i < set.n; i++) slot_unlock(a->node->store, set.slots[i]);
@@ -256,6 +257,7 @@ static enum status run_queue(struct applier *a, struct bytes bytes)
         if (!command_has_keys(cmd) && cmd->id != CMD_ID_SELECT) rest = true; /* FLUSHALL, SWAPDB */
     }
     set.n = slots_sort_unique(set.slots, set.n);
+    assert(set.slots || set.n == 0);
     if (rest && !rest_begin(a)) {
         mem_free(set.slots);
         return E_CLOSED;

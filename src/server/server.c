@@ -50,11 +50,28 @@ static struct worker *least_loaded(const struct node *n)
     return best;
 }
 
-static void refuse(struct node *n, int fd)
+static const char too_many[] = "-ERR max number of clients reached\r\n";
+static const char denied[] =
+    "-DENIED Redis is running in protected mode because protected mode is enabled and no password is "
+    "set for the default user. Connections are accepted from the loopback interface only. Set a "
+    "password (requirepass), or, if nobody else can reach this port, say CONFIG SET "
+    "protected-mode no from the host itself.\r\n";
+
+/* protected-mode: a node that nobody has secured listens to its own host only. */
+static bool is_protected_from(const struct node *n, int fd, bool is_unix)
 {
-    static const char text[] = "-ERR max number of clients reached\r\n";
+    if (is_unix || !config_bool(n->config, CFG_PROTECTED_MODE)) return false;
+    if (!config_text_is_empty(n->config, CFG_REQUIREPASS)) return false;
+    char ip[NET_ADDRESS_MAX];
+    int port;
+    net_peer_ip(fd, ip, &port);
+    return strncmp(ip, "127.", 4) != 0 && strcmp(ip, "::1") != 0;
+}
+
+static void refuse(struct node *n, int fd, const char *text)
+{
     size_t put;
-    if (net_write(fd, text, sizeof text - 1, &put) != OK) log_verbose("A refused client was gone already");
+    if (net_write(fd, text, strlen(text), &put) != OK) log_verbose("A refused client was gone already");
     close(fd);
     atomic_fetch_add(&n->stats.connections_rejected, 1);
 }
@@ -73,7 +90,11 @@ static void accept_ready(struct loop_source *src, int events)
         }
         atomic_fetch_add(&n->stats.connections_received, 1);
         if (atomic_load(&n->client_count) >= config_num(n->config, CFG_MAXCLIENTS)) {
-            refuse(n, fd);
+            refuse(n, fd, too_many);
+            continue;
+        }
+        if (is_protected_from(n, fd, l->is_unix)) {
+            refuse(n, fd, denied);
             continue;
         }
         atomic_fetch_add(&n->client_count, 1);
@@ -348,5 +369,6 @@ int server_main(int argc, char **argv)
     raise_fd_limit(cfg);
     static struct main_thread m;
     m.node = node_create(cfg);
-    return run(&m);
+    /* Other threads run: memory goes with the process, and nothing of theirs is torn down under them. */
+    _exit(run(&m));
 }

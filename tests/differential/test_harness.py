@@ -97,6 +97,8 @@ CASES = [
     (b"SORT k BY nosort", [OK, bulk(b"hashtable"), array(b"a", b"b")], [OK, bulk(b"hashtable"), array(b"b", b"a")], True),
     (b"SORT k BY nosort", [OK, bulk(b"quicklist"), array(b"a", b"b")], [OK, bulk(b"quicklist"), array(b"b", b"a")], False),
     (b"SORT k ALPHA", [OK, array(b"a", b"b")], [OK, array(b"b", b"a")], False),
+    (b"OBJECT REFCOUNT k", [(":", 1)], [(":", 2)], False),
+    (b"OBJECT REFCOUNT k", [(":", 1)], [bulk(None)], False),
     (b"OBJECT IDLETIME k", [(":", 1), (":", 0)], [(":", 1), (":", 1)], True),
     (b"OBJECT IDLETIME k", [(":", 1), (":", 0)], [(":", 1), (":", 50)], False),
     (b"OBJECT IDLETIME k", [(":", 2147483647), (":", 0)], [(":", 2147483647), (":", 50)], True),

@@ -2,13 +2,14 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 
 import pytest
 import redis
 
 import covey
-from covey import TestFailure
+from covey import Network, TestFailure
 
 
 def starts_not(servers, **options):
@@ -170,3 +171,19 @@ def test_workers_and_its_alias(servers):
         raise TestFailure("this is a redis-server")
     assert servers.node(workers=3).config_get("workers") == "3"
     assert servers.node(io_threads=2).config_get("workers") == "2"
+
+
+@pytest.mark.parametrize("settings, answer", [({}, b"-DENIED "), ({"requirepass": "secret"}, b"-NOAUTH "),
+                                              ({"protected_mode": "no"}, b"+PONG")])
+def test_protected_mode_serves_other_hosts_only_when_told_to(servers, settings, answer):
+    network = Network(servers, 2)
+    node = servers.node("covey", port=7000, host=network.control_address(0), prefix=network.prefix(0), bind="0.0.0.0",
+                        start=False, **settings)
+    node.start(wait=False)
+
+    def ask():
+        with socket.create_connection((node.host, node.port), timeout=2) as sock:
+            sock.sendall(b"PING\r\n")
+            return sock.recv(1000)
+
+    assert covey.wait_for("the node to listen", ask).startswith(answer)
