@@ -47,7 +47,7 @@ static bool alive(struct call *c, const struct key *k, const struct entry *e)
     return false;
 }
 
-struct entry *call_peek(struct call *c, const struct key *k)
+static struct entry *find(struct call *c, const struct key *k)
 {
     struct entry *e = store_find(c->env->store, c->db, k);
     return e && alive(c, k, e) ? e : NULL;
@@ -55,12 +55,19 @@ struct entry *call_peek(struct call *c, const struct key *k)
 
 static void touch(struct call *c, struct entry *e)
 {
-    if (entry_lru(e) != c->lru_clock) entry_set_lru(e, c->lru_clock);
+    if (!c->env->options->lfu && entry_lru(e) != c->lru_clock) entry_set_lru(e, c->lru_clock);
+}
+
+struct entry *call_peek(struct call *c, const struct key *k)
+{
+    struct entry *e = find(c, k);
+    if (e) touch(c, e);
+    return e;
 }
 
 struct entry *call_look(struct call *c, const struct key *k)
 {
-    struct entry *e = call_peek(c, k);
+    struct entry *e = find(c, k);
     count(e ? &c->env->stats->keyspace_hits : &c->env->stats->keyspace_misses);
     return e;
 }

@@ -105,7 +105,7 @@ struct key call_key(const struct call *c, size_t arg);
 struct entry *call_read(struct call *c, const struct key *k);
 /* The same without touching the access clock: EXISTS, TTL, TYPE, OBJECT. */
 struct entry *call_look(struct call *c, const struct key *k);
-/* The same without counting either: for writers that only have to know whether the key is there. */
+/* call_read() without counting: for writers, whatever they then do with the key. */
 struct entry *call_peek(struct call *c, const struct key *k);
 /* Finds a key for a change in place: as call_read(), but the result is private to the dataset and may be edited.
  * Without hit counters. */

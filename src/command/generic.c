@@ -73,7 +73,6 @@ static void rename_key(struct call *c, bool only_new)
     }
     if (!same) {
         struct entry *e = store_take(c->env->store, c->db, &from);
-        /* Not call_put(): a new name is no access. */
         store_put(c->env->store, c->db, &to, entry_with_key(e, to.name));
         call_changed(c, &from, NOTIFY_GENERIC, "rename_from");
         call_notify(c, &to, NOTIFY_GENERIC, "rename_to");
@@ -118,10 +117,16 @@ static struct entry *peek_in(struct call *c, int db, const struct key *k)
 {
     if (db == c->db) return call_peek(c, k);
     struct entry *e = store_find(c->env->store, db, k);
-    if (!e || !entry_has_ttl(e) || entry_expire_at(e) > c->now_ms) return e;
-    if (c->flags & (CALL_FROM_PRIMARY | CALL_LOADING)) return e;
-    if (c->flags & CALL_ON_REPLICA) return NULL;
+    if (!e) return NULL;
     int own = c->db;
+    bool over = entry_has_ttl(e) && entry_expire_at(e) <= c->now_ms;
+    if (!over || c->flags & (CALL_FROM_PRIMARY | CALL_LOADING)) {
+        c->db = db;
+        call_peek(c, k);
+        c->db = own;
+        return e;
+    }
+    if (c->flags & CALL_ON_REPLICA) return NULL;
     bool verbatim_off = c->verbatim_off;
     effect_select(c, db);
     c->db = db;
@@ -327,7 +332,7 @@ void cmd_memory_usage(struct call *c)
         }
     }
     struct key k = call_key(c, 2);
-    struct entry *e = call_peek(c, &k);
+    struct entry *e = store_find(c->env->store, c->db, &k); /* no access, and what has expired uses memory too */
     if (e)
         resp_i64(&c->out, (int64_t)entry_memory(e, (size_t)samples));
     else

@@ -37,7 +37,17 @@ EVERYWHERE = [
     ["# profile 1", "ZADD z{x} 1 a 2 a_member_that_is_long", "ZADD z{x} -0 h"],
 ]
 
+# a sorted set that nobody has asked for in a while; commands that look for it to write count as access
+IDLE = r'RESTORE k{x} 0 "\x05\x03\x02m2\x00\x00\x00\x00\x00\x00\x04@\x02m1\x00\x00\x00\x00\x00\x00\xf0?\x02m3\x00\x00\x00\x00\x00\x00\xf0\xff\n\x00h#d6\xbf\x0b\x06\x84" IDLETIME 1000'
+EVERYWHERE += [
+    [IDLE, command, "OBJECT IDLETIME k{x}"]
+    for command in ["TTL k{x}", "EXISTS k{x}", "EXPIRE k{x} 100", "EXPIRE k{x} 9 XX", "PERSIST k{x}", "SETNX k{x} v",
+                    "RENAME k{x} k{x}", "COPY k{x} k{x}|2", "LPUSHX k{x} a", "SMOVE none{x} k{x} a", "GET k{x}"]
+]  # fmt: skip
+
 STANDALONE = [
+    [IDLE.replace("{x}", ""), "MOVE k 1", "SELECT 1", "OBJECT IDLETIME k"],
+    ["SET k 1", "SELECT 1", IDLE.replace("{x}", ""), "SELECT 0", "MOVE k 1", "SELECT 1", "OBJECT IDLETIME k"],
     ["WATCH a", OTHER, "SWAPDB 0 1", BACK, "MULTI", "EXEC"],
     ["SET a 1", "WATCH a", OTHER, "SWAPDB 0 1", BACK, "MULTI", "EXEC"],
     ["SET a 1", "WATCH a", OTHER, "SWAPDB 0 0", BACK, "MULTI", "EXEC"],
