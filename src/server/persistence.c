@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "persist/persist.h"
 #include "server/conn.h"
+#include "server/multi.h"
 #include "server/replication.h"
 
 #include <errno.h>
@@ -357,6 +358,7 @@ enum status persistence_reload(struct persistence *p, bool save_first, char **er
         enum status st = persistence_save_now(p);
         if (st != OK) return st;
     }
+    watch_flushed(p->node, -1, -1, clock_wall_ms());
     empty_store(p->node);
     return load_file(p, data_node_is_replica(p->node), false, error);
 }

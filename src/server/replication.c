@@ -8,6 +8,7 @@
 #include "cluster/cluster.h"
 #include "replica/replica.h"
 #include "server/applier.h"
+#include "server/multi.h"
 #include "server/persistence.h"
 
 #include <errno.h>
@@ -141,6 +142,7 @@ static enum status upstream_load(void *ctx, const char *path, const char *id, ui
     if (current) {
         persistence_save_cancel(n->persistence);
         atomic_store(&n->loading, true);
+        watch_flushed(n, -1, -1, clock_wall_ms());
         detach_everything(n);
         change_log_restart(n->log, id, offset);
         hub_kill(r->hub, 0, NULL); /* our own replicas stand in a log that goes on no more */

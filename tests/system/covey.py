@@ -237,9 +237,18 @@ class Node:
             self.process.wait()
         self.drop_client()
 
+    def _stopped(self):
+        """Whether every thread stands still; SIGSTOP reaches a busy one a little later."""
+        states = []
+        for task in os.listdir(f"/proc/{self.pid}/task"):
+            with contextlib.suppress(FileNotFoundError), open(f"/proc/{self.pid}/task/{task}/stat") as stat:
+                states.append(stat.read().rsplit(")", 1)[1].split()[0])
+        return states and all(state in "Tt" for state in states)
+
     def pause(self):
         self.signal(signal.SIGSTOP)
         self.paused = True
+        wait_for(f"{self} to stop", self._stopped, every=0.002)
 
     def resume(self):
         self.paused = False

@@ -104,6 +104,22 @@ def test_full_sync_and_stream(servers, primary_kind, replica_kind):
     assert role[0] == b"slave" and role[2] == primary.port and role[3] == b"connected"
 
 
+@pytest.mark.parametrize("what", ["full sync", "reload"])
+def test_watched_keys_notice_that_the_dataset_was_replaced(servers, what):
+    primary, replica = pair(servers, "covey", "covey")
+    replica.cmd("SET", "watched", "before")
+    client = replica.client.client()  # one connection
+    client.execute_command("WATCH", "watched")
+    if what == "full sync":
+        follow(replica, primary)
+        wait_in_sync(primary, replica)
+    else:
+        replica.cmd("DEBUG", "RELOAD")
+    client.execute_command("MULTI")
+    client.execute_command("GET", "watched")
+    assert client.execute_command("EXEC") is None
+
+
 @both_ways
 def test_replica_refuses_writes(servers, primary_kind, replica_kind):
     primary, replica = pair(servers, primary_kind, replica_kind)
