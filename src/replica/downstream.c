@@ -57,6 +57,9 @@ struct hub {
     int jobs;                            /* under mu: sync threads */
     int64_t next_ping_ms, next_count_ms; /* the hub's thread */
     _Atomic bool again;                  /* somebody found mu taken while there was something to send */
+    _Atomic uint64_t limit_at; /* log offset where the first sink passes the hard output limit, at the latest look */
+    _Atomic bool checking;     /* the mail `check` is under way */
+    struct mail check;
     _Atomic int online, good, count;
     _Atomic uint64_t sent_to; /* every online replica was given all up to here, or its socket is full */
 };
@@ -108,6 +111,7 @@ static void sink_online(struct sink *s)
     s->ack_ms = clock_mono_ms();
     atomic_fetch_add(&s->hub->online, 1);
     atomic_store(&s->hub->sent_to, 0);
+    atomic_store(&s->hub->limit_at, 0);
     log_notice("Synchronization with replica %s succeeded", s->req.peer);
 }
 
@@ -149,8 +153,16 @@ static void flush_all(struct hub *h)
     atomic_store(&h->sent_to, end);
 }
 
+/* A log that grows fast passes the limit long before the next tick, and what a slow replica pins is memory. */
+static void check_soon(struct hub *h)
+{
+    if (change_offset(h->host.log) <= atomic_load_explicit(&h->limit_at, memory_order_relaxed)) return;
+    if (!atomic_exchange(&h->checking, true)) loop_post(h->loop, &h->check);
+}
+
 void hub_flush(struct hub *h)
 {
+    check_soon(h);
     if (atomic_load_explicit(&h->online, memory_order_relaxed) == 0) return;
     if (atomic_load(&h->sent_to) == change_offset(h->host.log)) return;
     do {
@@ -515,6 +527,31 @@ static void check_sink(struct sink *s, const struct hub_limits *limits, int64_t 
         sink_drop(s, "no acknowledgement for repl-timeout");
 }
 
+/* Drops who is too far behind, and finds out when to look again. */
+static void check_sinks(struct hub *h, const struct hub_limits *limits, int64_t now)
+{
+    list_each(it, &h->sinks) check_sink(container_of(it, struct sink, link), limits, now);
+    uint64_t at = UINT64_MAX;
+    list_each(it, &h->sinks)
+    {
+        const struct sink *s = container_of(it, struct sink, link);
+        if (limits->hard && s->reader.block && s->reader.offset + limits->hard < at)
+            at = s->reader.offset + limits->hard;
+    }
+    atomic_store(&h->limit_at, at);
+}
+
+static void check_now(struct mail *m)
+{
+    struct hub *h = container_of(m, struct hub, check);
+    struct hub_limits limits;
+    atomic_store(&h->checking, false);
+    h->host.limits(h->host.ctx, &limits);
+    hub_lock(h);
+    check_sinks(h, &limits, clock_mono_ms());
+    hub_unlock(h);
+}
+
 static void count_good(struct hub *h, const struct hub_limits *limits, int64_t now)
 {
     int good = 0;
@@ -540,7 +577,7 @@ static void tick(struct loop_timer *t, int64_t now)
         gate_exit(h->gate);
     }
     hub_lock(h);
-    list_each(it, &h->sinks) check_sink(container_of(it, struct sink, link), &limits, now);
+    check_sinks(h, &limits, now);
     if (now >= h->next_count_ms) {
         h->next_count_ms = now + 1000;
         count_good(h, &limits, now);
@@ -567,6 +604,8 @@ struct hub *hub_create(struct hub_host host)
     h->loop = loop_create();
     list_init(&h->sinks);
     pthread_mutex_init(&h->mu, NULL);
+    h->check.deliver = check_now;
+    atomic_store(&h->limit_at, UINT64_MAX);
     h->timer = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
     loop_timer_add(h->loop, &h->timer);
     return h;
