@@ -34,6 +34,21 @@ char *bytes_dup_cstr(struct bytes b)
     return s;
 }
 
+struct bytes *bytes_dup_array(const struct bytes *v, size_t n, size_t *size)
+{
+    size_t total = n * sizeof *v;
+    for (size_t i = 0; i < n; i++) total += v[i].n;
+    struct bytes *copy = mem_alloc(total);
+    char *p = (char *)(copy + n);
+    for (size_t i = 0; i < n; i++) {
+        if (v[i].n) memcpy(p, v[i].p, v[i].n);
+        copy[i] = bytes_make(p, v[i].n);
+        p += v[i].n;
+    }
+    if (size) *size = total;
+    return copy;
+}
+
 void buf_deinit(struct buf *b)
 {
     mem_free(b->p);

@@ -43,6 +43,9 @@ int bytes_cmp(struct bytes a, struct bytes b);
 
 /* A malloc'ed, NUL-terminated copy; the caller frees it with mem_free(). */
 char *bytes_dup_cstr(struct bytes b);
+/* A copy of n strings and of the bytes behind them in one allocation, which the caller frees with mem_free().  *size
+ * (may be NULL): bytes of it. */
+struct bytes *bytes_dup_array(const struct bytes *v, size_t n, size_t *size);
 
 struct buf {
     char *p;

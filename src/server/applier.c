@@ -274,20 +274,11 @@ static enum status run_queue(struct applier *a, struct bytes bytes)
 
 static void enqueue(struct applier *a, const struct applied *cmd)
 {
-    size_t bytes = cmd->argc * sizeof(struct bytes);
-    for (size_t i = 0; i < cmd->argc; i++) bytes += cmd->argv[i].n;
     if (a->queue_n == a->queue_cap) {
         a->queue_cap = a->queue_cap ? a->queue_cap * 2 : 8;
         a->queue = mem_realloc(a->queue, a->queue_cap * sizeof *a->queue);
     }
-    struct applied *q = &a->queue[a->queue_n++];
-    *q = (struct applied){cmd->cmd, mem_alloc(bytes), cmd->argc};
-    char *p = (char *)(q->argv + cmd->argc);
-    for (size_t i = 0; i < cmd->argc; i++) {
-        if (cmd->argv[i].n) memcpy(p, cmd->argv[i].p, cmd->argv[i].n);
-        q->argv[i] = bytes_make(p, cmd->argv[i].n);
-        p += cmd->argv[i].n;
-    }
+    a->queue[a->queue_n++] = (struct applied){cmd->cmd, bytes_dup_array(cmd->argv, cmd->argc, NULL), cmd->argc};
 }
 
 /* One command of the stream, which came as `bytes`.  E_CORRUPT: no stream of a primary has it.  E_CLOSED: it was not

@@ -46,6 +46,7 @@ struct conn *conn_create(struct worker *w, int fd, bool is_unix)
         return NULL;
     }
     list_push_back(&w->conns, &c->link);
+    conn_table_add(c);
     return c;
 }
 
@@ -65,6 +66,7 @@ static void conn_free(struct conn *c)
     watch_clear(c);
     list_remove(&c->dirty);
     list_remove(&c->link);
+    conn_table_remove(c);
     atomic_fetch_sub(&w->conn_count, 1);
     atomic_fetch_sub(&w->node->client_count, 1);
     resp_parser_deinit(&c->parser);

@@ -37,6 +37,7 @@ struct conn {
     struct worker *worker;
     struct list link;  /* in the worker's list of connections */
     struct list dirty; /* in the worker's list of connections with output */
+    struct conn *next_by_id;
     struct list waiting_link;
 
     struct buf in;
@@ -82,6 +83,8 @@ struct worker {
     struct gate_member *gate;
     bool inside; /* of the gate */
     struct list conns;
+    struct conn **by_id; /* the same, by id; conn_table.c */
+    size_t by_id_size, by_id_count;
     struct list dirty;  /* connections with output to write */
     struct list paused; /* connections that wait for the end of a pause */
     struct list waits;  /* connections in WAIT */
@@ -133,6 +136,27 @@ static inline struct resp_out conn_out(struct conn *c)
 {
     return (struct resp_out){&c->out, c->resp};
 }
+
+/* ---- conn_table.c: reaching a connection from another thread ---- */
+
+/* Names a connection without keeping it alive; may be copied and kept by any thread.  Ids are never used again. */
+struct conn_ref {
+    struct worker *worker;
+    uint64_t id;
+};
+static inline struct conn_ref conn_ref_of(const struct conn *c)
+{
+    return (struct conn_ref){c->worker, c->id};
+}
+/* Runs fn(c, data) on the thread of the connection's worker, soon, inside the gate and between two commands; c is NULL
+ * when the connection is gone (fn has to free data all the same).  fn may write to c->out with conn_out() followed by
+ * conn_wants_write(), and may destroy c.  Any thread, holding any locks: mail is posted without one.  Mail from one
+ * thread to one worker is delivered in the order it was posted. */
+void conn_post(struct conn_ref to, void (*fn)(struct conn *c, void *data), void *data);
+/* The connection of that id, NULL if the worker has none.  On the worker's thread, or with the server at rest. */
+struct conn *conn_find(const struct worker *w, uint64_t id);
+void conn_table_add(struct conn *c);
+void conn_table_remove(struct conn *c);
 
 /* ---- dispatch.c ---- */
 enum dispatch_result { DISPATCH_DONE, DISPATCH_WAIT };

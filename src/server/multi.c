@@ -34,20 +34,13 @@ struct watch_registry *watch_registry_create(void)
 void multi_queue(struct conn *c, const struct call *call)
 {
     if (c->multi_failed || atomic_load(&c->dirty_cas)) return; /* it will not be executed */
-    size_t bytes = call->argc * sizeof(struct bytes);
-    for (size_t i = 0; i < call->argc; i++) bytes += call->argv[i].n;
     if (c->queue_n == c->queue_cap) {
         c->queue_cap = c->queue_cap ? c->queue_cap * 2 : 8;
         c->queue = mem_realloc(c->queue, c->queue_cap * sizeof *c->queue);
     }
-    struct queued *q = &c->queue[c->queue_n++];
-    *q = (struct queued){call->cmd, mem_alloc(bytes), call->argc};
-    char *p = (char *)(q->argv + call->argc);
-    for (size_t i = 0; i < call->argc; i++) {
-        if (call->argv[i].n) memcpy(p, call->argv[i].p, call->argv[i].n);
-        q->argv[i] = bytes_make(p, call->argv[i].n);
-        p += call->argv[i].n;
-    }
+    size_t bytes;
+    struct bytes *argv = bytes_dup_array(call->argv, call->argc, &bytes);
+    c->queue[c->queue_n++] = (struct queued){call->cmd, argv, call->argc};
     c->queue_bytes += bytes;
 }
 
