@@ -7,9 +7,10 @@
 #include "server/multi.h"
 #include "server/replication.h"
 
+#include <assert.h>
 #include <unistd.h>
 
-enum { READ_MAX = 256 * 1024, OUT_KEEP = 64 * 1024 };
+enum { READ_MAX = 256 * 1024, READ_ROOM = 64 * 1024, OUT_KEEP = 64 * 1024 };
 
 static void count(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -17,6 +18,7 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
 }
 
 static void conn_ready(struct loop_source *src, int events);
+static void unstage(struct conn *c);
 
 struct conn *conn_create(struct worker *w, int fd, bool is_unix)
 {
@@ -62,6 +64,7 @@ static void conn_free(struct conn *c)
 {
     struct worker *w = c->worker;
     stop_waiting(c);
+    unstage(c);
     multi_discard(c);
     watch_clear(c);
     list_remove(&c->dirty);
@@ -131,21 +134,37 @@ static int parse_batch(struct conn *c, struct bytes in, size_t ends[BATCH_MAX])
     return n;
 }
 
-/* The commands of a pipeline are in the buffer together: their buckets and entries are fetched from memory side by
- * side before the first is executed. */
-static void prefetch(struct conn *c, int n)
+/* The keys of calls[0..n) are fetched from memory side by side before the first command is executed. */
+static void prefetch(struct worker *w, int n)
+{
+    struct store *s = w->node->store;
+    for (int i = 0; i < n; i++)
+        for (size_t k = 0; k < w->calls[i].key_count; k++)
+            store_prefetch_bucket(s, w->calls[i].db, &w->calls[i].keys[k]);
+    for (int i = 0; i < n; i++)
+        for (size_t k = 0; k < w->calls[i].key_count; k++)
+            store_prefetch_entry(s, w->calls[i].db, &w->calls[i].keys[k]);
+}
+
+static void prepare(struct conn *c, int i, bool several)
 {
     struct worker *w = c->worker;
-    struct store *s = w->node->store;
-    for (int i = 0; i < n; i++) {
-        const struct call *call = &w->calls[i];
-        dispatch_prepare(c, &w->calls[i], &w->requests[i]);
-        for (size_t k = 0; n > 1 && k < call->key_count; k++) store_prefetch_slot(s, c->db, &call->keys[k]);
-    }
-    for (int i = 0; n > 1 && i < n; i++)
-        for (size_t k = 0; k < w->calls[i].key_count; k++) store_prefetch_bucket(s, c->db, &w->calls[i].keys[k]);
-    for (int i = 0; n > 1 && i < n; i++)
-        for (size_t k = 0; k < w->calls[i].key_count; k++) store_prefetch_entry(s, c->db, &w->calls[i].keys[k]);
+    const struct call *call = &w->calls[i];
+    dispatch_prepare(c, &w->calls[i], &w->requests[i]);
+    for (size_t k = 0; several && k < call->key_count; k++) store_prefetch_slot(w->node->store, c->db, &call->keys[k]);
+}
+
+static void reset_parser(struct conn *c)
+{
+    resp_parser_deinit(&c->parser);
+    resp_parser_init(&c->parser, config_num(c->worker->node->config, CFG_PROTO_MAX_BULK_LEN));
+}
+
+static void let_gate_pass(struct worker *w)
+{
+    if (!gate_wanted(w->gate)) return;
+    worker_leave_gate(w);
+    worker_enter_gate(w);
 }
 
 /* Executes whole requests at the front of `in`; returns the bytes that are done with. */
@@ -158,21 +177,15 @@ static size_t process(struct conn *c, struct bytes in)
         struct bytes rest = bytes_make(in.p + done, in.n - done);
         int n = parse_batch(c, rest, ends);
         if (n == 0) return c->close_after_reply ? in.n : done + ends[0];
-        prefetch(c, n);
+        for (int i = 0; i < n; i++) prepare(c, i, n > 1);
+        if (n > 1) prefetch(w, n);
         int i = 0;
         for (; i < n && may_run(c); i++)
             if (dispatch(c, &w->calls[i], &w->requests[i]) == DISPATCH_WAIT) break;
-        if (i < n) {
-            /* What was parsed ahead is parsed again when the connection goes on. */
-            resp_parser_deinit(&c->parser);
-            resp_parser_init(&c->parser, config_num(w->node->config, CFG_PROTO_MAX_BULK_LEN));
-        }
+        if (i < n) reset_parser(c); /* what was parsed ahead is parsed again when the connection goes on */
         done += i ? ends[i - 1] : 0;
         if (i < n) return done;
-        if (gate_wanted(w->gate)) {
-            worker_leave_gate(w);
-            worker_enter_gate(w);
-        }
+        let_gate_pass(w);
     }
     return done;
 }
@@ -184,22 +197,20 @@ static void lend_out_buffer(struct conn *c)
     c->worker->spare_out = (struct buf){0};
 }
 
-/* Only a part of a request is left over; the read buffer is for everybody, so the rest moves to the connection. */
-static void keep_rest(struct conn *c, struct buf *shared, size_t done)
+/* The read buffer is for everybody, so what is left over moves to the connection. */
+static void keep_rest(struct conn *c, struct bytes rest)
 {
-    if (done < shared->n) {
-        if (buf_try_reserve(&c->in, shared->n - done) != OK) {
-            c->close_asap = true;
-            return;
-        }
-        buf_append(&c->in, shared->p + done, shared->n - done);
-    }
-    shared->n = 0;
+    if (rest.n == 0) return;
+    if (buf_try_reserve(&c->in, rest.n) != OK)
+        c->close_asap = true;
+    else
+        buf_append(&c->in, rest.p, rest.n);
 }
 
 void conn_process(struct conn *c)
 {
     if (c->in_pos < c->in.n && may_run(c)) {
+        worker_run_staged(c->worker); /* a timer or a mail wakes this connection up; the arrays are used below */
         lend_out_buffer(c);
         c->in_pos += process(c, bytes_make(c->in.p + c->in_pos, c->in.n - c->in_pos));
     }
@@ -221,6 +232,62 @@ void conn_resume(struct conn *c)
     conn_process(c);
 }
 
+/* ---- requests of several connections, executed as one batch ----
+ *
+ * A client that does not pipeline sends one request at a time, but many clients send at the same time.  Their requests
+ * are collected while the turn reads, in the worker's read buffer, and executed together, so that their keys come out
+ * of memory side by side as those of a pipeline do. */
+
+/* Puts off a request that is all the connection has sent.  False: the bytes are something else, and the parser has not
+ * seen them. */
+static bool stage(struct conn *c, struct bytes in)
+{
+    struct worker *w = c->worker;
+    int i = w->staged_n;
+    if (!may_run(c)) return false;
+    c->parser.unauthenticated = !c->authenticated;
+    if (resp_parse_request(&c->parser, in, &w->requests[i]) != OK || w->requests[i].size != in.n) {
+        reset_parser(c);
+        return false;
+    }
+    prepare(c, i, true);
+    w->staged[i] = (struct staged){c, in};
+    w->staged_n++;
+    return true;
+}
+
+static void unstage(struct conn *c)
+{
+    for (int i = 0; i < c->worker->staged_n; i++)
+        if (c->worker->staged[i].conn == c) c->worker->staged[i].conn = NULL;
+}
+
+static bool query_buffer_full(struct conn *c);
+
+static void run_staged(struct conn *c, int i)
+{
+    struct worker *w = c->worker;
+    lend_out_buffer(c);
+    if (!may_run(c) || dispatch(c, &w->calls[i], &w->requests[i]) == DISPATCH_WAIT) keep_rest(c, w->staged[i].in);
+    if (query_buffer_full(c))
+        conn_destroy(c);
+    else
+        conn_process(c);
+}
+
+void worker_run_staged(struct worker *w)
+{
+    if (w->staged_n == 0) return;
+    assert(!w->running_staged);
+    w->running_staged = true;
+    if (w->staged_n > 1) prefetch(w, w->staged_n);
+    for (int i = 0; i < w->staged_n; i++)
+        if (w->staged[i].conn) run_staged(w->staged[i].conn, i);
+    w->staged_n = 0;
+    w->running_staged = false;
+    let_gate_pass(w);
+}
+
 /* ---- reading ---- */
 
 static enum status read_more(struct conn *c, struct buf *into)
@@ -236,7 +303,7 @@ static enum status read_more(struct conn *c, struct buf *into)
         }
         if (buf_try_reserve(into, want) != OK) return E_NOMEM;
     }
-    enum status st = net_read(c->src.fd, into, into == &c->in ? want : into->cap, &got);
+    enum status st = net_read(c->src.fd, into, into == &c->in ? want : into->cap - into->n, &got);
     count(&c->worker->net_in, got);
     return st;
 }
@@ -254,6 +321,9 @@ static void conn_read(struct conn *c)
 {
     struct worker *w = c->worker;
     struct buf *into = c->in.n ? &c->in : &w->read_buf;
+    if (w->staged_n == BATCH_MAX || w->read_buf.cap - w->read_buf.n < READ_ROOM) worker_run_staged(w);
+    if (w->staged_n == 0) w->read_buf.n = 0;
+    size_t begin = into->n;
     enum status st = read_more(c, into);
     if (st == E_AGAIN) return;
     if (st != OK) {
@@ -262,9 +332,12 @@ static void conn_read(struct conn *c)
     }
     c->last_ms = w->now_ms;
     if (into == &w->read_buf) {
+        struct bytes in = bytes_make(into->p + begin, into->n - begin);
+        if (stage(c, in)) return;
+        worker_run_staged(w);
         lend_out_buffer(c);
-        size_t done = process(c, buf_bytes(into));
-        keep_rest(c, into, done);
+        size_t done = process(c, in);
+        keep_rest(c, bytes_make(in.p + done, in.n - done));
     }
     if (query_buffer_full(c)) {
         conn_destroy(c);

@@ -75,6 +75,12 @@ struct conn {
 
 enum { BATCH_MAX = 32 };
 
+/* A request that waits for the end of the turn's reading: requests[i] and calls[i] of the worker. */
+struct staged {
+    struct conn *conn; /* NULL: closed since */
+    struct bytes in;   /* the request as it came, in read_buf */
+};
+
 struct worker {
     struct node *node;
     struct loop *loop;
@@ -90,6 +96,9 @@ struct worker {
     struct list waits;  /* connections in WAIT */
     struct resp_request requests[BATCH_MAX];
     struct call calls[BATCH_MAX];
+    struct staged staged[BATCH_MAX];
+    int staged_n;
+    bool running_staged;
     struct buf read_buf;  /* input of connections that have none left over */
     struct buf spare_out; /* lent to the connection that writes now */
     struct buf effects;
@@ -122,6 +131,8 @@ void worker_reap(struct worker *w);
 struct conn *conn_create(struct worker *w, int fd, bool is_unix);
 /* Closes and frees.  The worker is inside the gate. */
 void conn_destroy(struct conn *c);
+/* Executes the requests that were put off until their turn's reading is done. */
+void worker_run_staged(struct worker *w);
 /* Parses and executes what is in the input buffer, until it is used up or the connection has to wait. */
 void conn_process(struct conn *c);
 /* Goes on after a wait is over. */

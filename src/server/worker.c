@@ -47,6 +47,7 @@ static void turn_begin(void *ctx)
 static void turn_end(void *ctx)
 {
     struct worker *w = ctx;
+    worker_run_staged(w);
     replication_flush(w->node->replication);
     while (!list_empty(&w->dirty)) {
         struct conn *c = container_of(w->dirty.next, struct conn, dirty);
