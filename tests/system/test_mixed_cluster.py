@@ -219,3 +219,22 @@ def test_restart_with_the_nodes_conf_of_the_other_kind(servers):
         assert other.id == ids[other.port]
         cluster.wait_whole()
     ends_well(cluster, data=data)
+
+
+@pytest.mark.parametrize("voters", ["redis", "covey"])
+def test_redis_primary_that_restarts_empty_does_not_wipe_its_covey_replica(servers, voters):
+    """redis-server comes back without its data before anyone noticed and serves emptiness. Its Covey replica does not copy
+    that: it refuses the full sync and stands for election, and voters of either kind give it their votes."""
+    cluster = servers.cluster(["redis", voters, voters, "covey", "redis", "redis"], replicas=1, timeout=3000)
+    primary, (replica,) = cluster.pairs()[0]
+    assert (primary.kind, replica.kind) == ("redis", "covey")
+    cluster.populate(2000)
+    data = cluster.dataset()
+    covey.wait_in_sync(primary, replica)
+    primary.kill()
+    primary.start()
+    cluster.wait_primary(replica, 30)
+    cluster.wait_replica_of(primary, replica)
+    cluster.wait_whole()
+    assert_same_data(data, cluster.dataset(), "acknowledged writes are gone")
+    cluster.assert_replicas_equal()
