@@ -1,6 +1,7 @@
 /* command_commands.c: COMMAND and its subcommands, from the command table. */
 #include "base/glob.h"
 #include "base/mem.h"
+#include "command/arguments.h"
 #include "command/call.h"
 
 /* Commands that are not subcommands, one after the other. */
@@ -240,8 +241,9 @@ static void reply_docs(struct resp_out *out, const struct command *c)
     bool system = is_system_command(c);
     unsigned subs = command_sub_count(c);
     bool complexity = *c->complexity;
+    const char *arguments = command_arguments((enum command_id)c->id);
     resp_bulk_cstr(out, c->name);
-    resp_map(out, 3u + complexity + system + (old ? 3u : 0u) + (subs > 0));
+    resp_map(out, 3u + complexity + system + (old ? 3u : 0u) + (arguments != NULL) + (subs > 0));
     reply_text(out, "summary", c->summary);
     reply_text(out, "since", c->since);
     reply_text(out, "group", c->group);
@@ -251,6 +253,11 @@ static void reply_docs(struct resp_out *out, const struct command *c)
         reply_doc_flag(out, "deprecated");
         reply_text(out, "deprecated_since", old->since);
         reply_text(out, "replaced_by", old->replaced_by);
+    }
+    if (arguments) {
+        resp_bulk_cstr(out, "arguments");
+        bool read = arguments_reply(out, arguments);
+        (void)read; /* the unit test has read them all */
     }
     if (subs == 0) return;
     resp_bulk_cstr(out, "subcommands");
