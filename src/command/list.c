@@ -1,5 +1,7 @@
 /* The list commands. */
+#include "base/number.h"
 #include "command/collection.h"
+#include "command/mpop.h"
 #include "store/listtype.h"
 
 static const char *const push_event[] = {[LIST_HEAD] = "lpush", [LIST_TAIL] = "rpush"};
@@ -193,6 +195,39 @@ void cmd_lpop(struct call *c)
 void cmd_rpop(struct call *c)
 {
     pop(c, LIST_TAIL);
+}
+
+/* Repeated as LPOP or RPOP. */
+static void mpop_from(struct call *c, const struct key *k, struct entry *e, enum list_end end, uint64_t count)
+{
+    char digits[24];
+    resp_array(&c->out, 2);
+    resp_bulk(&c->out, k->name);
+    pop_many(c, k, e, end, count);
+    call_effect_cstr(c, 3, end == LIST_HEAD ? BYTES("LPOP") : BYTES("RPOP"), k->name,
+                     bytes_make(digits, format_i64(digits, (int64_t)count)));
+}
+
+enum mpop_result list_mpop(struct call *c, const struct mpop *m)
+{
+    for (size_t i = 0; i < m->keys; i++) {
+        struct key k = call_key(c, m->first_key + i);
+        struct entry *e;
+        if (!call_edit_type(c, &k, TYPE_LIST, &e)) return MPOP_DONE;
+        if (!e) continue;
+        uint64_t len = list_len(e);
+        mpop_from(c, &k, e, m->end == 0 ? LIST_HEAD : LIST_TAIL, (uint64_t)m->count < len ? (uint64_t)m->count : len);
+        return MPOP_DONE;
+    }
+    return MPOP_NOTHING;
+}
+
+void cmd_lmpop(struct call *c)
+{
+    struct mpop m;
+    static const char *const ends[] = {"left", "right"};
+    if (!mpop_parse(c, 1, ends, &m)) return;
+    if (list_mpop(c, &m) == MPOP_NOTHING) resp_null_array(&c->out);
 }
 
 void cmd_lrem(struct call *c)

@@ -1,4 +1,4 @@
-/* SINTER, SUNION, SDIFF and their STORE forms.
+/* SINTER, SUNION, SDIFF, their STORE forms, and SINTERCARD.
  *
  * An operation is a walk that hands every element of the result to a sink, each once; the sink replies it or adds it to
  * the set that will be stored.  Nothing is gathered on the way where looking into the other sets does as well. */
@@ -29,10 +29,10 @@ static void emit(struct sink *s, struct bytes member)
         s->failed = set_add(s->store, member, &s->c->env->options->limits, NULL);
 }
 
-/* The sets at argv[first ...]; false: WRONGTYPE was replied (and nothing is owned). */
-static bool operands_open(struct call *c, size_t first, struct operands *o)
+/* The n sets at argv[first ...]; false: WRONGTYPE was replied (and nothing is owned). */
+static bool operands_open(struct call *c, size_t first, size_t n, struct operands *o)
 {
-    *o = (struct operands){.n = c->argc - first};
+    *o = (struct operands){.n = n};
     o->set = mem_calloc(o->n, sizeof *o->set);
     for (size_t i = 0; i < o->n; i++) {
         struct key k = call_key(c, first + i);
@@ -198,7 +198,7 @@ typedef void operation(struct operands *o, struct sink *out);
 static void reply_result(struct call *c, operation *op)
 {
     struct operands o;
-    if (!operands_open(c, 1, &o)) return;
+    if (!operands_open(c, 1, c->argc - 1, &o)) return;
     size_t start = c->out.buf->n, mark = resp_defer(&c->out);
     struct sink out = {.c = c};
     op(&o, &out);
@@ -214,7 +214,7 @@ static void reply_result(struct call *c, operation *op)
 static void store_result(struct call *c, operation *op, const char *event)
 {
     struct operands o;
-    if (!operands_open(c, 2, &o)) return;
+    if (!operands_open(c, 2, c->argc - 2, &o)) return;
     struct key k = call_key(c, 1);
     struct sink out = {.c = c, .store = set_new_intset(k.name)};
     op(&o, &out);
@@ -266,4 +266,47 @@ void cmd_sunionstore(struct call *c)
 void cmd_sdiffstore(struct call *c)
 {
     store_result(c, subtract, "sdiffstore");
+}
+
+static bool intercard_limit(struct call *c, size_t arg, int64_t *limit)
+{
+    *limit = 0;
+    for (; arg < c->argc; arg += 2) {
+        if (!call_arg_is(c, arg, "limit") || arg + 1 >= c->argc) {
+            resp_error(&c->out, ERR_SYNTAX);
+            return false;
+        }
+        if (!call_arg_range(c, arg + 1, 0, INT64_MAX, limit, "ERR LIMIT can't be negative")) return false;
+    }
+    return true;
+}
+
+/* limit 0: none. */
+static int64_t intersection_size(struct operands *o, int64_t limit)
+{
+    struct set_iter it;
+    struct element x;
+    int64_t n = 0;
+    if (o->missing) return 0;
+    qsort(o->set, o->n, sizeof *o->set, by_size);
+    set_iter_init(&it, o->set[0]);
+    while (set_iter_next(&it, &x)) {
+        n += in_all(o, 1, x.text);
+        if (limit && n == limit) break;
+    }
+    return n;
+}
+
+void cmd_sintercard(struct call *c)
+{
+    int64_t n, limit;
+    struct operands o;
+    if (!call_arg_range(c, 1, 1, INT64_MAX, &n, "ERR numkeys should be greater than 0")) return;
+    if ((uint64_t)n > c->argc - 2) {
+        resp_error(&c->out, "ERR Number of keys can't be greater than number of args");
+        return;
+    }
+    if (!intercard_limit(c, 2 + (size_t)n, &limit) || !operands_open(c, 2, (size_t)n, &o)) return;
+    resp_i64(&c->out, intersection_size(&o, limit));
+    mem_free(o.set);
 }

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "command/collection.h"
+#include "command/mpop.h"
 
 #include <math.h>
 
@@ -201,6 +202,14 @@ static void pop_reply(struct call *c, const struct entry *e, bool max, bool one,
     }
 }
 
+static void pop_remove(struct call *c, const struct key *k, struct entry *e, bool max, uint64_t n)
+{
+    uint64_t len = zset_len(e);
+    zset_remove_ranks(e, max ? len - n : 0, max ? len : n);
+    collection_changed(c, k, NOTIFY_ZSET, max ? "zpopmax" : "zpopmin", n);
+    call_delete_if_empty(c, k, len - n);
+}
+
 static void pop(struct call *c, bool max)
 {
     struct key k;
@@ -219,9 +228,7 @@ static void pop(struct call *c, bool max)
     }
     uint64_t len = zset_len(e), n = (uint64_t)count < len ? (uint64_t)count : len;
     pop_reply(c, e, max, one, n);
-    zset_remove_ranks(e, max ? len - n : 0, max ? len : n);
-    collection_changed(c, &k, NOTIFY_ZSET, max ? "zpopmax" : "zpopmin", n);
-    call_delete_if_empty(c, &k, len - n);
+    pop_remove(c, &k, e, max, n);
 }
 
 void cmd_zpopmin(struct call *c)
@@ -232,6 +239,49 @@ void cmd_zpopmin(struct call *c)
 void cmd_zpopmax(struct call *c)
 {
     pop(c, true);
+}
+
+/* [key, [[member, score], ...]] in both versions; repeated as ZPOPMIN or ZPOPMAX. */
+static void mpop_from(struct call *c, const struct key *k, struct entry *e, bool max, uint64_t n)
+{
+    struct zset_iter it;
+    struct element member;
+    double score;
+    char digits[24];
+    resp_array(&c->out, 2);
+    resp_bulk(&c->out, k->name);
+    resp_array(&c->out, n);
+    zset_iter_init(&it, e, max ? zset_len(e) - 1 : 0, max);
+    for (uint64_t i = 0; i < n && zset_iter_next(&it, &member, &score); i++) {
+        resp_array(&c->out, 2);
+        resp_bulk(&c->out, member.text);
+        resp_double(&c->out, score);
+    }
+    pop_remove(c, k, e, max, n);
+    call_effect_cstr(c, 3, max ? BYTES("ZPOPMAX") : BYTES("ZPOPMIN"), k->name,
+                     bytes_make(digits, format_i64(digits, (int64_t)n)));
+}
+
+enum mpop_result zset_mpop(struct call *c, const struct mpop *m)
+{
+    for (size_t i = 0; i < m->keys; i++) {
+        struct key k = call_key(c, m->first_key + i);
+        struct entry *e;
+        if (!call_edit_type(c, &k, TYPE_ZSET, &e)) return MPOP_DONE;
+        if (!e) continue;
+        uint64_t len = zset_len(e);
+        mpop_from(c, &k, e, m->end == 1, (uint64_t)m->count < len ? (uint64_t)m->count : len);
+        return MPOP_DONE;
+    }
+    return MPOP_NOTHING;
+}
+
+void cmd_zmpop(struct call *c)
+{
+    struct mpop m;
+    static const char *const ends[] = {"min", "max"};
+    if (!mpop_parse(c, 1, ends, &m)) return;
+    if (zset_mpop(c, &m) == MPOP_NOTHING) resp_null_array(&c->out);
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
@@ -265,15 +315,28 @@ void cmd_zmscore(struct call *c)
     for (size_t i = 2; i < c->argc; i++) reply_score_of(c, e, c->argv[i]);
 }
 
+/* WITHSCORE is of Redis 7.2; any other fourth argument is answered as 7.0 does. */
 static void reply_rank(struct call *c, bool reverse)
 {
     struct entry *e;
     uint64_t rank;
+    double score;
+    bool with_score = c->argc == 4 && call_arg_is(c, 3, "withscore");
+    if (c->argc > 3 && !with_score) {
+        call_wrong_arity(c);
+        return;
+    }
     if (!find(c, &e)) return;
-    if (e && zset_rank(e, c->argv[2], reverse, &rank, NULL))
-        resp_i64(&c->out, (int64_t)rank);
-    else
-        resp_null(&c->out);
+    if (!e || !zset_rank(e, c->argv[2], reverse, &rank, &score)) {
+        if (with_score)
+            resp_null_array(&c->out);
+        else
+            resp_null(&c->out);
+        return;
+    }
+    if (with_score) resp_array(&c->out, 2);
+    resp_i64(&c->out, (int64_t)rank);
+    if (with_score) resp_double(&c->out, score);
 }
 
 void cmd_zrank(struct call *c)

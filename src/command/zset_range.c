@@ -1,4 +1,4 @@
-/* The sorted set commands on ranges, by rank, score or member: ZRANGE and its older forms, ZCOUNT, ZLEXCOUNT and
+/* The sorted set commands on ranges, by rank, score or member: ZRANGE and its relatives, ZCOUNT, ZLEXCOUNT and
  * ZREMRANGEBY....  A range of any kind becomes a range of ranks, and everything else is done with that. */
 #include "base/mem.h"
 #include "command/collection.h"
@@ -134,6 +134,7 @@ void cmd_zremrangebylex(struct call *c)
 struct zrange {
     enum range_by by;
     enum direction direction;
+    bool store; /* ZRANGESTORE: argv[1] is the destination, everything else stands one further */
     bool with_scores;
     int64_t offset, limit; /* limit < 0: none */
 };
@@ -142,7 +143,7 @@ struct zrange {
 static bool zrange_option(struct call *c, size_t *arg, struct zrange *z)
 {
     size_t i = *arg;
-    if (call_arg_is(c, i, "withscores")) {
+    if (!z->store && call_arg_is(c, i, "withscores")) {
         z->with_scores = true;
     } else if (call_arg_is(c, i, "limit") && i + 2 < c->argc) {
         *arg += 2;
@@ -163,7 +164,7 @@ static bool zrange_option(struct call *c, size_t *arg, struct zrange *z)
 static bool zrange_options(struct call *c, struct zrange *z)
 {
     z->limit = -1;
-    for (size_t i = 4; i < c->argc; i++)
+    for (size_t i = z->store ? 5 : 4; i < c->argc; i++)
         if (!zrange_option(c, &i, z)) return false;
     if (z->direction == ANY_WAY) z->direction = FORWARD;
     if (z->by == BY_ANY) z->by = BY_RANK;
@@ -209,18 +210,76 @@ static void zrange_reply(struct call *c, const struct zrange *z, const struct en
     }
 }
 
+/* NULL: memory is out. */
+static struct entry *range_copy(struct call *c, const struct key *k, const struct entry *e, struct ranks r)
+{
+    struct zset_iter it;
+    struct element member;
+    double score;
+    const struct store_limits *lim = &c->env->options->limits;
+    struct entry *copy = NULL;
+    enum status s = OK;
+    zset_iter_init(&it, e, r.first, false);
+    for (uint64_t n = r.end - r.first; s == OK && n > 0 && zset_iter_next(&it, &member, &score); n--) {
+        if (!copy) copy = zset_new(k->name, member.text, lim);
+        s = zset_add(copy, score, member.text, lim, NULL);
+    }
+    if (s == OK) return copy;
+    entry_free(copy);
+    return NULL;
+}
+
+static void zrange_store(struct call *c, const struct entry *e, struct ranks r)
+{
+    struct key k = call_key(c, 1);
+    if (r.first == r.end) {
+        if (call_peek(c, &k)) {
+            call_delete(c, &k);
+            call_changed(c, &k, NOTIFY_GENERIC, "del");
+        }
+        resp_i64(&c->out, 0);
+        return;
+    }
+    struct entry *copy = range_copy(c, &k, e, r);
+    if (!copy) {
+        resp_error(&c->out, ERR_OOM_VALUE);
+        return;
+    }
+    if (!bytes_eq(k.name, c->argv[2])) call_peek(c, &k); /* an expired key is deleted before it is replaced */
+    call_put(c, &k, copy);
+    call_changed(c, &k, NOTIFY_ZSET, "zrangestore");
+    resp_i64(&c->out, (int64_t)(r.end - r.first));
+}
+
+static void zrange_run(struct call *c, struct zrange *z)
+{
+    struct range r;
+    struct entry *e;
+    size_t src = z->store ? 2 : 1;
+    struct key k = call_key(c, src);
+    if (!zrange_options(c, z)) return;
+    bool reverse = z->direction == REVERSE;
+    /* In reverse the higher bound comes first; ranks have no such order. */
+    bool swap = reverse && z->by != BY_RANK;
+    if (!range_parse(c, z->by, src + (swap ? 2 : 1), src + (swap ? 1 : 2), &r)) return;
+    if (!call_read_type(c, &k, TYPE_ZSET, &e)) return;
+    struct ranks found = zrange_limit(z, range_resolve(&r, e, reverse));
+    if (z->store)
+        zrange_store(c, e, found);
+    else
+        zrange_reply(c, z, e, found);
+}
+
 static void zrange(struct call *c, enum range_by by, enum direction direction)
 {
     struct zrange z = {.by = by, .direction = direction};
-    struct range r;
-    struct entry *e;
-    struct key k = call_key(c, 1);
-    if (!zrange_options(c, &z)) return;
-    bool reverse = z.direction == REVERSE;
-    /* In reverse the higher bound comes first; ranks have no such order. */
-    bool swap = reverse && z.by != BY_RANK;
-    if (!range_parse(c, z.by, swap ? 3 : 2, swap ? 2 : 3, &r) || !call_read_type(c, &k, TYPE_ZSET, &e)) return;
-    zrange_reply(c, &z, e, zrange_limit(&z, range_resolve(&r, e, reverse)));
+    zrange_run(c, &z);
+}
+
+void cmd_zrangestore(struct call *c)
+{
+    struct zrange z = {.by = BY_ANY, .direction = ANY_WAY, .store = true};
+    zrange_run(c, &z);
 }
 
 void cmd_zrange(struct call *c)

@@ -342,13 +342,6 @@ bool zset_rank(const struct entry *e, struct bytes member, bool reverse, uint64_
 
 /* ---- ranges ---- */
 
-bool zset_score_bound_parse(struct bytes text, double *value, bool *exclusive)
-{
-    *exclusive = text.n > 0 && text.p[0] == '(';
-    if (*exclusive) text = bytes_make(text.p + 1, text.n - 1);
-    return parse_double(text, value);
-}
-
 bool zset_lex_bound_parse(struct bytes text, struct lex_bound *bound)
 {
     if (text.n == 0) return false;

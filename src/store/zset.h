@@ -49,8 +49,7 @@ struct lex_bound {
 struct zset_lex_range {
     struct lex_bound min, max;
 };
-/* The texts of commands: "1.5", "(1.5", "-inf", "+inf"; "-", "+", "[a", "(a".  False: not valid. */
-bool zset_score_bound_parse(struct bytes text, double *value, bool *exclusive);
+/* The texts of commands: "-", "+", "[a", "(a".  False: not valid. */
 bool zset_lex_bound_parse(struct bytes text, struct lex_bound *bound);
 
 /* The ranks [*first, *end) that lie in the range; *first == *end when none does. */

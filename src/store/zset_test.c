@@ -184,15 +184,7 @@ static void blobs_from_outside(void **state)
 static void bounds(void **state)
 {
     (void)state;
-    double v;
-    bool exclusive;
     struct lex_bound b;
-    assert_true(zset_score_bound_parse(BYTES("(1.5"), &v, &exclusive) && v == 1.5 && exclusive);
-    assert_true(zset_score_bound_parse(BYTES("-inf"), &v, &exclusive) && isinf(v) && !exclusive);
-    assert_true(zset_score_bound_parse(BYTES("(+inf"), &v, &exclusive) && isinf(v) && exclusive);
-    assert_false(zset_score_bound_parse(BYTES("nan"), &v, &exclusive));
-    assert_false(zset_score_bound_parse(BYTES("("), &v, &exclusive));
-    assert_false(zset_score_bound_parse(BYTES(""), &v, &exclusive));
     assert_true(zset_lex_bound_parse(BYTES("-"), &b) && b.kind == LEX_MIN);
     assert_true(zset_lex_bound_parse(BYTES("("), &b) && b.kind == LEX_EXCLUSIVE && b.text.n == 0);
     assert_true(zset_lex_bound_parse(BYTES("[ab"), &b) && b.kind == LEX_INCLUSIVE && b.text.n == 2);

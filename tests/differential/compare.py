@@ -329,7 +329,9 @@ def info_entry(reply, wanted):
     """A COMMAND INFO entry with unordered parts made comparable; subcommands by name."""
     if reply[0] != "*" or reply[1] is None or len(reply[1]) != 10:
         return freeze(reply), {}
-    parts = reply[1]
+    parts = list(reply[1])
+    if parts[0][1] in (b"zrank", b"zrevrank"):
+        parts[1] = (":", -3)  # since 7.2 they take WITHSCORE
     subs = {sub[1][0][1]: info_entry(sub, wanted)[0] for sub in parts[9][1]}
     fixed = [parts[0], parts[1], as_names(parts[2]), parts[3], parts[4], parts[5], as_names(parts[6]), parts[7]]
     fixed += [key_spec(spec) for spec in parts[8][1]]
@@ -444,6 +446,8 @@ def group(argv, queued=False):
             return sort_group(argv)
         if name == "DUMP":
             return Group(argv, lambda left, right: same_dump(encoding_of(left[0]), left[1], right[1]), before=encoding)
+    if name in ("ZRANK", "ZREVRANK") and len(argv) == 4 and argv[3].upper() == b"WITHSCORE":
+        return None  # of Redis 7.2
     if name == "LPOS" and b"-9223372036854775808" in argv and b"COUNT" in map(bytes.upper, argv):
         return None  # the oracle's arithmetic overflows: it forgets the COUNT
     if name == "RANDOMKEY":

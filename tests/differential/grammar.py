@@ -1,4 +1,4 @@
-"""The grammar: for every command in scope, a generator of its arguments.
+"""The grammar: for every command in scope, a generator of its arguments; families have files of their own.
 
 A generator takes a Draw and returns either one argument vector or a list of steps (connection, argv).  Most
 calls it makes are valid; a general mutation (drop, add or spoil an argument) makes erroneous ones of every
@@ -15,57 +15,12 @@ import bisect
 import itertools
 import struct
 
+import family_sets  # noqa: F401  registers its generators
 from draw import DATABASES, FAR, INTS, JUNK, KEYS, NOT_INTS, Draw
+from registry import FAMILIES, TABLE, UNMUTATED, WEIGHT, command, number, simple
 from scope import SCOPE
 
-TABLE = {}
-WEIGHT = {}
-UNMUTATED = set()
 SLEEP = b"@sleep"
-
-
-def command(name, weight=4, mutate=True):
-    def register(function):
-        TABLE[name] = function
-        WEIGHT[name] = weight
-        if not mutate:
-            UNMUTATED.add(name)
-        return function
-
-    return register
-
-
-def number(value):
-    return b"%d" % value
-
-
-PIECES = {
-    "key": lambda d: [d.any_key()],
-    "v": lambda d: [d.value()],
-    "i": lambda d: [d.int_arg()],
-    "f": lambda d: [d.float_arg()],
-    "x": lambda d: [d.index()],
-    "F": lambda d: [d.field()],
-    "F+": lambda d: [d.field() for _ in range(1 + d.n(4))],
-    "m": lambda d: [d.member()],
-    "m+": lambda d: [d.member() for _ in range(1 + d.n(4))],
-    "v+": lambda d: [d.value() for _ in range(1 + d.n(4))],
-    "sc": lambda d: [d.score()],
-    "B": lambda d: [d.score_bound()],
-    "key+": lambda d: [d.any_key() for _ in range(1 + d.n(4))],
-}
-
-
-def simple(name, spec, weight=4):
-    """A command whose arguments are a plain row of pieces; s h l t z are keys that prefer that type."""
-    makers = [PIECES.get(piece) or (lambda d, kind=piece: [d.key(kind)]) for piece in spec.split()]
-    words = [word.encode() for word in name.split("|")]
-
-    def generate(d):
-        return words + [arg for make in makers for arg in make(d)]
-
-    command(name, weight)(generate)
-
 
 for line in """
 GET s|GETDEL s|STRLEN s|INCR s|DECR s|INCRBY s i|DECRBY s i|INCRBYFLOAT s f|GETSET s v|SETNX s v|APPEND s v
@@ -695,8 +650,20 @@ def chooser(names):
     return names, list(itertools.accumulate(WEIGHT[name] for name in names))
 
 
-ANY = chooser(list(TABLE))
-NESTED = chooser(NESTABLE)
+IN_FAMILIES = {name for names in FAMILIES.values() for name in names}
+ANY = chooser([name for name in TABLE if name not in IN_FAMILIES])
+NESTED = chooser([name for name in NESTABLE if name not in IN_FAMILIES])
+# What else happens to the keys of a family.
+AROUND = """DEL EXPIRE PERSIST COPY RENAME DUMP RESTORE TYPE OBJECT|ENCODING SET SADD SREM ZADD ZREM RPUSH HSET APPEND
+MULTI EXEC"""
+
+
+def family_chooser(family):
+    """The family makes three quarters of what is chosen."""
+    names, around = FAMILIES[family], AROUND.split()
+    have, rest = sum(WEIGHT[name] for name in names), sum(WEIGHT[name] for name in around)
+    weights = [WEIGHT[name] * rest * 3 for name in names] + [WEIGHT[name] * have for name in around]
+    return names + around, list(itertools.accumulate(weights))
 
 
 def mutated(d, argv):
@@ -738,8 +705,8 @@ def endless(argv):
     return False
 
 
-def steps_of(d, nested=False):
-    names, sums = NESTED if nested else ANY
+def steps_of(d, nested=False, chosen=ANY):
+    names, sums = NESTED if nested else chosen
     roll = (d.byte() << 8 | d.byte()) * sums[-1] >> 16
     name = names[bisect.bisect_right(sums, roll)]
     made = TABLE[name](d)
@@ -775,13 +742,13 @@ def fill(size):
     return [(0, make(key)) for keys, make in kinds for key in keys[:2]]
 
 
-def sequence(blocks, context, size=0):
+def sequence(blocks, context, size=0, chosen=ANY):
     """All steps (connection, argv) of one test sequence that starts with collections of `size` elements."""
     out = fill(size)
     for block in blocks:
         d = Draw(block, context)
         other = d.byte() >= 240
-        for conn, argv in steps_of(d):
+        for conn, argv in steps_of(d, chosen=chosen):
             out.append((conn ^ other, argv))
     return out
 

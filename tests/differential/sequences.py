@@ -8,7 +8,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from draw import Context
-from grammar import FILL_SIZES, sequence
+from grammar import ANY, FILL_SIZES, sequence
 from runner import PROFILES, Mismatch, script
 
 BLOCK = 25  # bytes for one command: the first says whether the sequence goes on
@@ -38,7 +38,7 @@ class Failure(AssertionError):
         self.steps, self.path = steps, path
 
 
-def search(runner, seed, examples, shrink_seconds=30):
+def search(runner, seed, examples, shrink_seconds=30, chosen=ANY):
     """Runs `examples` sequences; raises Failure with the smallest failing one found.
 
     Of every sequence hypothesis also tries about five copies with one block replaced.  Running those would spend
@@ -57,7 +57,7 @@ def search(runner, seed, examples, shrink_seconds=30):
             if (profile, size, made) == last["input"]:
                 raise Mismatch(last["why"])
             return
-        steps = sequence(made, Context(int(time.time()), payloads), size)
+        steps = sequence(made, Context(int(time.time()), payloads), size, chosen)
         try:
             runner.run(steps, profile)
         except Mismatch as why:

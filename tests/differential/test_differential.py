@@ -58,7 +58,7 @@ def servers(request):
 
 
 def test_every_command_in_scope_has_a_generator():
-    assert set(grammar.TABLE) == set(SCOPE)
+    assert set(grammar.TABLE) - grammar.IN_FAMILIES == set(SCOPE)
 
 
 def test_every_data_command_of_the_oracle_is_in_scope_or_left_out():
@@ -69,7 +69,7 @@ def test_every_data_command_of_the_oracle_is_in_scope_or_left_out():
         assert b"redis_version:7.0." in version, "the oracle is to be Redis 7.0: %r" % version[:80]
         categories = {"sorted-set": "sortedset", "generic": "keyspace"}
         bits = {name[1] for name in conn.call("COMMAND", "LIST", "FILTERBY", "ACLCAT", "bitmap")[1]}
-        known = {name.split("|")[0] for name in SCOPE} | set(LEFT_OUT)
+        known = {name.split("|")[0] for name in SCOPE} | set(LEFT_OUT) | grammar.IN_FAMILIES
         for group in GROUPS:
             category = categories.get(group, group)
             listed = conn.call("COMMAND", "LIST", "FILTERBY", "ACLCAT", category)[1]
