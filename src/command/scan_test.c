@@ -1,6 +1,7 @@
 #include "base/clock.h"
 #include "command/call_test.h"
 #include "command/scan.h"
+#include "store/stream.h"
 
 static int start(void **state)
 {
@@ -83,7 +84,7 @@ static void filters(void **state)
     run(h, cmd_set, "SET over 1 PX 1");
     h->now_ms += 10;
     struct key k = key_of(BYTES("stream"));
-    store_put(h->store, 0, &k, entry_new_word(k.name, TYPE_STREAM, ENC_OPAQUE, blob_try_new(BYTES("x"), 0)));
+    store_put(h->store, 0, &k, stream_entry_new(k.name));
     const struct {
         const char *options;
         size_t n;

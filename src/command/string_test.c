@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "command/call_test.h"
+#include "store/stream.h"
 
 static int start(void **state)
 {
@@ -239,7 +240,7 @@ static void other_types_are_refused(void **state)
     struct harness *h = *state;
     struct key k = key_of(BYTES("h"));
     assert_true(slot_try_lock(h->store, k.slot));
-    store_put(h->store, 0, &k, entry_new_word(BYTES("h"), TYPE_STREAM, ENC_OPAQUE, blob_try_new(BYTES("x"), 0)));
+    store_put(h->store, 0, &k, stream_entry_new(BYTES("h")));
     slot_unlock(h->store, k.slot);
     const char wrong[] = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
     const struct step steps[] = {

@@ -7,12 +7,6 @@
 #include "store/set.h"
 #include "store/zset.h"
 
-static struct bytes opaque_payload(const struct entry *e)
-{
-    const struct blob *b = entry_ptr(e);
-    return bytes_make(b->data, b->n);
-}
-
 unsigned rdb_type_of(const struct entry *e)
 {
     switch (entry_enc(e)) {
@@ -24,7 +18,7 @@ unsigned rdb_type_of(const struct entry *e)
     case ENC_QUICKLIST: return RDB_LIST_QUICKLIST_2;
     case ENC_HASHTABLE: return entry_type(e) == TYPE_HASH ? RDB_HASH : RDB_SET;
     case ENC_SKIPLIST: return RDB_ZSET_2;
-    case ENC_OPAQUE: return (unsigned char)opaque_payload(e).p[0];
+    case ENC_STREAM: return RDB_STREAM_2;
     }
     assert(false);
     return RDB_STRING;
@@ -93,12 +87,6 @@ static void out_zset(struct rdb_out *o, const struct entry *e)
     }
 }
 
-static void out_opaque(struct rdb_out *o, const struct entry *e)
-{
-    struct bytes payload = opaque_payload(e);
-    out_bytes(o, payload.p + 1, payload.n - 1);
-}
-
 void out_value(struct rdb_out *o, const struct entry *e)
 {
     switch (entry_enc(e)) {
@@ -110,6 +98,6 @@ void out_value(struct rdb_out *o, const struct entry *e)
     case ENC_QUICKLIST: out_list(o, e); break;
     case ENC_HASHTABLE: entry_type(e) == TYPE_HASH ? out_hash(o, e) : out_set(o, e); break;
     case ENC_SKIPLIST: out_zset(o, e); break;
-    case ENC_OPAQUE: out_opaque(o, e); break;
+    case ENC_STREAM: out_stream(o, e); break;
     }
 }

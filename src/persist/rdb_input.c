@@ -96,21 +96,13 @@ static bool window_need(struct rdb_in *in, size_t n)
     return true;
 }
 
-static bool keep_copy(struct rdb_in *in, const void *p, size_t n)
-{
-    if (!in->copy) return true;
-    if (buf_try_reserve(in->copy, n) != OK) return in_fail(in, E_NOMEM, "out of memory");
-    buf_append(in->copy, p, n);
-    return true;
-}
-
 /* n bytes, in the window, read; NULL on error. */
 static const unsigned char *window_take(struct rdb_in *in, size_t n)
 {
     if (in->n - in->pos < n && !window_need(in, n)) return NULL;
     const unsigned char *p = in->window + in->pos;
     in->pos += n;
-    return keep_copy(in, p, n) ? p : NULL;
+    return p;
 }
 
 /* Large pieces pass by the window. */
@@ -124,7 +116,6 @@ static bool source_direct(struct rdb_in *in, char *p, size_t n)
         if (!source_read(in, p, n, &got)) return false;
         if (got == 0) return too_short(in);
         if (in->checksum) in->crc = crc64(in->crc, p, got);
-        if (!keep_copy(in, p, got)) return false;
         in->before += got;
         p += got;
         n -= got;

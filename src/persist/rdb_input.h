@@ -19,7 +19,6 @@ struct rdb_in {
     uint64_t crc;
     bool own, checksum;
     const struct store_limits *limits;
-    struct buf *copy;      /* when set, everything that is read is appended to it */
     struct buf text[3];    /* scratch for strings: key, field, value */
     struct buf compressed; /* scratch */
     enum status st;

@@ -36,5 +36,6 @@ void out_i64_string(struct rdb_out *o, int64_t v); /* the string that is v's dec
 /* The type byte of an entry's value, and the value without it. */
 unsigned rdb_type_of(const struct entry *e);
 void out_value(struct rdb_out *o, const struct entry *e);
+void out_stream(struct rdb_out *o, const struct entry *e);
 
 #endif

@@ -1,155 +1,306 @@
-/* rdb_stream.c: streams are kept as the bytes they were read as; this walks over them, checks what a reader of them
- * will rely on, and makes the one entry of it.
+/* rdb_stream.c: streams, both directions; written as version 2, which is what redis-server 7.0 reads and writes.
  *
- *   nodes, each: master id, listpack | length | last id | [2, 3: first id, highest deleted id, entries added]
+ *   nodes, each: id, listpack | length | last id | [2, 3: first id, highest deleted id, entries added]
  *   groups, each: name, last id, [2, 3: entries read]
  *     pending entries of the group, each: id, delivery time, delivery count
- *     consumers, each: name, seen time, [3: active time], ids of its pending entries */
+ *     consumers, each: name, seen time, [3: active time], ids of its pending entries
+ *
+ * What is read must be consistent in itself: ascending ids, counts that agree with what is there, and each pending
+ * entry owned by exactly one consumer.  redis-server writes nothing else, and takes less care when it reads. */
 #include "persist/rdb_format.h"
 #include "persist/rdb_input.h"
+#include "persist/rdb_output.h"
 
 #include "base/mem.h"
 #include "store/listpack.h"
+#include "store/stream.h"
 
-#include <stdlib.h>
+/* ---- in -----------------------------------------------------------------------------------------------------------*/
 
-/* Ids as they stand in the file: 16 bytes, big-endian, so memcmp orders them. */
-struct stream_id {
-    unsigned char b[STREAM_ID_BYTES];
-};
-
-static int id_compare(const void *a, const void *b)
+static bool damaged(struct rdb_in *in, const char *what)
 {
-    return memcmp(a, b, STREAM_ID_BYTES);
+    return in_fail(in, E_CORRUPT, "a stream %s", what);
 }
 
-static bool skip_lengths(struct rdb_in *in, unsigned n)
+static bool no_memory(struct rdb_in *in)
 {
-    uint64_t ignored;
-    while (n--)
-        if (!in_length(in, &ignored)) return false;
+    return in_fail(in, E_NOMEM, "no memory for a stream");
+}
+
+static uint64_t get_be(const unsigned char *p)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++) v = v << 8 | p[i];
+    return v;
+}
+
+static struct stream_id id_of(const void *p)
+{
+    const unsigned char *b = p;
+    return (struct stream_id){get_be(b), get_be(b + 8)};
+}
+
+static bool read_raw_id(struct rdb_in *in, struct stream_id *id)
+{
+    unsigned char raw[STREAM_ID_BYTES];
+    if (!in_bytes(in, raw, sizeof raw)) return false;
+    *id = id_of(raw);
     return true;
 }
 
-static bool skip_time(struct rdb_in *in)
+static bool read_id(struct rdb_in *in, struct stream_id *id)
 {
-    uint64_t ignored;
-    return in_le(in, 8, &ignored);
+    return in_length(in, &id->ms) && in_length(in, &id->seq);
 }
 
-static bool add_id(struct rdb_in *in, struct buf *ids)
+static bool read_time(struct rdb_in *in, int64_t *ms)
 {
-    if (buf_try_reserve(ids, STREAM_ID_BYTES) != OK) return in_fail(in, E_NOMEM, "no memory for a stream");
-    if (!in_bytes(in, ids->p + ids->n, STREAM_ID_BYTES)) return false;
-    ids->n += STREAM_ID_BYTES;
+    uint64_t v;
+    if (!in_le(in, 8, &v)) return false;
+    *ms = (int64_t)v;
     return true;
 }
 
-/* Sorts; false when an id is there twice. */
-static bool sort_ids(struct buf *ids)
-{
-    size_t n = ids->n / STREAM_ID_BYTES;
-    const struct stream_id *id = (const struct stream_id *)(const void *)ids->p;
-    if (n > 1) qsort(ids->p, n, STREAM_ID_BYTES, id_compare);
-    for (size_t i = 1; i < n; i++)
-        if (id_compare(&id[i - 1], &id[i]) == 0) return false;
-    return true;
-}
-
-static bool read_node(struct rdb_in *in, struct buf *ids)
+static bool read_node(struct rdb_in *in, struct stream *s)
 {
     struct bytes id, listpack;
-    size_t elements;
     if (!in_string(in, IN_FIELD, true, &id)) return false;
-    if (id.n != STREAM_ID_BYTES) return in_fail(in, E_CORRUPT, "a stream node with a key of %zu bytes", id.n);
-    if (buf_try_reserve(ids, id.n) != OK) return in_fail(in, E_NOMEM, "no memory for a stream");
-    buf_append_bytes(ids, id);
+    if (id.n != STREAM_ID_BYTES) return damaged(in, "has a node whose id is none");
+    struct stream_id first = id_of(id.p);
     if (!in_string(in, IN_VALUE, false, &listpack)) return false;
-    return (lp_is_valid(listpack, &elements) && elements > 0) ||
-           in_fail(in, E_CORRUPT, "the listpack of a stream node is damaged");
+    enum status st = stream_add_node(s, first, listpack);
+    if (st == E_NOMEM) return no_memory(in);
+    return st == OK || damaged(in, "has a damaged node");
 }
 
-static bool read_nodes(struct rdb_in *in)
+static bool read_head(struct rdb_in *in, unsigned type, struct stream *s)
 {
-    uint64_t n, length;
-    struct buf ids = {0};
-    bool ok = in_length(in, &n);
-    bool any = ok && n > 0;
-    while (ok && n--) ok = read_node(in, &ids);
-    if (ok && !sort_ids(&ids)) ok = in_fail(in, E_CORRUPT, "a stream node is there twice");
-    buf_deinit(&ids);
-    if (!ok || !in_length(in, &length)) return false;
-    return any || length == 0 ||
-           in_fail(in, E_CORRUPT, "a stream of %llu entries without a node", (unsigned long long)length);
+    uint64_t length, added;
+    struct stream_id last, first;
+    if (!in_length(in, &length) || !read_id(in, &s->last_id)) return false;
+    if (length != s->length) return damaged(in, "does not have as many entries as it says");
+    if (stream_last(s, &last) && stream_id_cmp(last, s->last_id) > 0)
+        return damaged(in, "has an entry above its last id");
+    stream_update_first(s);
+    s->entries_added = length;
+    if (type == RDB_STREAM) return true;
+    if (!read_id(in, &first) || !read_id(in, &s->max_deleted_id) || !in_length(in, &added)) return false;
+    s->first_id = first;
+    s->entries_added = added;
+    return true;
 }
 
-static bool read_pending(struct rdb_in *in, struct buf *ids)
-{
-    uint64_t n;
-    if (!in_length(in, &n)) return false;
-    while (n--)
-        if (!add_id(in, ids) || !skip_time(in) || !skip_lengths(in, 1)) return false;
-    return sort_ids(ids) || in_fail(in, E_CORRUPT, "a pending entry of a stream's group is there twice");
-}
-
-/* Version 10 has no active time: it is read, and left out of the copy. */
-static bool drop_time(struct rdb_in *in)
-{
-    struct buf *copy = in->copy;
-    in->copy = NULL;
-    bool ok = skip_time(in);
-    in->copy = copy;
-    return ok;
-}
-
-static bool read_consumer(struct rdb_in *in, unsigned type, const struct buf *pending)
-{
-    uint64_t n;
-    struct bytes name;
+/* The pending entries of a group, until their consumers are known. */
+struct owed {
     struct stream_id id;
-    if (!in_string(in, IN_FIELD, false, &name) || !skip_time(in)) return false;
-    if (type == RDB_STREAM_3 && !drop_time(in)) return false;
+    int64_t delivered_ms;
+    uint64_t count;
+    bool taken;
+};
+
+static bool read_pending(struct rdb_in *in, struct buf *pending)
+{
+    uint64_t n;
+    struct stream_id last = STREAM_ID_MIN;
     if (!in_length(in, &n)) return false;
-    while (n--) {
-        if (!in_bytes(in, id.b, sizeof id.b)) return false;
-        if (!pending->n || !bsearch(&id, pending->p, pending->n / sizeof id, sizeof id, id_compare))
-            return in_fail(in, E_CORRUPT, "a consumer has a pending entry that its group has not");
+    for (uint64_t i = 0; i < n; i++) {
+        struct owed p = {.taken = false};
+        if (!read_raw_id(in, &p.id) || !read_time(in, &p.delivered_ms) || !in_length(in, &p.count)) return false;
+        if (i > 0 && stream_id_cmp(p.id, last) <= 0) return damaged(in, "has pending entries out of order");
+        if (buf_try_reserve(pending, sizeof p) != OK) return no_memory(in);
+        buf_append(pending, &p, sizeof p);
+        last = p.id;
     }
     return true;
 }
 
-static bool read_group(struct rdb_in *in, unsigned type)
+static struct owed *find_owed(const struct buf *pending, struct stream_id id)
+{
+    struct owed *p = (struct owed *)(void *)pending->p;
+    size_t low = 0, high = pending->n / sizeof *p;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        int cmp = stream_id_cmp(p[mid].id, id);
+        if (cmp == 0) return &p[mid];
+        if (cmp < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return NULL;
+}
+
+static bool read_consumer(struct rdb_in *in, unsigned type, struct stream_group *g, struct buf *pending)
+{
+    uint64_t n;
+    struct bytes name;
+    struct stream_id id;
+    int64_t seen, active;
+    if (!in_string(in, IN_FIELD, true, &name)) return false;
+    if (stream_consumer_find(g, name)) return damaged(in, "has a consumer twice");
+    struct stream_consumer *c = stream_consumer_create(g, name, 0);
+    if (!c) return no_memory(in);
+    if (!read_time(in, &seen)) return false;
+    active = seen; /* the best guess where the file does not say */
+    if (type == RDB_STREAM_3 && !read_time(in, &active)) return false;
+    c->seen_ms = seen;
+    c->active_ms = active;
+    if (!in_length(in, &n)) return false;
+    while (n--) {
+        if (!read_raw_id(in, &id)) return false;
+        struct owed *p = find_owed(pending, id);
+        if (!p || p->taken) return damaged(in, "has a consumer with a pending entry that is not its group's");
+        p->taken = true;
+        stream_pending_put(g, id, c, p->delivered_ms, p->count);
+    }
+    return true;
+}
+
+static bool read_members(struct rdb_in *in, unsigned type, struct stream_group *g, struct buf *pending)
 {
     uint64_t consumers;
+    if (!read_pending(in, pending) || !in_length(in, &consumers)) return false;
+    while (consumers--)
+        if (!read_consumer(in, type, g, pending)) return false;
+    return g->pending.count == pending->n / sizeof(struct owed) || damaged(in, "has a pending entry that nobody owns");
+}
+
+static bool read_group(struct rdb_in *in, unsigned type, struct stream *s)
+{
     struct bytes name;
+    struct stream_id last;
+    uint64_t entries_read = 0;
+    if (!in_string(in, IN_FIELD, true, &name) || !read_id(in, &last)) return false;
+    if (type == RDB_STREAM)
+        entries_read = (uint64_t)stream_distance(s, last);
+    else if (!in_length(in, &entries_read))
+        return false;
+    if (stream_group_find(s, name)) return damaged(in, "has a group twice");
+    struct stream_group *g = stream_group_create(s, name, last, (int64_t)entries_read);
+    if (!g) return no_memory(in);
     struct buf pending = {0};
-    bool ok = in_string(in, IN_FIELD, false, &name) && skip_lengths(in, type == RDB_STREAM ? 2 : 3) &&
-              read_pending(in, &pending) && in_length(in, &consumers);
-    while (ok && consumers--) ok = read_consumer(in, type, &pending);
+    bool ok = read_members(in, type, g, &pending);
     buf_deinit(&pending);
     return ok;
 }
 
-static bool read_stream(struct rdb_in *in, unsigned type)
+static bool read_stream(struct rdb_in *in, unsigned type, struct stream *s)
 {
-    uint64_t groups;
-    if (!read_nodes(in) || !skip_lengths(in, type == RDB_STREAM ? 2 : 7) || !in_length(in, &groups)) return false;
+    uint64_t nodes, groups;
+    if (!in_length(in, &nodes)) return false;
+    while (nodes--)
+        if (!read_node(in, s)) return false;
+    if (!read_head(in, type, s) || !in_length(in, &groups)) return false;
     while (groups--)
-        if (!read_group(in, type)) return false;
+        if (!read_group(in, type, s)) return false;
     return true;
 }
 
 bool in_stream(struct rdb_in *in, unsigned type, struct bytes key, struct entry **out)
 {
-    struct buf payload = {0};
-    buf_append_char(&payload, (char)(type == RDB_STREAM_3 ? RDB_STREAM_2 : type));
-    in->copy = &payload;
-    bool ok = read_stream(in, type);
-    in->copy = NULL;
-    struct blob *b = ok ? blob_try_new(buf_bytes(&payload), 0) : NULL;
-    buf_deinit(&payload);
-    if (!ok) return false;
-    if (!b) return in_fail(in, E_NOMEM, "no memory for a stream");
-    *out = entry_new_word(key, TYPE_STREAM, ENC_OPAQUE, b);
-    return true;
+    *out = stream_entry_new(key);
+    return read_stream(in, type, stream_of(*out));
+}
+
+/* ---- out ----------------------------------------------------------------------------------------------------------*/
+
+static void put_be(unsigned char *p, uint64_t v)
+{
+    for (int i = 0; i < 8; i++) p[i] = (unsigned char)(v >> (56 - 8 * i));
+}
+
+static void raw_id(unsigned char out[STREAM_ID_BYTES], struct stream_id id)
+{
+    put_be(out, id.ms);
+    put_be(out + 8, id.seq);
+}
+
+static void out_id(struct rdb_out *o, struct stream_id id)
+{
+    out_length(o, id.ms);
+    out_length(o, id.seq);
+}
+
+static void out_time(struct rdb_out *o, int64_t ms)
+{
+    unsigned char le[8];
+    put_le(le, (uint64_t)ms, sizeof le);
+    out_bytes(o, le, sizeof le);
+}
+
+static void out_nodes(struct rdb_out *o, const struct stream *s)
+{
+    struct stream_node_iter it = {.started = false};
+    const struct stream_node *node;
+    unsigned char id[STREAM_ID_BYTES];
+    out_length(o, stream_node_count(s));
+    while ((node = stream_node_next(s, &it))) {
+        raw_id(id, node->id);
+        out_string(o, bytes_make(id, sizeof id));
+        out_string(o, lp_blob(node->lp));
+    }
+}
+
+static void out_ids(struct rdb_out *o, const struct tree *pending)
+{
+    struct tree_pos pos;
+    unsigned char id[STREAM_ID_BYTES];
+    out_length(o, pending->count);
+    if (!tree_at(pending, 0, &pos)) return;
+    do {
+        raw_id(id, stream_pending_id(pending, &pos));
+        out_bytes(o, id, sizeof id);
+    } while (tree_next(&pos));
+}
+
+static void out_pending(struct rdb_out *o, const struct stream_group *g)
+{
+    struct tree_pos pos;
+    struct stream_pending p;
+    unsigned char id[STREAM_ID_BYTES];
+    out_length(o, g->pending.count);
+    if (!tree_at(&g->pending, 0, &pos)) return;
+    do {
+        raw_id(id, stream_pending_id(&g->pending, &pos));
+        stream_pending_at(g, &pos, &p);
+        out_bytes(o, id, sizeof id);
+        out_time(o, p.delivered_ms);
+        out_length(o, p.count);
+    } while (tree_next(&pos));
+}
+
+static void out_consumers(struct rdb_out *o, const struct stream_group *g)
+{
+    struct tree_pos pos;
+    out_length(o, g->consumers.count);
+    if (!tree_at(&g->consumers, 0, &pos)) return;
+    do {
+        const struct stream_consumer *c = stream_consumer_at(g, &pos);
+        out_string(o, tree_box_key(c->name));
+        out_time(o, c->seen_ms);
+        out_ids(o, &c->pending);
+    } while (tree_next(&pos));
+}
+
+void out_stream(struct rdb_out *o, const struct entry *e)
+{
+    const struct stream *s = stream_of(e);
+    struct tree_pos pos;
+    out_nodes(o, s);
+    out_length(o, s->length);
+    out_id(o, s->last_id);
+    out_id(o, s->first_id);
+    out_id(o, s->max_deleted_id);
+    out_length(o, s->entries_added);
+    out_length(o, stream_group_count(s));
+    if (!s->groups || !tree_at(s->groups, 0, &pos)) return;
+    do {
+        struct bytes name;
+        const struct stream_group *g = stream_group_at(s, &pos, &name);
+        out_string(o, name);
+        out_id(o, g->last_id);
+        out_length(o, (uint64_t)g->entries_read);
+        out_pending(o, g);
+        out_consumers(o, g);
+    } while (tree_next(&pos));
 }

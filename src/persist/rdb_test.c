@@ -10,6 +10,7 @@
 #include "store/hash.h"
 #include "store/listtype.h"
 #include "store/set.h"
+#include "store/stream.h"
 #include "store/zset.h"
 
 #include <liblzf/lzf.h>
@@ -218,10 +219,12 @@ static void test_payloads(void **state)
         "111d1d0000000600816302842d696e6605816102010181620283322e3504ff0a003992339be11f323d",
         "130110000000000000000100000000000000011d1d0000000a0001010001010181660200010201000100018176020401ff0101010101"
         "000001000a00ff55ab626ac035db",
-        "0f0110000000000000000100000000000000011d1d0000000a0001010001010181660200010201000100018176020401ff010101000a"
-        "00e6fb31ccd80975e9",
     };
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) assert_payload(same[i], same[i]);
+    /* A stream of version 1 is written as one of version 2. */
+    assert_payload("0f0110000000000000000100000000000000011d1d0000000a0001010001010181660200010201000100018176020401ff"
+                   "010101000a00e6fb31ccd80975e9",
+                   same[4]);
 }
 
 static struct bytes nth(const struct entry *e, int64_t index, struct element *el)
@@ -664,20 +667,46 @@ static void fill(struct entry *e, size_t n)
     }
 }
 
+/* Entries, some removed, and groups with consumers that own some of them. */
+static struct entry *random_stream(struct bytes key, size_t n)
+{
+    struct entry *e = stream_entry_new(key);
+    struct stream *s = stream_of(e);
+    static char one[TEXT_MAX];
+    struct stream_id id = {1, 0};
+    for (size_t i = 0; i < n; i++) {
+        struct bytes texts[] = {BYTES("field"), random_text(one, 60), BYTES("n"), BYTES("1")};
+        id = (struct stream_id){id.ms + pick(3), id.seq + 1};
+        assert_int_equal(stream_append(s, id, texts, 1 + pick(2), limits), OK);
+        if (pick(5) == 0) stream_delete(s, id);
+    }
+    for (size_t groups = pick(3); groups--;) {
+        char name[40];
+        struct stream_group *g =
+            stream_group_create(s, bytes_make(name, (size_t)sprintf(name, "group:%zu", groups)), id, (int64_t)n);
+        struct stream_consumer *a = stream_consumer_create(g, BYTES("ann"), 1000);
+        struct stream_consumer *b = stream_consumer_create(g, BYTES("bob"), 2000);
+        a->active_ms = 1000;
+        b->active_ms = 2000;
+        for (size_t i = pick(100); i--;)
+            stream_pending_put(g, (struct stream_id){pick(50), pick(50)}, pick(2) ? a : b, (int64_t)pick(1000),
+                               pick(9));
+    }
+    stream_update_first(s);
+    return e;
+}
+
 static struct entry *random_entry(struct bytes key)
 {
     static char text[TEXT_MAX * 40];
     size_t n = 1 + pick(pick(3) ? 20 : 1500);
     struct entry *e;
-    struct bytes payload;
     switch (pick(7)) {
     case 0: e = list_new(key); break;
     case 1: e = set_new(key, BYTES("1")); break;
     case 2: e = hash_new(key); break;
     case 3: e = zset_new(key, BYTES("m"), limits); break;
-    case 4:
-        payload = BYTES("\x13\0\0\1\1\0\0\1\1\1\0");
-        return entry_new_word(key, TYPE_STREAM, ENC_OPAQUE, blob_try_new(payload, 0));
+    case 4: return random_stream(key, n);
     case 5:
         e = set_new(key, BYTES("1"));
         while (n--) {

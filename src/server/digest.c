@@ -4,6 +4,7 @@
 #include "store/hash.h"
 #include "store/listtype.h"
 #include "store/set.h"
+#include "store/stream.h"
 #include "store/zset.h"
 
 #include <arpa/inet.h>
@@ -124,6 +125,25 @@ static void digest_hash(const struct entry *e, unsigned char digest[DIGEST_SIZE]
     }
 }
 
+static void digest_stream(const struct entry *e, unsigned char digest[DIGEST_SIZE])
+{
+    struct stream_iter it;
+    struct stream_id id;
+    struct element field, value;
+    char text[48];
+    size_t fields;
+    stream_iter_init(&it, stream_of(e), STREAM_ID_MIN, STREAM_ID_MAX, false);
+    while (stream_iter_next(&it, &id, &fields)) {
+        int n = snprintf(text, sizeof text, "%llu.%llu", (unsigned long long)id.ms, (unsigned long long)id.seq);
+        digest_mix(digest, bytes_make(text, (size_t)n));
+        while (fields--) {
+            stream_iter_field(&it, &field, &value);
+            digest_mix(digest, field.text);
+            digest_mix(digest, value.text);
+        }
+    }
+}
+
 void digest_entry(const struct entry *e, unsigned char digest[DIGEST_SIZE])
 {
     char digits[24];
@@ -144,7 +164,7 @@ void digest_entry(const struct entry *e, unsigned char digest[DIGEST_SIZE])
     case TYPE_SET: digest_set(e, digest); break;
     case TYPE_ZSET: digest_zset(e, digest); break;
     case TYPE_HASH: digest_hash(e, digest); break;
-    default: break; /* a value that is only carried: its name and type count */
+    case TYPE_STREAM: digest_stream(e, digest); break;
     }
     if (entry_has_ttl(e)) digest_xor(digest, BYTES("!!expire!!"));
 }

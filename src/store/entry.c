@@ -4,6 +4,7 @@
 #include "base/number.h"
 #include "store/intset.h"
 #include "store/listpack.h"
+#include "store/stream.h"
 #include "store/tree.h"
 #include "store/zset.h"
 
@@ -19,6 +20,8 @@ const struct store_limits store_limits_default = {
     .set_max_intset_entries = 512,
     .list_max_listpack_size = -2,
     .list_compress_depth = 0,
+    .stream_node_max_bytes = 4096,
+    .stream_node_max_entries = 100,
 };
 
 struct blob *blob_try_new(struct bytes content, size_t spare)
@@ -257,8 +260,8 @@ static void *block_copied(const void *block, size_t n)
 static void *word_fork(enum encoding enc, void *word)
 {
     switch (enc) {
-    case ENC_RAW:
-    case ENC_OPAQUE: return blob_ref(word);
+    case ENC_RAW: return blob_ref(word);
+    case ENC_STREAM: return stream_fork(word);
     case ENC_EMBSTR:
     case ENC_INT: return word;
     case ENC_LISTPACK: return block_copied(word, lp_bytes(word));
@@ -284,8 +287,8 @@ struct entry *entry_fork(const struct entry *e)
 static void word_free(enum encoding enc, void *word)
 {
     switch (enc) {
-    case ENC_RAW:
-    case ENC_OPAQUE: blob_unref(word); return;
+    case ENC_RAW: blob_unref(word); return;
+    case ENC_STREAM: stream_free(word); return;
     case ENC_EMBSTR:
     case ENC_INT: return;
     case ENC_LISTPACK:
@@ -316,6 +319,7 @@ size_t entry_free_effort(const struct entry *e)
         const struct zset_trees *z = entry_ptr(e);
         return 1 + z->by_member.nodes + z->by_score.nodes;
     }
+    case ENC_STREAM: return stream_free_effort(entry_ptr(e));
     default: return 1;
     }
 }
@@ -333,6 +337,7 @@ size_t entry_memory(const struct entry *e, size_t samples)
         const struct zset_trees *z = word;
         return n + tree_memory(&z->by_member, samples) + tree_memory(&z->by_score, samples);
     }
+    case ENC_STREAM: return n + stream_memory(word, samples);
     default: return n;
     }
 }

@@ -30,7 +30,7 @@ enum encoding {
     ENC_QUICKLIST, /* list: word points to a tree of listpacks */
     ENC_HASHTABLE, /* hash, set: word points to a tree ordered by hash */
     ENC_SKIPLIST,  /* zset: word points to a pair of trees */
-    ENC_OPAQUE,    /* stream: word points to a blob with its RDB payload, type byte first */
+    ENC_STREAM,    /* stream: word points to a struct stream */
 };
 
 enum { ENTRY_TTL = 1, ENTRY_WORD = 2, ENTRY_ORPHAN = 4 };
@@ -152,8 +152,9 @@ struct store_limits {
     size_t hash_max_listpack_entries, hash_max_listpack_value;
     size_t zset_max_listpack_entries, zset_max_listpack_value;
     size_t set_max_intset_entries;
-    int64_t list_max_listpack_size; /* > 0: elements a node; -1..-5: 4, 8, 16, 32, 64 KiB */
-    int64_t list_compress_depth;    /* read and kept, nodes are not compressed in memory */
+    int64_t list_max_listpack_size;                        /* > 0: elements a node; -1..-5: 4, 8, 16, 32, 64 KiB */
+    int64_t list_compress_depth;                           /* read and kept, nodes are not compressed in memory */
+    size_t stream_node_max_bytes, stream_node_max_entries; /* 0: as many as can be */
 };
 extern const struct store_limits store_limits_default;
 

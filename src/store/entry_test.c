@@ -155,7 +155,7 @@ static void names(void **state)
     (void)state;
     assert_string_equal(encoding_name(ENC_QUICKLIST), "quicklist");
     assert_string_equal(encoding_name(ENC_SKIPLIST), "skiplist");
-    assert_string_equal(encoding_name(ENC_OPAQUE), "stream");
+    assert_string_equal(encoding_name(ENC_STREAM), "stream");
     assert_string_equal(encoding_name(ENC_RAW), "raw");
     assert_string_equal(type_name(TYPE_ZSET), "zset");
     assert_string_equal(type_name(TYPE_STREAM), "stream");

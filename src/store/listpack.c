@@ -347,6 +347,52 @@ bool lp_splice(uint8_t **lp, const uint8_t *at, size_t removed, const struct byt
     return true;
 }
 
+bool lp_append_needles(uint8_t **lp, const struct lp_needle *elements, size_t n)
+{
+    uint8_t *block = *lp;
+    size_t bytes = lp_bytes(block), added = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!elements[i].is_int && elements[i].text.n > LP_BYTES_MAX) return false;
+        size_t size =
+            elements[i].is_int ? int_size(elements[i].number) : text_head(elements[i].text.n) + elements[i].text.n;
+        added += size + back_size(size);
+    }
+    if (bytes + added > LP_BYTES_MAX) return false;
+    block = mem_try_realloc(block, bytes + added);
+    if (!block) return false;
+    uint8_t *p = block + bytes - 1;
+    for (size_t i = 0; i < n; i++) {
+        size_t size;
+        if (elements[i].is_int) {
+            size = int_size(elements[i].number);
+            int_write(p, elements[i].number);
+        } else {
+            size = text_head(elements[i].text.n) + elements[i].text.n;
+            text_write(p, elements[i].text);
+        }
+        p += size;
+        p += back_write(p, size);
+    }
+    *p = LP_END;
+    unsigned known = header_count(block);
+    header_set(block, bytes + added, known == LP_COUNT_UNKNOWN ? known : known + n);
+    *lp = block;
+    return true;
+}
+
+void lp_set_int(uint8_t **lp, const uint8_t **at, int64_t v)
+{
+    struct shape s = shape_of(*at);
+    size_t offset = (size_t)(*at - *lp);
+    if (!s.is_text && s.head + s.data == int_size(v)) {
+        int_write(*lp + offset, v);
+        return;
+    }
+    char digits[24];
+    if (!lp_replace(lp, *at, bytes_make(digits, format_i64(digits, v)))) mem_abort(lp_bytes(*lp));
+    *at = *lp + offset;
+}
+
 bool lp_append(uint8_t **lp, struct bytes text)
 {
     return lp_splice(lp, NULL, 0, &text, 1);

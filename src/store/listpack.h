@@ -66,6 +66,11 @@ MUST_USE bool lp_replace(uint8_t **lp, const uint8_t *at, struct bytes text);
 /* Removes count elements from `at` on; cannot fail. */
 void lp_delete(uint8_t **lp, const uint8_t *at, size_t count);
 
+/* Appends elements that were read already; an integer needs no text. */
+MUST_USE bool lp_append_needles(uint8_t **lp, const struct lp_needle *elements, size_t n);
+/* Makes the integer at *at another one; *at stays on it.  Aborts when memory is out: an integer grows by 8 bytes. */
+void lp_set_int(uint8_t **lp, const uint8_t **at, int64_t v);
+
 /* Whether blob is a listpack through and through; reads nothing outside it.  count may be NULL. */
 bool lp_is_valid(struct bytes blob, size_t *count);
 

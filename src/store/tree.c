@@ -104,7 +104,7 @@ static void push(struct tree_pos *pos, struct tree_node *node, unsigned index)
 /* The place where (ord, key) is or would go in; its index may be one behind the leaf's last. */
 static bool locate(const struct tree *t, uint64_t ord, struct bytes key, struct tree_pos *pos)
 {
-    bool exact, hashed = t->kind != TREE_ZSCORE;
+    bool exact, hashed = !tree_kind_is_wide(t->kind);
     pos->depth = 0;
     struct tree_node *node = t->root;
     if (!node) return false;
@@ -267,6 +267,7 @@ static void put(struct tree *t, const struct tree_item *item, struct tree_box *b
 enum status tree_put(struct tree *t, uint64_t ord, struct bytes key, struct bytes value, bool *added)
 {
     assert(t->kind != TREE_LIST && (t->kind != TREE_ZMEMBER || value.n == sizeof(double)));
+    assert(t->kind != TREE_PENDING || value.n == TREE_PENDING_BYTES);
     struct tree_item item = {ord, key, value};
     struct tree_box *box = NULL;
     if (!tree_pack_fits(t->kind, &item)) {
@@ -288,6 +289,57 @@ void tree_set_value(struct tree *t, struct tree_pos *pos, struct bytes value)
 {
     tree_path_own(t, pos);
     tree_leaf_set_value(pos->path[pos->depth - 1].node, pos->path[pos->depth - 1].index, value);
+}
+
+void tree_ref_init(struct tree_ref *r, void (*free)(struct tree_ref *r))
+{
+    atomic_init(&r->refs, 1);
+    r->unused = 0;
+    r->free = free;
+}
+
+struct tree_ref *tree_ref_share(struct tree_ref *r)
+{
+    atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+    return r;
+}
+
+void tree_ref_drop(struct tree_ref *r)
+{
+    if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1) r->free(r);
+}
+
+bool tree_ref_is_shared(const struct tree_ref *r)
+{
+    return atomic_load_explicit(&r->refs, memory_order_acquire) != 1;
+}
+
+struct tree_ref *tree_ref_at(const struct tree_pos *pos)
+{
+    assert(pos->depth > 0);
+    return tree_leaf_ref(pos->path[pos->depth - 1].node, pos->path[pos->depth - 1].index);
+}
+
+bool tree_ref_insert(struct tree *t, uint64_t ord, struct bytes key, struct tree_ref *r)
+{
+    bool added;
+    assert(t->kind == TREE_REFS);
+    if (tree_put(t, ord, key, bytes_make(&r, sizeof r), &added) != OK) return false;
+    assert(added);
+    return true;
+}
+
+struct tree_ref *tree_ref_own(struct tree *t, struct tree_pos *pos, struct tree_ref *(*clone)(const struct tree_ref *r))
+{
+    /* The path first: a shared leaf hides that its objects are shared too. */
+    tree_path_own(t, pos);
+    struct tree_ref *r = tree_ref_at(pos);
+    if (!tree_ref_is_shared(r)) return r;
+    struct tree_ref *copy = clone(r);
+    tree_leaf_set_value(pos->path[pos->depth - 1].node, pos->path[pos->depth - 1].index,
+                        bytes_make(&copy, sizeof copy));
+    tree_ref_drop(r);
+    return copy;
 }
 
 void tree_remove_pos(struct tree *t, struct tree_pos *pos)

@@ -10,6 +10,8 @@
  *   TREE_ZMEMBER tree_hash_ord(key), 32 bits     a double
  *   TREE_ZSCORE  tree_score_ord(score)           none
  *   TREE_LIST    none: by position only; a leaf is a listpack or one plain element (listtype.h)
+ *   TREE_REFS    chosen by the caller             a counted object: struct tree_ref *
+ *   TREE_PENDING chosen by the caller             TREE_PENDING_BYTES bytes
  *
  * Inner nodes carry the number of elements below each child, so that a rank is found, and an element's rank known, in
  * O(log n).  Leaves are packed, at most 4 KiB; an element above TREE_INLINE_MAX lives in a counted box of its own.
@@ -28,8 +30,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum tree_kind { TREE_SET, TREE_HASH, TREE_ZMEMBER, TREE_ZSCORE, TREE_LIST };
-enum { TREE_HEIGHT_MAX = 14, TREE_INLINE_MAX = 1000 };
+enum tree_kind { TREE_SET, TREE_HASH, TREE_ZMEMBER, TREE_ZSCORE, TREE_LIST, TREE_REFS, TREE_PENDING };
+enum { TREE_HEIGHT_MAX = 14, TREE_INLINE_MAX = 1000, TREE_PENDING_BYTES = 24 };
 
 struct tree_node;
 struct tree {
@@ -97,6 +99,26 @@ void tree_set_value(struct tree *t, struct tree_pos *pos, struct bytes value);
 /* Removes the element at pos, which is invalid afterwards. */
 void tree_remove_pos(struct tree *t, struct tree_pos *pos);
 void tree_remove_at(struct tree *t, uint64_t rank); /* rank below count */
+
+/* The objects that a TREE_REFS holds, as their first member.  A leaf owns one reference to each; who has a reference by
+ * itself or through a shared leaf must not edit the object: tree_ref_own() is for that. */
+struct tree_ref {
+    _Atomic uint32_t refs;
+    uint32_t unused;
+    void (*free)(struct tree_ref *r);
+};
+void tree_ref_init(struct tree_ref *r, void (*free)(struct tree_ref *r)); /* one reference: the caller's */
+struct tree_ref *tree_ref_share(struct tree_ref *r);
+void tree_ref_drop(struct tree_ref *r);
+bool tree_ref_is_shared(const struct tree_ref *r);
+/* The object at pos. */
+struct tree_ref *tree_ref_at(const struct tree_pos *pos);
+/* Adds an object (takes the reference) under a key that is not there.  False: memory is out, the reference stays the
+ * caller's. */
+MUST_USE bool tree_ref_insert(struct tree *t, uint64_t ord, struct bytes key, struct tree_ref *r);
+/* The object at pos for editing: t's alone, replaced by clone()'s copy when it was shared.  pos stays valid. */
+struct tree_ref *tree_ref_own(struct tree *t, struct tree_pos *pos,
+                              struct tree_ref *(*clone)(const struct tree_ref *r));
 
 /* Walks with a cursor that needs no state: emits about `count` elements from cursor on and all ties of the last;
  * returns the next cursor, 0 at the end.  Hash-ordered kinds only. */

@@ -9,7 +9,7 @@ enum { HEAD_LONG = 240, HEAD_BOXED = 255 };
 
 static bool is_wide(const struct tree_node *leaf)
 {
-    return leaf->kind == TREE_ZSCORE;
+    return tree_kind_is_wide(leaf->kind);
 }
 
 static size_t ord_size(const struct tree_node *leaf)
@@ -81,9 +81,20 @@ static struct bytes key_of(const uint8_t *el, enum tree_kind kind)
     return bytes_make(el + at, klen);
 }
 
+/* Bytes of a value whose size follows from the kind. */
+static size_t fixed_size(enum tree_kind kind)
+{
+    switch (kind) {
+    case TREE_ZMEMBER: return sizeof(double);
+    case TREE_REFS: return sizeof(struct tree_ref *);
+    case TREE_PENDING: return TREE_PENDING_BYTES;
+    default: return 0;
+    }
+}
+
 static size_t element_size(const uint8_t *el, enum tree_kind kind)
 {
-    size_t fixed = kind == TREE_ZMEMBER ? sizeof(double) : 0;
+    size_t fixed = fixed_size(kind);
     if (el[0] == HEAD_BOXED) return 1 + sizeof(struct tree_box *) + fixed;
     size_t klen, vlen = 0, at = head_read(el, &klen);
     if (kind == TREE_HASH) at += head_read(el + at, &vlen);
@@ -109,8 +120,9 @@ void tree_leaf_item(const struct tree_node *leaf, unsigned i, struct tree_item *
     item->ord = tree_leaf_ord(leaf, i);
     item->key = key_of(el, kind);
     item->value = (struct bytes){NULL, 0};
-    if (kind == TREE_ZMEMBER) {
-        item->value = bytes_make(box ? (const char *)el + 1 + sizeof box : item->key.p + item->key.n, sizeof(double));
+    size_t fixed = fixed_size(kind);
+    if (fixed) {
+        item->value = bytes_make(box ? (const char *)el + 1 + sizeof box : item->key.p + item->key.n, fixed);
     } else if (kind == TREE_HASH) {
         size_t vlen = 0, klen;
         if (!box) head_read(el + head_read(el, &klen), &vlen);
@@ -126,6 +138,15 @@ void tree_leaf_set_value(struct tree_node *leaf, unsigned i, struct bytes value)
     memcpy((char *)(uintptr_t)item.value.p, value.p, value.n);
 }
 
+struct tree_ref *tree_leaf_ref(const struct tree_node *leaf, unsigned i)
+{
+    struct tree_item item;
+    struct tree_ref *r;
+    tree_leaf_item(leaf, i, &item);
+    memcpy(&r, item.value.p, sizeof r);
+    return r;
+}
+
 int tree_leaf_cmp(const struct tree_node *leaf, unsigned i, uint64_t ord, struct bytes key)
 {
     uint64_t here = tree_leaf_ord(leaf, i);
@@ -137,7 +158,7 @@ void tree_leaf_prefetch(const struct tree_node *leaf, enum tree_kind kind, unsig
 {
     const char *base = (const char *)(leaf + 1);
     __builtin_prefetch(leaf);
-    if (kind == TREE_ZSCORE) {
+    if (tree_kind_is_wide(kind)) {
         for (unsigned i = 0; i < n * sizeof(uint64_t); i += 64) __builtin_prefetch(base + i);
     } else {
         __builtin_prefetch(base + guess * sizeof(uint32_t));
@@ -292,6 +313,7 @@ struct tree_node *tree_leaf_clone(const struct tree_node *from)
     for (unsigned i = 0; i < leaf->n; i++) {
         struct tree_box *box = tree_leaf_box(leaf, i);
         if (box) tree_box_ref(box);
+        if (leaf->kind == TREE_REFS) tree_ref_share(tree_leaf_ref(leaf, i));
     }
     return leaf;
 }
@@ -300,6 +322,7 @@ void tree_leaf_free(struct tree_node *leaf)
 {
     for (unsigned i = 0; i < leaf->n; i++) {
         struct tree_box *box = tree_leaf_box(leaf, i);
+        if (leaf->kind == TREE_REFS) tree_ref_drop(tree_leaf_ref(leaf, i));
         if (box) tree_box_unref(box);
     }
     mem_free(leaf);
@@ -462,6 +485,7 @@ void tree_leaf_cut(struct tree *t, struct tree_pos *pos)
     unsigned d = pos->depth - 1u;
     struct tree_node *leaf = pos->path[d].node;
     struct tree_box *box = tree_leaf_box(leaf, pos->path[d].index);
+    if (t->kind == TREE_REFS) tree_ref_drop(tree_leaf_ref(leaf, pos->path[d].index));
     leaf_close(leaf, pos->path[d].index);
     if (box) {
         tree_box_unref(box);

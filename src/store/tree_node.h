@@ -99,6 +99,13 @@ static inline unsigned tree_hash_guess(uint64_t ord, unsigned n, uint64_t low, u
 unsigned tree_leaf_lower(const struct tree_node *leaf, uint64_t ord, struct bytes key, unsigned guess, bool *exact);
 /* Overwrites the value of element i by another of the same size. */
 void tree_leaf_set_value(struct tree_node *leaf, unsigned i, struct bytes value);
+/* Kinds whose ords have 64 bits and are searched by halving; the others are hashes. */
+static inline bool tree_kind_is_wide(unsigned kind)
+{
+    return kind == TREE_ZSCORE || kind == TREE_REFS || kind == TREE_PENDING;
+}
+/* Of a leaf of TREE_REFS: the object of element i. */
+struct tree_ref *tree_leaf_ref(const struct tree_node *leaf, unsigned i);
 size_t tree_leaf_used(const struct tree_node *leaf);
 
 /* An element as it stands in a leaf. */

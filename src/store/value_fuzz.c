@@ -2,6 +2,7 @@
 #include "store/hash.h"
 #include "store/listtype.h"
 #include "store/set.h"
+#include "store/stream.h"
 #include "store/ziplist.h"
 #include "store/zset.h"
 
@@ -64,6 +65,34 @@ static void use_list(struct bytes blob)
     entry_free(e);
 }
 
+/* One node, walked both ways, then taken apart. */
+static void use_stream(struct bytes blob)
+{
+    struct stream *s = stream_new();
+    struct stream_id id = {5, 5};
+    struct element field, value;
+    size_t fields, n = 0;
+    if (stream_add_node(s, id, blob) == OK) {
+        s->last_id = STREAM_ID_MAX;
+        for (int reverse = 0; reverse < 2; reverse++) {
+            struct stream_iter it;
+            for (stream_iter_init(&it, s, STREAM_ID_MIN, STREAM_ID_MAX, reverse); stream_iter_next(&it, &id, &fields);
+                 n++)
+                while (fields--) stream_iter_field(&it, &field, &value);
+        }
+        if (n != 2 * s->length || n == 0) abort();
+        if (!stream_last(s, &id) || !stream_has(s, id)) abort();
+        struct bytes pair[] = {BYTES("f"), BYTES("v")};
+        s->last_id = id;
+        if (stream_id_next(&id) && stream_append(s, id, pair, 1, &limits) != OK) abort();
+        stream_trim(s, &(struct stream_trim){.max_length = s->length / 2});
+        while (stream_first(s, &id))
+            if (!stream_delete(s, id)) abort();
+        if (s->length || s->tail || s->nodes) abort();
+    }
+    stream_free(s);
+}
+
 static void walk_legacy(struct bytes blob)
 {
     struct ziplist_iter zl;
@@ -87,7 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     /* A block of its own, so that a read behind it is seen. */
     char *copy = malloc(size > 1 ? size - 1 : 1);
     struct bytes blob = bytes_make(size > 1 ? memcpy(copy, data + 1, size - 1) : copy, size - 1);
-    switch (data[0] % 5) {
+    switch (data[0] % 6) {
     case 0:
         if (hash_from_listpack(BYTES("k"), blob, &limits, &e) == OK) {
             use_hash(e);
@@ -107,6 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         break;
     case 3: use_list(blob); break;
+    case 4: use_stream(blob); break;
     default: walk_legacy(blob);
     }
     free(copy);
