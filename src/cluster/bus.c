@@ -22,10 +22,22 @@
 
 enum { TICK_MS = 100, READ_ROOM = 64 * 1024, LINK_BUCKETS = 1024, LISTENERS_MAX = 17, ACCEPTS_A_TURN = 1000 };
 
+/* A message of a client on its way out; its bytes are shared by the frames to all peers. */
+struct publication {
+    struct mail mail;
+    struct cluster *cluster;
+    bool shard;
+    size_t refs; /* of the cluster's thread, from its delivery on */
+    size_t channel_n, n;
+    char data[]; /* the channel, then the payload */
+};
+
 struct frame {
     struct frame *next;
     uint64_t after_persist;
-    size_t n, at;
+    struct publication *body; /* NULL, or what follows the data */
+    size_t n, at;             /* of both together; sent */
+    size_t head;              /* bytes of data */
     char data[];
 };
 
@@ -75,6 +87,9 @@ struct cluster {
     int64_t node_timeout_ms;
     struct writer writer;
     struct buf encode;
+    struct publication *publishing; /* whose sending is being carried out */
+    uint64_t reading;               /* the link whose frame is being handled; 0: none */
+    struct buf kept;                /* its input, if the link was freed meanwhile: the frame's actions point into it */
 
     /* published */
     _Atomic uint8_t slot_state[SLOT_COUNT];
@@ -130,6 +145,17 @@ static void link_count_memory(struct cluster *c, size_t add, size_t remove)
     atomic_fetch_add_explicit(&c->links_memory, add - remove, memory_order_relaxed);
 }
 
+static void publication_unref(struct publication *p)
+{
+    if (p && --p->refs == 0) mem_free(p);
+}
+
+static void frame_free(struct frame *f)
+{
+    publication_unref(f->body);
+    mem_free(f);
+}
+
 static void link_free(struct link *l)
 {
     int fd = l->src.fd;
@@ -140,9 +166,12 @@ static void link_free(struct link *l)
     while (l->out) {
         struct frame *f = l->out;
         l->out = f->next;
-        mem_free(f);
+        frame_free(f);
     }
-    buf_deinit(&l->in);
+    if (l->id == l->cluster->reading)
+        l->cluster->kept = l->in;
+    else
+        buf_deinit(&l->in);
     mem_free(l);
 }
 
@@ -162,10 +191,13 @@ static bool link_flush(struct link *l)
     if (l->connecting) return true;
     while (l->out && l->out->after_persist <= c->persisted) {
         struct frame *f = l->out;
-        size_t put;
-        enum status st = net_write(l->src.fd, f->data + f->at, f->n - f->at, &put);
+        size_t put = 0;
+        struct bytes rest = f->at < f->head ? bytes_make(f->data + f->at, f->head - f->at)
+                                            : bytes_make(f->body->data + (f->at - f->head), f->n - f->at);
+        enum status st = rest.n ? net_write(l->src.fd, rest.p, rest.n, &put) : OK;
         if (st == E_IO) return false;
         f->at += put;
+        if (st == OK && put == rest.n && f->at < f->n) continue; /* the body */
         if (f->at < f->n) {
             loop_set(c->loop, &l->src, NET_READ | NET_WRITE);
             return true;
@@ -174,17 +206,20 @@ static bool link_flush(struct link *l)
         if (!l->out) l->out_last = &l->out;
         l->out_bytes -= sizeof *f + f->n;
         link_count_memory(c, 0, sizeof *f + f->n);
-        mem_free(f);
+        frame_free(f);
     }
     loop_set(c->loop, &l->src, NET_READ);
     return true;
 }
 
-static void link_queue(struct link *l, struct bytes frame, uint64_t after_persist)
+/* Counts the body with every link: that is what would have to be sent, whoever shares the memory. */
+static void link_queue(struct link *l, struct bytes data, struct publication *body, uint64_t after_persist)
 {
-    struct frame *f = mem_alloc(sizeof *f + frame.n);
-    *f = (struct frame){.after_persist = after_persist, .n = frame.n};
-    memcpy(f->data, frame.p, frame.n);
+    struct frame *f = mem_alloc(sizeof *f + data.n);
+    *f = (struct frame){
+        .after_persist = after_persist, .body = body, .n = data.n + (body ? body->n : 0), .head = data.n};
+    if (body) body->refs++;
+    memcpy(f->data, data.p, data.n);
     *l->out_last = f;
     l->out_last = &f->next;
     l->out_bytes += sizeof *f + f->n;
@@ -218,6 +253,7 @@ static bool link_take_frames(struct cluster *c, uint64_t id)
     struct link *l;
     size_t pos = 0, length;
     enum status st = E_AGAIN;
+    c->reading = id;
     while ((l = link_find(c, id))) {
         struct bytes have = bytes_make(l->in.p + pos, l->in.n - pos);
         st = have.n ? cluster_frame_length(have, &length) : E_AGAIN;
@@ -225,6 +261,8 @@ static bool link_take_frames(struct cluster *c, uint64_t id)
         link_frame(l, bytes_make(have.p, length));
         pos += length;
     }
+    c->reading = 0;
+    buf_deinit(&c->kept);
     if (!l) return true; /* closed while its frames were handled */
     buf_drop_front(&l->in, pos);
     if (l->in.n == 0 && l->in.cap > 4 * READ_ROOM) buf_deinit(&l->in);
@@ -312,9 +350,15 @@ static void do_send(struct cluster *c, const struct cluster_action *a)
 {
     struct link *l = link_find(c, a->link);
     if (!l) return;
+    struct publication *body = NULL;
     c->encode.n = 0;
-    cluster_encode(a->message, &c->encode);
-    link_queue(l, buf_bytes(&c->encode), a->after_persist);
+    if (a->message->type == CLUSTER_PUBLISH || a->message->type == CLUSTER_PUBLISHSHARD) {
+        body = c->publishing;
+        cluster_encode_head(a->message, &c->encode);
+    } else {
+        cluster_encode(a->message, &c->encode);
+    }
+    link_queue(l, buf_bytes(&c->encode), body, a->after_persist);
 }
 
 static void do_persist(struct cluster *c, uint64_t seq)
@@ -360,6 +404,8 @@ static void publish_map(struct cluster *c)
     const struct cluster_node *me = cluster_myself(c->core), *primary = cluster_my_primary(c->core);
     const struct cluster_node *last = NULL;
     size_t last_index = 0;
+    uint8_t lost[CLUSTER_SLOT_BYTES] = {0};
+    bool any_lost = false;
     pthread_mutex_lock(&c->map_mu);
     publish_nodes(c);
     for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
@@ -376,12 +422,18 @@ static void publish_map(struct cluster *c)
         if (owner && owner == primary) state |= SLOT_OF_MY_PRIMARY;
         if (to) state |= SLOT_MIGRATING;
         if (cluster_slot_importing_from(c->core, slot)) state |= SLOT_IMPORTING;
+        unsigned before = cluster_slot_state(c, slot);
+        if (before & (SLOT_MINE | SLOT_OF_MY_PRIMARY) && !(state & (SLOT_MINE | SLOT_OF_MY_PRIMARY))) {
+            cluster_bit_set(lost, slot);
+            any_lost = true;
+        }
         atomic_store_explicit(&c->slot_state[slot], (uint8_t)state, memory_order_release);
     }
     pthread_mutex_unlock(&c->map_mu);
     atomic_store(&c->ok, cluster_state_ok(c->core));
     atomic_store(&c->primary, cluster_is_primary(c->core));
     c->host.probation(c->host.ctx, cluster_on_probation(c->core));
+    if (any_lost) c->host.slots_lost(c->host.ctx, lost);
 }
 
 static void act(struct cluster *c, enum cluster_act_kind kind, const struct cluster_action *a)
@@ -739,6 +791,37 @@ void cluster_run(struct cluster *c, cluster_fn *fn, void *arg)
     }
     pthread_cond_destroy(&r.finished);
     pthread_mutex_destroy(&r.mu);
+}
+
+static void deliver_publication(struct mail *m)
+{
+    struct publication *p = container_of(m, struct publication, mail);
+    struct cluster *c = p->cluster;
+    struct bytes channel = bytes_make(p->data, p->channel_n);
+    c->out.count = 0;
+    c->publishing = p;
+    cluster_publish(c->core, p->shard, channel, bytes_make(p->data + p->channel_n, p->n - p->channel_n), now(),
+                    &c->out);
+    carry_out(c);
+    c->out.count = 0;
+    c->publishing = NULL;
+    publication_unref(p);
+}
+
+void cluster_send_message(struct cluster *c, bool shard, struct bytes channel, struct bytes payload)
+{
+    if (!atomic_load(&c->started)) return;
+    struct publication *p = mem_try_alloc(sizeof *p + channel.n + payload.n);
+    if (!p) return;
+    *p = (struct publication){.mail.deliver = deliver_publication,
+                              .cluster = c,
+                              .shard = shard,
+                              .refs = 1,
+                              .channel_n = channel.n,
+                              .n = channel.n + payload.n};
+    if (channel.n) memcpy(p->data, channel.p, channel.n);
+    if (payload.n) memcpy(p->data + channel.n, payload.p, payload.n);
+    loop_post(c->loop, &p->mail);
 }
 
 struct signal_mail {

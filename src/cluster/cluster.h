@@ -47,6 +47,8 @@ struct cluster_host {
     void (*probation)(void *ctx, bool on);
     /* A frame for local subscribers. */
     void (*deliver)(void *ctx, bool shard, struct bytes channel, struct bytes payload);
+    /* This shard does not have these slots any more (bitmap); the published map says so already. */
+    void (*slots_lost)(void *ctx, const uint8_t *slots);
     /* User and password for asking another node of the cluster. */
     void (*credentials)(void *ctx, struct buf *user, struct buf *password);
     int64_t (*sendbuf_limit)(void *ctx); /* cluster-link-sendbuf-limit */
@@ -84,6 +86,10 @@ struct cluster_endpoint {
 };
 /* Where the slot is served, or is going to (migrating).  False: nowhere. */
 bool cluster_slot_endpoint(struct cluster *c, unsigned slot, bool migration_target, struct cluster_endpoint *out);
+
+/* A client's PUBLISH (shard: SPUBLISH), to be sent to all nodes or to the rest of this shard.  Copies both; what there is
+ * no memory for is not sent.  Any thread; the messages of one thread leave in order. */
+void cluster_send_message(struct cluster *c, bool shard, struct bytes channel, struct bytes payload);
 
 /* For CLUSTER LINKS: bytes waiting in a link's queue; on the cluster's thread (in a cluster_fn). */
 void cluster_link_buffer(struct cluster *c, uint64_t link, size_t *used, size_t *allocated);

@@ -366,6 +366,18 @@ static void put_payload(uint8_t *p, const struct cluster_message *m)
     }
 }
 
+void cluster_encode_head(const struct cluster_message *m, struct buf *out)
+{
+    assert(m->type == CLUSTER_PUBLISH || m->type == CLUSTER_PUBLISHSHARD);
+    size_t n = CLUSTER_HEADER_SIZE + 8;
+    buf_reserve(out, n);
+    uint8_t *p = (uint8_t *)out->p + out->n;
+    put_header(p, m, CLUSTER_HEADER_SIZE + payload_size(m));
+    put32(p + CLUSTER_HEADER_SIZE, (uint32_t)m->publish.channel.n);
+    put32(p + CLUSTER_HEADER_SIZE + 4, (uint32_t)m->publish.payload.n);
+    out->n += n;
+}
+
 void cluster_encode(const struct cluster_message *m, struct buf *out)
 {
     assert(m->type < CLUSTER_TYPE_COUNT && m->gossip_count <= 65535);

@@ -44,4 +44,8 @@ MUST_USE enum status cluster_decode(struct cluster_decoder *d, struct bytes fram
 /* Appends the frame of m.  m->type < CLUSTER_TYPE_COUNT. */
 void cluster_encode(const struct cluster_message *m, struct buf *out);
 
+/* Of PUBLISH and PUBLISHSHARD only what comes before the channel's bytes, for a sender that has channel and payload in
+ * one piece elsewhere: they follow the head on the wire. */
+void cluster_encode_head(const struct cluster_message *m, struct buf *out);
+
 #endif

@@ -7,6 +7,7 @@
 #include "base/number.h"
 #include "server/conn.h"
 #include "server/multi.h"
+#include "server/pubsub.h"
 
 #include <sched.h>
 
@@ -130,6 +131,18 @@ static void slot_set_add(struct slot_set *set, const struct command *cmd, const 
 
 /* ---- execution ---- */
 
+/* The primary's clients' messages reach the clients of its replicas. */
+static bool is_publish(const struct applied *cmd)
+{
+    return cmd->cmd && cmd->argc == 3 && (cmd->cmd->id == CMD_ID_PUBLISH || cmd->cmd->id == CMD_ID_SPUBLISH);
+}
+
+static void publish(struct applier *a, const struct applied *cmd)
+{
+    enum pubsub_kind kind = cmd->cmd->id == CMD_ID_SPUBLISH ? PUBSUB_SHARD : PUBSUB_CHANNEL;
+    pubsub_publish(a->node, NULL, kind, cmd->argv[1], cmd->argv[2]);
+}
+
 static void run_handler(struct applier *a, const struct applied *cmd, unsigned flags, bool *want_exclusive)
 {
     int64_t now = clock_wall_ms();
@@ -240,6 +253,8 @@ static void run_queued(struct applier *a, unsigned flags)
         int db = select ? selected(&a->queue[i], store_databases(a->node->store)) : -1;
         if (db >= 0)
             a->db = db;
+        else if (is_publish(&a->queue[i]))
+            publish(a, &a->queue[i]);
         else if (!select)
             run_handler(a, &a->queue[i], CALL_IN_EXEC | flags, &exclusive);
     }
@@ -254,7 +269,8 @@ static enum status run_queue(struct applier *a, struct bytes bytes)
     for (size_t i = 0; i < a->queue_n; i++) {
         const struct command *cmd = a->queue[i].cmd;
         slot_set_add(&set, cmd, a->queue[i].argv, a->queue[i].argc);
-        if (!command_has_keys(cmd) && cmd->id != CMD_ID_SELECT) rest = true; /* FLUSHALL, SWAPDB */
+        if (!command_has_keys(cmd) && cmd->id != CMD_ID_SELECT && !is_publish(&a->queue[i]))
+            rest = true; /* FLUSHALL, SWAPDB */
     }
     set.n = slots_sort_unique(set.slots, set.n);
     assert(set.slots || set.n == 0);
@@ -298,9 +314,13 @@ static enum status take(struct applier *a, const struct resp_request *req, struc
         a->db = db;
     } else if (id == CMD_ID_REPLCONF) {
         if (req->argc >= 2 && bytes_ieq(req->argv[1], BYTES("GETACK"))) *ack_wanted = true;
-    } else if (id == CMD_ID_SELECT || executable(a, &cmd)) {
-        if (!a->in_multi) return run_one(a, &cmd, bytes);
-        enqueue(a, &cmd);
+    } else if (id == CMD_ID_SELECT || is_publish(&cmd) || executable(a, &cmd)) {
+        if (a->in_multi)
+            enqueue(a, &cmd);
+        else if (is_publish(&cmd))
+            publish(a, &cmd);
+        else
+            return run_one(a, &cmd, bytes);
     }
     keep_bytes(a, bytes);
     return OK;

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "server/multi.h"
+#include "server/pubsub.h"
 
 static const char ERR_NAME[] = "ERR Client names cannot contain spaces, newlines or special characters.";
 static const char ERR_WRONGPASS[] = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -149,9 +150,14 @@ void cmd_select(struct call *c)
 
 void cmd_ping(struct call *c)
 {
-    if (c->argc > 2)
+    const struct conn *conn = call_conn(c);
+    if (c->argc > 2) {
         call_wrong_arity(c);
-    else if (c->argc == 2)
+    } else if (conn && pubsub_active(conn) && conn->resp == 2) {
+        resp_array(&c->out, 2);
+        resp_bulk_cstr(&c->out, "pong");
+        resp_bulk(&c->out, c->argc == 2 ? c->argv[1] : BYTES(""));
+    } else if (c->argc == 2)
         resp_bulk(&c->out, c->argv[1]);
     else
         resp_status(&c->out, "PONG");
@@ -168,6 +174,7 @@ void cmd_reset(struct call *c)
     struct conn *conn = call_conn(c);
     multi_discard(conn);
     watch_clear(conn);
+    pubsub_forget(conn);
     client_set_name(conn, BYTES(""));
     conn->db = 0;
     conn->resp = 2;

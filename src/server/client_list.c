@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "server/client.h"
+#include "server/pubsub.h"
 #include "server/replication.h"
 
 #include <stdlib.h>
@@ -45,6 +46,7 @@ static size_t flags_of(const struct conn *c, char out[16])
     size_t n = 0;
     if (c->is_replica_link) out[n++] = 'S';
     if (c->is_primary_link) out[n++] = 'M';
+    if (pubsub_active(c)) out[n++] = 'P';
     if (c->in_multi) out[n++] = 'x';
     if (c->wait == WAIT_REPLICAS) out[n++] = 'b';
     if (atomic_load(&c->dirty_cas)) out[n++] = 'd';
@@ -68,13 +70,14 @@ void client_line(const struct conn *c, const struct call *now, struct buf *out)
     if (now) in = in ? in : args;
     size_t total = sizeof *c + c->in.cap + c->out.cap + c->queue_bytes + c->queue_cap * sizeof *c->queue;
     buf_printf(out,
-               "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%.*s db=%d sub=0 psub=0 ssub=0 "
+               "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%.*s db=%d sub=%zu psub=%zu ssub=%zu "
                "multi=%lld qbuf=%zu qbuf-free=%zu argv-mem=%zu multi-mem=%zu rbs=%zu rbp=%zu obl=%zu oll=0 omem=0 "
                "tot-mem=%zu events=%s%s cmd=%s user=default redir=-1 resp=%d",
                (unsigned long long)c->id, c->peer, c->local, c->src.fd, c->name ? c->name : "",
                (long long)(ms - c->created_ms) / 1000, (long long)(now ? 0 : (ms - c->last_ms) / 1000), (int)flag_count,
-               flags, c->db, c->in_multi ? (long long)c->queue_n : -1ll, in, c->in.cap - c->in.n, args, c->queue_bytes,
-               c->out.cap, pending, pending, total, c->src.events & NET_READ ? "r" : "",
+               flags, c->db, pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
+               pubsub_count(c, PUBSUB_SHARD), c->in_multi ? (long long)c->queue_n : -1ll, in, c->in.cap - c->in.n, args,
+               c->queue_bytes, c->out.cap, pending, pending, total, c->src.events & NET_READ ? "r" : "",
                c->src.events & NET_WRITE ? "w" : "", cmd ? cmd->name : "NULL", c->resp);
 }
 
@@ -97,12 +100,18 @@ static struct conn **all_conns(struct node *n, size_t *count)
     return all;
 }
 
+static bool is_kind(const struct conn *c, enum client_kind kind)
+{
+    return kind == KIND_ANY || kind == (pubsub_active(c) ? KIND_PUBSUB : KIND_NORMAL);
+}
+
 static void list_of_kind(struct call *c, enum client_kind kind, struct buf *out)
 {
     struct node *n = call_conn(c)->worker->node;
     size_t count;
     struct conn **all = all_conns(n, &count);
-    for (size_t i = 0; i < count && (kind == KIND_ANY || kind == KIND_NORMAL); i++) {
+    for (size_t i = 0; i < count; i++) {
+        if (!is_kind(all[i], kind)) continue;
         client_line(all[i], all[i] == call_conn(c) ? c : NULL, out);
         buf_append_char(out, '\n');
     }
@@ -209,7 +218,7 @@ static bool matches(const struct conn *c, const struct kill_filter *f, const str
     if (f->id && c->id != (uint64_t)f->id) return false;
     if (f->addr.n && !bytes_eq(f->addr, bytes_of(c->peer))) return false;
     if (f->laddr.n && !bytes_eq(f->laddr, bytes_of(c->local))) return false;
-    if (f->kind != KIND_ANY && f->kind != KIND_NORMAL) return false;
+    if (!is_kind(c, f->kind)) return false;
     return !(f->skip_me && c == me);
 }
 

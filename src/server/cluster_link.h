@@ -12,5 +12,8 @@ bool cluster_route(struct conn *c, struct call *call, const struct key *keys, si
 /* The same without the locks, to tell a client where to go before telling it what else is in the way.  True only means
  * that nothing can be said yet: cluster_route() has to follow before anything is executed. */
 bool cluster_route_unlocked(struct conn *c, struct call *call, const struct key *keys, size_t n, bool write);
+/* The same for the shard channels of a call (SSUBSCRIBE, SUNSUBSCRIBE, SPUBLISH; true for all others): they need no
+ * lock, because a worker ends subscriptions to slots that were lost on its own thread.  Any mode. */
+bool cluster_route_channels(struct conn *c, struct call *call);
 
 #endif

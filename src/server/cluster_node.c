@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/cluster.h"
+#include "server/pubsub.h"
 #include "server/replication.h"
 
 #include <stdio.h>
@@ -160,11 +161,12 @@ static void host_probation(void *ctx, bool on)
 
 static void host_deliver(void *ctx, bool shard, struct bytes channel, struct bytes payload)
 {
-    /* Nobody can have subscribed: the SUBSCRIBE family is not here yet. */
-    (void)ctx;
-    (void)shard;
-    (void)channel;
-    (void)payload;
+    pubsub_publish(ctx, NULL, shard ? PUBSUB_SHARD : PUBSUB_CHANNEL, channel, payload);
+}
+
+static void host_slots_lost(void *ctx, const uint8_t *slots)
+{
+    pubsub_slots_lost(ctx, slots);
 }
 
 static void host_credentials(void *ctx, struct buf *user, struct buf *password)
@@ -303,6 +305,7 @@ bool cluster_node_create(struct node *n)
                                 .seal = host_seal,
                                 .probation = host_probation,
                                 .deliver = host_deliver,
+                                .slots_lost = host_slots_lost,
                                 .credentials = host_credentials,
                                 .sendbuf_limit = host_sendbuf_limit};
     if (config_num(n->config, CFG_PORT) > 55535 && !config_num(n->config, CFG_CLUSTER_PORT)) {

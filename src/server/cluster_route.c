@@ -105,6 +105,32 @@ static void refuse(struct node *n, struct call *call, enum route route, unsigned
     }
 }
 
+/* A shard channel is served wherever its slot is, by the primary and by its replicas, also while the slot moves. */
+static enum route decide_channel(const struct node *n, unsigned slot, bool asking)
+{
+    unsigned state = cluster_slot_state(n->cluster, slot);
+    if (!(state & SLOT_ASSIGNED)) return ROUTE_UNASSIGNED;
+    if (!cluster_is_ok(n->cluster) && !config_bool(n->config, CFG_CLUSTER_ALLOW_PUBSUBSHARD_WHEN_DOWN))
+        return ROUTE_DOWN;
+    if (state & SLOT_MINE || (state & SLOT_IMPORTING && asking)) return ROUTE_SERVE;
+    return state & SLOT_OF_MY_PRIMARY && !cluster_i_am_primary(n->cluster) ? ROUTE_SERVE : ROUTE_MOVED;
+}
+
+bool cluster_route_channels(struct conn *c, struct call *call)
+{
+    struct node *n = c->worker->node;
+    enum command_id id = (enum command_id)call->cmd->id;
+    bool shard = id == CMD_ID_SSUBSCRIBE || id == CMD_ID_SUNSUBSCRIBE || id == CMD_ID_SPUBLISH;
+    if (!n->cluster || !shard || call->argc < 2) return true;
+    size_t end = id == CMD_ID_SPUBLISH ? 2 : call->argc;
+    unsigned slot = key_slot(call->argv[1]);
+    enum route what = decide_channel(n, slot, c->asking);
+    for (size_t i = 2; i < end && what != ROUTE_UNASSIGNED; i++)
+        if (key_slot(call->argv[i]) != slot) what = ROUTE_CROSSSLOT;
+    refuse(n, call, what, slot);
+    return what == ROUTE_SERVE;
+}
+
 static bool route(struct conn *c, struct call *call, const struct key *keys, size_t n, bool write, bool locked)
 {
     struct node *node = c->worker->node;

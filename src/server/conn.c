@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/multi.h"
+#include "server/pubsub.h"
 #include "server/replication.h"
 
 #include <assert.h>
@@ -67,6 +68,7 @@ static void conn_free(struct conn *c)
     unstage(c);
     multi_discard(c);
     watch_clear(c);
+    pubsub_forget(c);
     list_remove(&c->dirty);
     list_remove(&c->link);
     conn_table_remove(c);
@@ -356,12 +358,24 @@ void conn_wants_write(struct conn *c)
     if (c->dirty.next == &c->dirty) list_push_back(&c->worker->dirty, &c->dirty);
 }
 
+static enum output_class output_class(const struct conn *c)
+{
+    return pubsub_active(c) ? OUTPUT_PUBSUB : OUTPUT_NORMAL;
+}
+
+static void note_over_limit(struct conn *c)
+{
+    log_warning("Client id=%llu addr=%s scheduled to be closed ASAP for overcoming of output buffer limits.",
+                (unsigned long long)c->id, c->peer);
+    atomic_fetch_add(&c->worker->node->stats.output_limit_disconnects, 1);
+}
+
 /* True when the connection holds more output than it may. */
 static bool output_over_limit(struct conn *c)
 {
     struct output_limit limit;
     size_t pending = c->out.n - c->out_pos;
-    config_output_limit(c->worker->node->config, OUTPUT_NORMAL, &limit);
+    config_output_limit(c->worker->node->config, output_class(c), &limit);
     bool soft = limit.soft && pending > limit.soft;
     if (!soft)
         c->soft_limit_since_ms = 0;
@@ -369,11 +383,28 @@ static bool output_over_limit(struct conn *c)
         c->soft_limit_since_ms = c->worker->now_mono_ms;
     bool over = (limit.hard && pending > limit.hard) ||
                 (soft && c->worker->now_mono_ms - c->soft_limit_since_ms >= limit.soft_seconds * 1000);
-    if (!over) return false;
-    log_warning("Client id=%llu addr=%s scheduled to be closed ASAP for overcoming of output buffer limits.",
-                (unsigned long long)c->id, c->peer);
-    atomic_fetch_add(&c->worker->node->stats.output_limit_disconnects, 1);
-    return true;
+    if (over) note_over_limit(c);
+    return over;
+}
+
+bool conn_push_begin(struct conn *c, size_t n)
+{
+    struct output_limit limit;
+    size_t pending = c->out.n - c->out_pos;
+    if (c->src.fd < 0 || c->close_asap || c->close_after_reply) return false;
+    config_output_limit(c->worker->node->config, output_class(c), &limit);
+    bool over = limit.hard && pending + n > limit.hard;
+    if (!over && buf_try_reserve(&c->out, n) == OK) return true;
+    if (over) note_over_limit(c);
+    c->close_asap = true;
+    conn_wants_write(c);
+    return false;
+}
+
+void conn_push_end(struct conn *c)
+{
+    c->keep_out = c->out.n;
+    conn_wants_write(c);
 }
 
 static void give_back_out_buffer(struct conn *c)
@@ -392,6 +423,10 @@ void conn_write(struct conn *c)
 {
     struct worker *w = c->worker;
     if (c->src.fd < 0) return;
+    if (c->close_asap) {
+        conn_destroy(c);
+        return;
+    }
     while (c->out_pos < c->out.n) {
         size_t put;
         enum status st = net_write(c->src.fd, c->out.p + c->out_pos, c->out.n - c->out_pos, &put);

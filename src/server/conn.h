@@ -13,6 +13,7 @@ enum conn_wait {
     WAIT_SLOT,     /* another thread holds a slot that the next command needs */
     WAIT_PAUSE,    /* CLIENT PAUSE or a manual failover */
     WAIT_REPLICAS, /* the WAIT command */
+    WAIT_PUBLISH,  /* it publishes faster than workers can give its messages out */
 };
 
 enum reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP };
@@ -71,6 +72,8 @@ struct conn {
     int64_t wait_replicas;
     void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
     uint64_t argv_mem;
+    struct pubsub_conn *pubsub; /* its subscriptions; NULL: it has none */
+    size_t keep_out;            /* the output of the present command up to here is pushed: CLIENT REPLY OFF leaves it */
 };
 
 enum { BATCH_MAX = 32 };
@@ -91,9 +94,11 @@ struct worker {
     struct list conns;
     struct conn **by_id; /* the same, by id; conn_table.c */
     size_t by_id_size, by_id_count;
-    struct list dirty;  /* connections with output to write */
-    struct list paused; /* connections that wait for the end of a pause */
-    struct list waits;  /* connections in WAIT */
+    struct list dirty;     /* connections with output to write */
+    struct list paused;    /* connections that wait for the end of a pause */
+    struct list waits;     /* connections in WAIT */
+    struct list throttled; /* connections in WAIT_PUBLISH */
+    struct pubsub_worker *pubsub;
     struct resp_request requests[BATCH_MAX];
     struct call calls[BATCH_MAX];
     struct staged staged[BATCH_MAX];
@@ -125,6 +130,8 @@ void worker_enter_gate(struct worker *w);
 
 /* Lets the connections go on that a pause held up. */
 void worker_resume_paused(struct worker *w);
+/* Lets all connections of a list (linked by waiting_link) go on. */
+void worker_resume_list(struct list *l);
 /* Closes the connections that somebody marked with `kill`. */
 void worker_reap(struct worker *w);
 
@@ -140,6 +147,10 @@ void conn_resume(struct conn *c);
 /* There is output: it is written at the end of the turn. */
 void conn_wants_write(struct conn *c);
 void conn_write(struct conn *c);
+/* For output that is no reply: makes room for n bytes at the end of c->out, which the caller then appends.  False: the
+ * connection is closing, or would hold more than client-output-buffer-limit and is closed at the end of the turn. */
+MUST_USE bool conn_push_begin(struct conn *c, size_t n);
+void conn_push_end(struct conn *c);
 /* Takes the connection away from its worker, with its descriptor, for a replica's stream; c->src.fd is -1 after.  Gives
  * the descriptor. */
 int conn_detach_fd(struct conn *c);

@@ -8,6 +8,7 @@
 #include "server/errorstats.h"
 #include "server/multi.h"
 #include "server/persistence.h"
+#include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/slowlog.h"
 
@@ -159,6 +160,23 @@ const char *dispatch_refusal(const struct node *n, uint32_t flags)
 
 static bool routed_elsewhere(struct conn *c, struct call *call);
 
+/* What a connection of protocol version 2 that has subscribed may still say. */
+static bool listener_may(const struct command *cmd)
+{
+    switch (cmd->id) {
+    case CMD_ID_PING:
+    case CMD_ID_SUBSCRIBE:
+    case CMD_ID_SSUBSCRIBE:
+    case CMD_ID_PSUBSCRIBE:
+    case CMD_ID_UNSUBSCRIBE:
+    case CMD_ID_SUNSUBSCRIBE:
+    case CMD_ID_PUNSUBSCRIBE:
+    case CMD_ID_QUIT:
+    case CMD_ID_RESET: return true;
+    default: return false;
+    }
+}
+
 static bool allowed_now(struct conn *c, struct call *call)
 {
     struct node *n = c->worker->node;
@@ -172,6 +190,15 @@ static bool allowed_now(struct conn *c, struct call *call)
         return false;
     }
     const char *why_not = dispatch_refusal(n, flags);
+    if (!why_not && pubsub_active(c) && c->resp == 2 && !listener_may(call->cmd)) {
+        char why[160];
+        snprintf(why, sizeof why,
+                 "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
+                 "this context",
+                 call->cmd->name);
+        refuse(call, why);
+        return false;
+    }
     if (!why_not) return true;
     /* A client that asks the wrong node of a cluster is told the right one, whatever state this one is in. */
     if (!routed_elsewhere(c, call)) refuse(call, why_not);
@@ -404,8 +431,8 @@ static enum dispatch_result queue_in_multi(struct conn *c, struct call *call)
 {
     unsigned inline_slots[SLOTS_INLINE];
     struct key_list list;
-    bool here = true;
-    if (c->worker->node->cluster && collect_keys(call, &list, inline_slots)) {
+    bool here = cluster_route_channels(c, call);
+    if (here && c->worker->node->cluster && collect_keys(call, &list, inline_slots)) {
         size_t slots = slots_sort_unique(list.slots, list.n);
         bool locked = lock_slots(c, list.slots, slots);
         if (locked) {
@@ -431,7 +458,7 @@ static void finish(struct conn *c, const struct command *cmd, size_t reply_at)
         c->reply_mode = REPLY_SKIP;
         return;
     }
-    c->out.n = reply_at;
+    c->out.n = reply_at > c->keep_out ? reply_at : c->keep_out;
     if (c->reply_mode == REPLY_SKIP) c->reply_mode = REPLY_ON;
 }
 
@@ -442,6 +469,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     call->out = conn_out(c);
     call->now_ms = c->worker->now_ms;
     size_t reply_at = c->out.n;
+    c->keep_out = 0;
     enum dispatch_result result = DISPATCH_DONE;
     (void)req;
     if (known_and_complete(call) && allowed_now(c, call)) {

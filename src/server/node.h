@@ -18,6 +18,7 @@ struct worker;
 struct conn;
 struct waiting_room;
 struct watch_registry;
+struct pubsub;
 struct persistence;
 struct reaper;
 struct slowlog;
@@ -48,6 +49,7 @@ struct node {
     int worker_count;
     struct waiting_room *waiting; /* connections that wait for a slot */
     struct watch_registry *watch;
+    struct pubsub *pubsub;
     struct persistence *persistence;
     struct replication *replication;
     struct cluster *cluster; /* NULL when cluster-enabled is no */

@@ -10,6 +10,7 @@
 #include "server/errorstats.h"
 #include "server/multi.h"
 #include "server/persistence.h"
+#include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/sampler.h"
 #include "server/shutdown.h"
@@ -293,6 +294,7 @@ static struct node *node_create(struct config *cfg)
     n->errors = errorstats_create();
     config_set_listener(cfg, config_changed, n);
     n->sampler = sampler_create(n);
+    n->pubsub = pubsub_create(n);
     n->worker_count = (int)config_num(cfg, CFG_WORKERS);
     n->workers = mem_calloc((size_t)n->worker_count, sizeof *n->workers);
     return n;

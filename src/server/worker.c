@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "server/migrate.h"
 #include "server/multi.h"
+#include "server/pubsub.h"
 #include "server/replication.h"
 
 #include <stdio.h>
@@ -49,6 +50,7 @@ static void turn_end(void *ctx)
     struct worker *w = ctx;
     worker_run_staged(w);
     replication_flush(w->node->replication);
+    pubsub_run(w);
     while (!list_empty(&w->dirty)) {
         struct conn *c = container_of(w->dirty.next, struct conn, dirty);
         list_remove(&c->dirty);
@@ -113,7 +115,7 @@ static void expire_some(struct worker *w)
 static void check_conn(struct worker *w, struct conn *c)
 {
     int64_t timeout_s = config_num(w->node->config, CFG_TIMEOUT);
-    if (timeout_s > 0 && c->wait == WAIT_NOTHING && w->now_ms - c->last_ms > timeout_s * 1000) {
+    if (timeout_s > 0 && c->wait == WAIT_NOTHING && !pubsub_active(c) && w->now_ms - c->last_ms > timeout_s * 1000) {
         log_verbose("Closing idle client");
         conn_destroy(c);
         return;
@@ -134,15 +136,21 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);
+    worker_resume_list(&w->throttled);
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
 }
 
 void worker_resume_paused(struct worker *w)
 {
+    worker_resume_list(&w->paused);
+}
+
+void worker_resume_list(struct list *l)
+{
     struct list ready;
     list_init(&ready);
-    while (!list_empty(&w->paused)) {
-        struct list *it = w->paused.next;
+    while (!list_empty(l)) {
+        struct list *it = l->next;
         list_remove(it);
         list_push_back(&ready, it);
     }
@@ -208,6 +216,8 @@ struct worker *worker_create(struct node *node, int id)
     list_init(&w->dirty);
     list_init(&w->paused);
     list_init(&w->waits);
+    list_init(&w->throttled);
+    w->pubsub = pubsub_worker_create();
     buf_reserve(&w->read_buf, READ_BUFFER);
     uint64_t seed;
     random_secure(&seed, sizeof seed);
