@@ -17,8 +17,9 @@ struct loop {
     void (*turn_begin)(void *ctx), (*turn_end)(void *ctx);
     void *hook_ctx;
     struct epoll_event events[EVENTS_MAX];
-    int64_t now_ms;  /* monotonic, when the loop woke up */
-    int event_count; /* of the turn under way; entries of removed sources are cleared */
+    int64_t now_ms;                        /* monotonic, when the loop woke up */
+    int event_count;                       /* of the turn under way; entries of removed sources are cleared */
+    struct loop_source *again, *again_now; /* for the next turn, and what is left of this one's */
 
     /* written by other threads */
     int wake_fd;
@@ -65,9 +66,31 @@ void loop_set(struct loop *l, struct loop_source *src, int events)
     epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, src->fd, &ev);
 }
 
+static void forget_again(struct loop_source **at, struct loop_source *src)
+{
+    for (; *at; at = &(*at)->again_next) {
+        if (*at != src) continue;
+        *at = src->again_next;
+        return;
+    }
+}
+
+void loop_again(struct loop *l, struct loop_source *src)
+{
+    if (src->again) return;
+    src->again = true;
+    src->again_next = l->again;
+    l->again = src;
+}
+
 void loop_remove(struct loop *l, struct loop_source *src)
 {
     if (src->fd < 0) return;
+    if (src->again) {
+        forget_again(&l->again, src);
+        forget_again(&l->again_now, src);
+        src->again = false;
+    }
     epoll_ctl(l->epoll_fd, EPOLL_CTL_DEL, src->fd, NULL);
     src->fd = -1;
     for (int i = 0; i < l->event_count; i++)
@@ -142,9 +165,20 @@ static void run_timers(struct loop *l)
     }
 }
 
+static void run_again(struct loop *l)
+{
+    l->again_now = l->again;
+    l->again = NULL;
+    for (struct loop_source *src; (src = l->again_now);) {
+        l->again_now = src->again_next;
+        src->again = false;
+        if (src->events & NET_READ) src->ready(src, NET_READ);
+    }
+}
+
 void loop_turn(struct loop *l, int timeout_ms)
 {
-    timeout_ms = sleep_ms(l, timeout_ms);
+    timeout_ms = l->again ? 0 : sleep_ms(l, timeout_ms);
     atomic_store(&l->asleep, true);
     if (atomic_load(&l->inbox)) timeout_ms = 0;
     int n = epoll_wait(l->epoll_fd, l->events, EVENTS_MAX, timeout_ms);
@@ -153,6 +187,7 @@ void loop_turn(struct loop *l, int timeout_ms)
     l->event_count = n > 0 ? n : 0;
     if (l->turn_begin) l->turn_begin(l->hook_ctx);
     deliver_mail(l);
+    if (l->again) run_again(l);
     for (int i = 0; i < l->event_count; i++) {
         uint32_t got = l->events[i].events;
         struct loop_source *src = l->events[i].data.ptr;

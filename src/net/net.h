@@ -22,6 +22,8 @@ struct loop_source {
     int events;
     /* events: what is ready; errors and hang-ups are reported as both, so that the next read or write meets them. */
     void (*ready)(struct loop_source *src, int events);
+    struct loop_source *again_next; /* of the loop: see loop_again() */
+    bool again;
 };
 
 /* A message to a loop; memory of the sender until it is delivered, then the receiver's. */
@@ -42,6 +44,9 @@ void loop_destroy(struct loop *l);
 MUST_USE enum status loop_add(struct loop *l, struct loop_source *src, int events);
 void loop_set(struct loop *l, struct loop_source *src, int events);
 void loop_remove(struct loop *l, struct loop_source *src); /* does not close; src->fd becomes -1 */
+/* Calls src->ready(NET_READ) in the next turn without asking the kernel, and does not sleep before; nothing happens if
+ * NET_READ is not among its events then.  For bytes that a layer above the socket holds. */
+void loop_again(struct loop *l, struct loop_source *src);
 void loop_timer_add(struct loop *l, struct loop_timer *t);
 /* begin is called when the loop wakes up, end before it goes to sleep again; both once a turn. */
 void loop_set_hooks(struct loop *l, void (*begin)(void *ctx), void (*end)(void *ctx), void *ctx);
@@ -59,6 +64,10 @@ enum { NET_ADDRESS_MAX = 128 };
 
 /* host "" or "*": every IPv4 and IPv6 address is up to the caller; "*" means 0.0.0.0, "::" IPv6. */
 int net_listen_tcp(const char *host, int port, int backlog);
+/* The same while the sockets that net_share_port() was called for still listen there. */
+int net_listen_tcp_beside(const char *host, int port, int backlog);
+void net_share_port(int listener, bool on);
+void net_set_mark(int fd, unsigned mark); /* SO_MARK; 0: nothing is done */
 int net_listen_unix(const char *path, unsigned mode, int backlog);
 /* A connection under way; wait for NET_WRITE, then ask net_connect_error().  source may be NULL. */
 int net_connect(const char *host, int port, const char *source);

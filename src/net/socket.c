@@ -1,6 +1,7 @@
 #include "net/net.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -41,7 +42,7 @@ static int resolve(const char *host, int port, bool passive, struct sockaddr_sto
     return family;
 }
 
-int net_listen_tcp(const char *host, int port, int backlog)
+static int listen_tcp(const char *host, int port, int backlog, bool beside)
 {
     struct sockaddr_storage addr;
     socklen_t len;
@@ -52,8 +53,32 @@ int net_listen_tcp(const char *host, int port, int backlog)
     int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+    if (beside) net_share_port(fd, true);
     if (bind(fd, (struct sockaddr *)&addr, len) < 0 || listen(fd, backlog) < 0) return close_keep_errno(fd);
+    if (beside) net_share_port(fd, false);
     return fd;
+}
+
+int net_listen_tcp(const char *host, int port, int backlog)
+{
+    return listen_tcp(host, port, backlog, false);
+}
+
+int net_listen_tcp_beside(const char *host, int port, int backlog)
+{
+    return listen_tcp(host, port, backlog, true);
+}
+
+void net_share_port(int listener, bool on)
+{
+    int value = on;
+    setsockopt(listener, SOL_SOCKET, SO_REUSEPORT, &value, sizeof value);
+}
+
+void net_set_mark(int fd, unsigned mark)
+{
+    if (mark && setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) < 0)
+        log_warning("setsockopt(SO_MARK): %s", strerror(errno));
 }
 
 int net_listen_unix(const char *path, unsigned mode, int backlog)
