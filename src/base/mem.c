@@ -36,13 +36,24 @@ static struct cell {
 
 static _Thread_local struct cell *my_cell;
 static _Atomic size_t peak;
+static _Atomic int cells_used; /* no cell from here on was ever taken, but for the last one */
+
+static void raise_cells_used(int n)
+{
+    int seen = atomic_load_explicit(&cells_used, memory_order_relaxed);
+    while (seen < n && !atomic_compare_exchange_weak(&cells_used, &seen, n)) {
+    }
+}
 
 static struct cell *cell_take(void)
 {
     for (int i = 0; i < CELLS - 1; i++) {
         int expected = 0;
-        if (atomic_compare_exchange_strong(&cells[i].taken, &expected, 1)) return my_cell = &cells[i];
+        if (!atomic_compare_exchange_strong(&cells[i].taken, &expected, 1)) continue;
+        raise_cells_used(i + 1);
+        return my_cell = &cells[i];
     }
+    raise_cells_used(CELLS);
     return my_cell = &cells[CELLS - 1]; /* shared by every thread beyond the table */
 }
 
@@ -128,10 +139,27 @@ size_t mem_size(const void *p)
     return p ? impl_size(p) : 0;
 }
 
+int64_t mem_used_here(void)
+{
+    struct cell *c = my_cell ? my_cell : cell_take();
+    return atomic_load_explicit(&c->bytes, memory_order_relaxed);
+}
+
+int mem_threads(void)
+{
+    return atomic_load_explicit(&cells_used, memory_order_relaxed);
+}
+
+void mem_note_foreign(int64_t bytes)
+{
+    count(bytes);
+}
+
 size_t mem_used(void)
 {
     int64_t sum = 0;
-    for (int i = 0; i < CELLS; i++) sum += atomic_load_explicit(&cells[i].bytes, memory_order_relaxed);
+    int n = mem_threads();
+    for (int i = 0; i < n; i++) sum += atomic_load_explicit(&cells[i].bytes, memory_order_relaxed);
     size_t used = sum > 0 ? (size_t)sum : 0;
     size_t seen = atomic_load_explicit(&peak, memory_order_relaxed);
     while (used > seen && !atomic_compare_exchange_weak(&peak, &seen, used)) {
@@ -153,6 +181,35 @@ size_t mem_rss(void)
     int got = fscanf(f, "%lu %lu", &size, &resident);
     fclose(f);
     return got == 2 ? resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+size_t mem_committed(void)
+{
+#if COVEY_LIBC_MALLOC
+    return 0;
+#else
+    size_t elapsed, user, system, rss, peak_rss, committed, peak_committed, faults;
+    mi_process_info(&elapsed, &user, &system, &rss, &peak_rss, &committed, &peak_committed, &faults);
+    return committed;
+#endif
+}
+
+void mem_collect(bool all)
+{
+#if COVEY_LIBC_MALLOC
+    if (all) malloc_trim(0);
+#else
+    mi_collect(all);
+#endif
+}
+
+void mem_report(void (*put)(const char *text, void *ctx), void *ctx)
+{
+#if COVEY_LIBC_MALLOC
+    put("libc malloc keeps no statistics\n", ctx);
+#else
+    mi_stats_print_out(put, ctx);
+#endif
 }
 
 const char *mem_allocator_name(void)

@@ -4,6 +4,7 @@
 #ifndef COVEY_BASE_MEM_H
 #define COVEY_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,10 +22,24 @@ size_t mem_size(const void *p);
 
 /* Bytes in use now by all threads, as counted by mem_size(); exact once all threads are idle. */
 size_t mem_used(void);
+/* The calling thread's part of that sum, positive or not: what it has allocated beyond what it has freed.  Costs
+ * nothing; differences tell what a piece of work has taken or given back. */
+int64_t mem_used_here(void);
+/* Threads that have counted so far: among how many a growth of mem_used() may be spread. */
+int mem_threads(void);
+/* Counts memory that does not come from here (mmap) as used, or as given back when negative. */
+void mem_note_foreign(int64_t bytes);
 /* Highest value that mem_used() returned so far. */
 size_t mem_used_peak(void);
 /* Resident bytes of the process (VmRSS). */
 size_t mem_rss(void);
+/* Bytes that the allocator has from the system at present (committed); 0: it does not say. */
+size_t mem_committed(void);
+/* Gives back to the system what the calling thread holds free; `all`: at once and whatever that costs (milliseconds),
+ * else what is cheap.  Other threads keep theirs. */
+void mem_collect(bool all);
+/* What the allocator has to say about itself, text for people. */
+void mem_report(void (*put)(const char *text, void *ctx), void *ctx);
 /* "mimalloc-2.0.9" or "libc". */
 const char *mem_allocator_name(void);
 

@@ -68,6 +68,10 @@ void change_reset_db(struct change_log *log);
 int change_selected_db(const struct change_log *log);
 void change_set_selected_db(struct change_log *log, int db);
 
+/* Memory that the log takes, what only slow readers still keep included.  Any thread. */
+size_t change_log_bytes(const struct change_log *log);
+/* How far that may be above the backlog's size although nobody reads slowly: blocks are dropped whole. */
+size_t change_log_slack(void);
 /* Bytes since the log began: master_repl_offset.  Any thread. */
 uint64_t change_offset(const struct change_log *log);
 
@@ -96,7 +100,7 @@ struct change_window {
 void change_window_get(struct change_log *log, struct change_window *out);
 
 /* A place in the log.  It pins the blocks from there on. One thread at a time. */
-struct change_reader {
+struct change_reader {          /* closed before the log is destroyed */
     struct change_block *block; /* NULL: not placed */
     uint64_t offset;            /* bytes up to here were read */
 };

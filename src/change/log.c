@@ -13,6 +13,7 @@ enum { BLOCK_SIZE = 64 * 1024 };
 /* A block keeps its successor alive, so whoever holds one block holds all that come behind it. */
 struct change_block {
     _Atomic uint32_t refs;
+    _Atomic size_t *bytes; /* where its log counts it */
     size_t cap;
     uint64_t start;                      /* offset before its first byte */
     _Atomic size_t n;                    /* bytes published; only grows, under the log's mu */
@@ -29,11 +30,14 @@ struct change_log {
     struct change_id id;               /* under mu */
     _Atomic uint64_t end;              /* written under mu */
     _Atomic bool active;               /* written under mu */
+    _Atomic size_t bytes;              /* of all blocks, those that only readers keep too */
 };
 
-static struct change_block *block_new(size_t cap, uint64_t start)
+static struct change_block *block_new(struct change_log *log, size_t cap, uint64_t start)
 {
     struct change_block *b = mem_alloc(sizeof *b + cap);
+    b->bytes = &log->bytes;
+    atomic_fetch_add_explicit(b->bytes, mem_size(b), memory_order_relaxed);
     atomic_init(&b->refs, 1);
     atomic_init(&b->n, 0);
     atomic_init(&b->next, NULL);
@@ -52,6 +56,7 @@ static void block_unref(struct change_block *b)
 {
     while (b && atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) == 1) {
         struct change_block *next = atomic_load(&b->next);
+        atomic_fetch_sub_explicit(b->bytes, mem_size(b), memory_order_relaxed);
         mem_free(b);
         b = next;
     }
@@ -83,7 +88,7 @@ static void activate(struct change_log *log)
 {
     if (log->first) return;
     uint64_t end = atomic_load(&log->end);
-    log->first = log->last = block_new(BLOCK_SIZE, end);
+    log->first = log->last = block_new(log, BLOCK_SIZE, end);
     log->first_offset = end;
     log->selected_db = -1;
     atomic_store(&log->active, true);
@@ -145,7 +150,7 @@ static void put(struct change_log *log, const void *p, size_t n)
         struct change_block *b = log->last;
         size_t used = atomic_load_explicit(&b->n, memory_order_relaxed), room = b->cap - used;
         if (room == 0) {
-            link_block(log, block_new(BLOCK_SIZE, atomic_load_explicit(&log->end, memory_order_relaxed)));
+            link_block(log, block_new(log, BLOCK_SIZE, atomic_load_explicit(&log->end, memory_order_relaxed)));
             continue;
         }
         size_t part = n < room ? n : room;
@@ -184,7 +189,7 @@ uint64_t change_append(struct change_log *log, int db, struct bytes effects, uns
     /* Bytes by the megabyte are copied before the lock is taken. */
     struct change_block *own = NULL;
     if (effects.n > BLOCK_SIZE / 2) {
-        own = block_new(effects.n, 0);
+        own = block_new(log, effects.n, 0);
         memcpy(own->data, effects.p, effects.n);
         atomic_store(&own->n, effects.n);
     }
@@ -241,6 +246,16 @@ void change_set_selected_db(struct change_log *log, int db)
     pthread_mutex_lock(&log->mu);
     log->selected_db = db;
     pthread_mutex_unlock(&log->mu);
+}
+
+size_t change_log_bytes(const struct change_log *log)
+{
+    return atomic_load_explicit(&log->bytes, memory_order_relaxed);
+}
+
+size_t change_log_slack(void)
+{
+    return 2 * BLOCK_SIZE;
 }
 
 uint64_t change_offset(const struct change_log *log)

@@ -53,15 +53,19 @@ static struct entry *find(struct call *c, const struct key *k)
     return e && alive(c, k, e) ? e : NULL;
 }
 
-static void touch(struct call *c, struct entry *e)
+void call_touch(struct call *c, struct entry *e)
 {
-    if (!c->env->options->lfu && entry_lru(e) != c->lru_clock) entry_set_lru(e, c->lru_clock);
+    const struct call_options *o = c->env->options;
+    if (o->lfu)
+        entry_set_lru(e, lfu_used(&o->lfu_settings, entry_lru(e), lfu_clock_of(c->now_ms), c->env->rng));
+    else if (entry_lru(e) != c->lru_clock)
+        entry_set_lru(e, c->lru_clock);
 }
 
 struct entry *call_peek(struct call *c, const struct key *k)
 {
     struct entry *e = find(c, k);
-    if (e) touch(c, e);
+    if (e) call_touch(c, e);
     return e;
 }
 
@@ -75,16 +79,14 @@ struct entry *call_look(struct call *c, const struct key *k)
 struct entry *call_read(struct call *c, const struct key *k)
 {
     struct entry *e = call_look(c, k);
-    if (e) touch(c, e);
+    if (e) call_touch(c, e);
     return e;
 }
 
 struct entry *call_edit(struct call *c, const struct key *k)
 {
     if (!call_peek(c, k)) return NULL;
-    struct entry *e = store_edit(c->env->store, c->db, k);
-    touch(c, e);
-    return e;
+    return store_edit(c->env->store, c->db, k);
 }
 
 static bool type_matches(struct call *c, const struct entry *e, enum value_type type)
@@ -106,13 +108,18 @@ bool call_edit_type(struct call *c, const struct key *k, enum value_type type, s
     if (!type_matches(c, *e, type)) return false;
     if (!*e) return true;
     *e = store_edit(c->env->store, c->db, k);
-    touch(c, *e);
     return true;
+}
+
+uint32_t call_fresh_access(const struct call *c)
+{
+    return c->env->options->lfu ? lfu_bits(lfu_clock_of(c->now_ms), LFU_START) : c->lru_clock;
 }
 
 void call_put(struct call *c, const struct key *k, struct entry *e)
 {
-    entry_set_lru(e, c->lru_clock);
+    const struct entry *before = c->env->options->lfu ? store_find(c->env->store, c->db, k) : NULL;
+    entry_set_lru(e, before ? entry_lru(before) : call_fresh_access(c));
     store_put(c->env->store, c->db, k, e);
 }
 

@@ -13,6 +13,7 @@
 #include "command/handlers.h"
 #include "command/table.h"
 #include "resp/resp.h"
+#include "store/access.h"
 #include "store/store.h"
 
 /* Options that handlers look at; changed only with the server at rest. */
@@ -20,6 +21,7 @@ struct call_options {
     struct store_limits limits;
     bool lazyfree_user_del, lazyfree_user_flush, lazyfree_expire, lazyfree_server_del;
     bool lfu; /* maxmemory-policy is an LFU one */
+    struct lfu lfu_settings;
     bool sanitize_dump_payload;
     int64_t proto_max_bulk_len;
 };
@@ -38,6 +40,7 @@ enum notify_class {
     NOTIFY_HASH = 1 << 4,    /* h */
     NOTIFY_ZSET = 1 << 5,    /* z */
     NOTIFY_EXPIRED = 1 << 6, /* x */
+    NOTIFY_EVICTED = 1 << 7, /* e */
 };
 
 /* What the caller of commands (a worker, the replica's applier) provides; outlives the calls. */
@@ -115,8 +118,13 @@ struct entry *call_edit(struct call *c, const struct key *k);
 MUST_USE bool call_read_type(struct call *c, const struct key *k, enum value_type type, struct entry **e);
 MUST_USE bool call_edit_type(struct call *c, const struct key *k, enum value_type type, struct entry **e);
 
-/* Adds or replaces; takes e.  Then the access clock is set. */
+/* Adds or replaces; takes e.  That counts as its first use; under an LFU policy what it replaces hands its counter on.
+ */
 void call_put(struct call *c, const struct key *k, struct entry *e);
+/* Counts a use of the key, under the slot's lock; the functions above do it where they say so. */
+void call_touch(struct call *c, struct entry *e);
+/* The access bits of a key made now. */
+uint32_t call_fresh_access(const struct call *c);
 bool call_delete(struct call *c, const struct key *k);
 /* Deletes the key when its collection is empty now (with the "del" event); true if so. */
 bool call_delete_if_empty(struct call *c, const struct key *k, uint64_t length);

@@ -105,7 +105,7 @@ static void set_access(struct call *c, const struct key *k, const struct restore
     struct entry *e = call_peek(c, k);
     if (!e) return;
     if (lfu)
-        entry_set_lru(e, (uint32_t)(c->now_ms / 60000 & 0xffff) << 8 | (uint32_t)r->freq);
+        entry_set_lru(e, lfu_bits(lfu_clock_of(c->now_ms), (uint32_t)r->freq));
     else
         entry_set_lru(e, c->lru_clock - (uint32_t)(r->idle_s < 0x7fffff ? r->idle_s : 0x7fffff));
 }

@@ -207,7 +207,7 @@ void cmd_copy(struct call *c)
         return;
     }
     struct entry *copy = entry_with_key(entry_fork(e), to.name);
-    entry_set_lru(copy, c->lru_clock);
+    entry_set_lru(copy, call_fresh_access(c));
     put_in(c, db, &to, copy, "copy_to");
     c->dirty++;
     resp_i64(&c->out, 1);
@@ -281,8 +281,9 @@ void cmd_object_freq(struct call *c)
 {
     struct entry *e = object_entry(c);
     if (!e) return;
-    if (c->env->options->lfu)
-        resp_i64(&c->out, entry_lru(e) & 255);
+    const struct call_options *o = c->env->options;
+    if (o->lfu)
+        resp_i64(&c->out, lfu_counter(&o->lfu_settings, entry_lru(e), lfu_clock_of(c->now_ms)));
     else
         resp_error(&c->out,
                    "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that "
@@ -298,7 +299,7 @@ void cmd_object_idletime(struct call *c)
         resp_error(&c->out, "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when "
                             "switching between policies at runtime LRU and LFU data will take some time to adjust.");
     else
-        resp_i64(&c->out, (c->lru_clock - entry_lru(e)) & 0xffffff);
+        resp_i64(&c->out, lru_idle(entry_lru(e), c->lru_clock));
 }
 
 void cmd_object_help(struct call *c)

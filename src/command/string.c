@@ -42,9 +42,11 @@ static bool overwrite(struct entry *e, struct bytes value)
 static bool put_value(struct call *c, const struct key *k, struct bytes value, int64_t expire_at)
 {
     struct entry *e = store_edit(c->env->store, c->db, k);
-    if (e && entry_has_ttl(e)) e = call_peek(c, k); /* an expired key is deleted before the new one is set */
+    if (e && entry_has_ttl(e))
+        e = call_peek(c, k); /* an expired key is deleted before the new one is set */
+    else if (e)
+        call_touch(c, e);
     if (e && entry_has_ttl(e) == (expire_at >= 0) && overwrite(e, value)) {
-        entry_set_lru(e, c->lru_clock);
         if (expire_at >= 0) store_set_expire(c->env->store, c->db, k, expire_at);
         return true;
     }
@@ -71,7 +73,6 @@ static bool write_at(struct call *c, const struct key *k, struct entry *e, size_
     to = e ? entry_raw_grow(e, total) : NULL;
     if (to) {
         if (text.n) memcpy(to + at, text.p, text.n);
-        entry_set_lru(e, c->lru_clock);
         return true;
     }
     struct entry *fresh;

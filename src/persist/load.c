@@ -2,6 +2,7 @@
  * only. */
 #include "base/number.h"
 #include "persist/persist.h"
+#include "store/access.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,9 +26,9 @@ static void count(_Atomic uint64_t *counter)
 static void set_access(const struct load *l, struct entry *e, const struct rdb_key *key)
 {
     const struct rdb_load_options *o = l->options;
-    if (o->lfu && key->access == RDB_ACCESS_FREQ)
-        entry_set_lru(e, (uint32_t)(o->now_ms / 60000 & 0xffff) << 8 | key->freq);
-    else if (!o->lfu && key->access == RDB_ACCESS_IDLE)
+    if (o->lfu)
+        entry_set_lru(e, lfu_bits(lfu_clock_of(o->now_ms), key->access == RDB_ACCESS_FREQ ? key->freq : LFU_START));
+    else if (key->access == RDB_ACCESS_IDLE)
         entry_set_lru(e, o->lru_clock - (uint32_t)(key->idle_s < 0x7fffff ? key->idle_s : 0x7fffff));
     else
         entry_set_lru(e, o->lru_clock);

@@ -14,6 +14,7 @@
 #define COVEY_PERSIST_PERSIST_H
 
 #include "base/bytes.h"
+#include "store/access.h"
 #include "store/entry.h"
 #include "store/store.h"
 
@@ -70,7 +71,8 @@ struct rdb_options {
     bool checksum;          /* rdbchecksum; false writes a checksum of 0, which loaders do not check */
     enum rdb_access access; /* IDLE when maxmemory-policy is an LRU one, FREQ when an LFU one */
     uint32_t lru_clock;     /* now, for the idle time of RDB_ACCESS_IDLE (seconds, 24 bits) */
-    int64_t now_ms;         /* unix time, for the aux field ctime */
+    struct lfu lfu;         /* for RDB_ACCESS_FREQ */
+    int64_t now_ms;         /* unix time, for the aux field ctime and RDB_ACCESS_FREQ */
     uint64_t used_memory;   /* for the aux field used-mem */
     bool aof_base;          /* this is the base of an AOF: no replication fields follow */
     bool has_repl;          /* write the three fields below: replication goes on from here */

@@ -131,10 +131,10 @@ static void write_access(struct rdb_out *o, const struct rdb_options *opt, const
 {
     if (opt->access == RDB_ACCESS_IDLE) {
         out_byte(o, RDB_OP_IDLE);
-        out_length(o, (opt->lru_clock - entry_lru(e)) & 0xffffff);
+        out_length(o, lru_idle(entry_lru(e), opt->lru_clock));
     } else if (opt->access == RDB_ACCESS_FREQ) {
         out_byte(o, RDB_OP_FREQ);
-        out_byte(o, entry_lru(e) & 0xff);
+        out_byte(o, lfu_counter(&opt->lfu, entry_lru(e), lfu_clock_of(opt->now_ms)));
     }
 }
 

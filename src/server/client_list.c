@@ -68,7 +68,7 @@ void client_line(const struct conn *c, const struct call *now, struct buf *out)
     const struct command *cmd = now ? now->cmd : c->last_cmd;
     for (size_t i = 0; now && i < now->argc; i++) args += now->argv[i].n;
     if (now) in = in ? in : args;
-    size_t total = sizeof *c + c->in.cap + c->out.cap + c->queue_bytes + c->queue_cap * sizeof *c->queue;
+    size_t total = conn_memory(c) + (now ? args - c->queue_bytes : 0);
     buf_printf(out,
                "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%.*s db=%d sub=%zu psub=%zu ssub=%zu "
                "multi=%lld qbuf=%zu qbuf-free=%zu argv-mem=%zu multi-mem=%zu rbs=%zu rbp=%zu obl=%zu oll=0 omem=0 "

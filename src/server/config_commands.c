@@ -92,6 +92,10 @@ void cmd_config_resetstat(struct call *c)
     clear(&n->stats.sync_full);
     clear(&n->stats.sync_partial_ok);
     clear(&n->stats.sync_partial_err);
+    clear(&n->stats.evicted_keys);
+    clear(&n->stats.evicted_clients);
+    clear(&n->stats.over_maxmemory_us);
+    reaper_reset_freed(n->reaper);
     errorstats_reset(n->errors);
     resp_ok(&c->out);
 }

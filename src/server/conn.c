@@ -49,6 +49,7 @@ struct conn *conn_create(struct worker *w, int fd, bool is_unix)
         return NULL;
     }
     list_push_back(&w->conns, &c->link);
+    conn_count_memory(c);
     conn_table_add(c);
     return c;
 }
@@ -77,6 +78,8 @@ static void conn_free(struct conn *c)
     resp_parser_deinit(&c->parser);
     buf_deinit(&c->in);
     buf_deinit(&c->out);
+    int64_t sum = atomic_load_explicit(&w->client_memory, memory_order_relaxed);
+    atomic_store_explicit(&w->client_memory, sum - (int64_t)c->counted_memory, memory_order_relaxed);
     mem_free(c->sync);
     mem_free(c->name);
     mem_free(c->user_lib_name);
@@ -224,6 +227,7 @@ void conn_process(struct conn *c)
         c->in_pos = 0;
     }
     if (c->out.n > c->out_pos) conn_wants_write(c);
+    conn_count_memory(c);
     if (c->close_asap) conn_destroy(c);
 }
 
@@ -440,6 +444,7 @@ void conn_write(struct conn *c)
     }
     if (c->out_pos == c->out.n) {
         give_back_out_buffer(c);
+        conn_count_memory(c);
         c->soft_limit_since_ms = 0;
         loop_set(w->loop, &c->src, c->src.events & ~NET_WRITE);
         if (c->close_after_reply) conn_destroy(c);
@@ -449,6 +454,7 @@ void conn_write(struct conn *c)
         buf_drop_front(&c->out, c->out_pos);
         c->out_pos = 0;
     }
+    conn_count_memory(c);
     if (output_over_limit(c)) {
         conn_destroy(c);
         return;

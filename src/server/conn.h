@@ -72,8 +72,12 @@ struct conn {
     int64_t wait_replicas;
     void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
     uint64_t argv_mem;
+<<<<<<< HEAD
     struct pubsub_conn *pubsub; /* its subscriptions; NULL: it has none */
     size_t keep_out;            /* the output of the present command up to here is pushed: CLIENT REPLY OFF leaves it */
+=======
+    size_t counted_memory; /* its part of worker.client_memory */
+>>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
 };
 
 enum { BATCH_MAX = 32 };
@@ -111,13 +115,21 @@ struct worker {
     struct call_env env;
     struct loop_timer timer;
     unsigned expire_slot;
-    int64_t now_ms, now_mono_ms; /* of this turn */
+    struct evictor *evictor;
+    struct mail eviction; /* goes on with eviction in the next turn */
+    bool eviction_posted;
+    bool out_of_memory;               /* above maxmemory with nothing to evict, as the command under way found it */
+    int64_t memory_calm;              /* below this mem_used_here() maxmemory cannot have been reached ... */
+    int64_t memory_calm_for;          /* ... if it still is this; 0: not known */
+    int64_t client_eviction_after_ms; /* maxmemory-clients: no further attempt before this, monotonic */
+    int64_t now_ms, now_mono_ms;      /* of this turn */
     bool stop;
     /* read by others */
     struct call_stats stats;
     struct command_stats commands[CMD_ID_COUNT];
     _Atomic uint64_t net_in, net_out;
     _Atomic int conn_count;
+    _Atomic int64_t client_memory; /* bytes of its connections and their buffers */
 };
 
 struct worker *worker_create(struct node *node, int id);
@@ -154,6 +166,10 @@ void conn_push_end(struct conn *c);
 /* Takes the connection away from its worker, with its descriptor, for a replica's stream; c->src.fd is -1 after.  Gives
  * the descriptor. */
 int conn_detach_fd(struct conn *c);
+/* Bytes that the connection takes, buffers and queued commands included: tot-mem of CLIENT LIST. */
+size_t conn_memory(const struct conn *c);
+/* Brings worker.client_memory in line with that. */
+void conn_count_memory(struct conn *c);
 static inline struct resp_out conn_out(struct conn *c)
 {
     return (struct resp_out){&c->out, c->resp};

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "server/cluster_link.h"
 #include "server/errorstats.h"
+#include "server/memory.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/pubsub.h"
@@ -160,6 +161,7 @@ const char *dispatch_refusal(const struct node *n, uint32_t flags)
 
 static bool routed_elsewhere(struct conn *c, struct call *call);
 
+<<<<<<< HEAD
 /* What a connection of protocol version 2 that has subscribed may still say. */
 static bool listener_may(const struct command *cmd)
 {
@@ -177,6 +179,34 @@ static bool listener_may(const struct command *cmd)
     }
 }
 
+=======
+static bool queues(const struct call *call)
+{
+    switch (call->cmd->id) {
+    case CMD_ID_EXEC:
+    case CMD_ID_DISCARD:
+    case CMD_ID_MULTI:
+    case CMD_ID_WATCH:
+    case CMD_ID_QUIT:
+    case CMD_ID_RESET: return false;
+    default: return true;
+    }
+}
+
+/* Evicts where that is needed.  What could use up more memory is refused when nothing more can be evicted: in a
+ * transaction that is also whatever would be queued. */
+static bool lacks_memory(struct conn *c, const struct call *call)
+{
+    if (config_num(c->worker->node->config, CFG_MAXMEMORY) == 0 || call->flags & CALL_EXCLUSIVE) {
+        c->worker->out_of_memory = false;
+        return false;
+    }
+    if (memory_make_room(c->worker) != ROOM_NONE) return false;
+    if (call->cmd->id == CMD_ID_EXEC) return c->in_multi && multi_queue_needs_memory(c);
+    return call->cmd->flags & CMD_DENYOOM || (c->in_multi && queues(call));
+}
+
+>>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
 static bool allowed_now(struct conn *c, struct call *call)
 {
     struct node *n = c->worker->node;
@@ -189,6 +219,7 @@ static bool allowed_now(struct conn *c, struct call *call)
         call_reject(call, "ERR Command not allowed inside a transaction");
         return false;
     }
+<<<<<<< HEAD
     const char *why_not = dispatch_refusal(n, flags);
     if (!why_not && pubsub_active(c) && c->resp == 2 && !listener_may(call->cmd)) {
         char why[160];
@@ -199,6 +230,9 @@ static bool allowed_now(struct conn *c, struct call *call)
         refuse(call, why);
         return false;
     }
+=======
+    const char *why_not = lacks_memory(c, call) ? ERR_OOM_VALUE : dispatch_refusal(n, flags);
+>>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
     if (!why_not) return true;
     /* A client that asks the wrong node of a cluster is told the right one, whatever state this one is in. */
     if (!routed_elsewhere(c, call)) refuse(call, why_not);
@@ -410,19 +444,6 @@ void dispatch_unlock_slots(struct conn *c, const unsigned *slots, size_t n)
 bool dispatch_allowed(struct conn *c, struct call *call)
 {
     return allowed_now(c, call);
-}
-
-static bool queues(const struct call *call)
-{
-    switch (call->cmd->id) {
-    case CMD_ID_EXEC:
-    case CMD_ID_DISCARD:
-    case CMD_ID_MULTI:
-    case CMD_ID_WATCH:
-    case CMD_ID_QUIT:
-    case CMD_ID_RESET: return false;
-    default: return true;
-    }
 }
 
 /* Redirections are told when the command is queued, not only at EXEC.  The locks: which of the keys are there decides

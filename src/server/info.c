@@ -1,6 +1,7 @@
 /* info.c: INFO, with redis-server 7.0's sections and fields in its order.  What Covey does not have says 0. */
 #include "server/conn.h"
 #include "server/errorstats.h"
+#include "server/memory.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -89,36 +90,35 @@ static void info_memory_scripts(struct buf *b)
 
 static void info_memory(struct node *n, struct buf *b)
 {
-    size_t used = mem_used(), rss = mem_rss(), peak = mem_used_peak(), overhead = store_overhead(n->store);
-    struct change_window w;
+    struct memory_view v;
     struct buf policy = {0};
-    change_window_get(n->log, &w);
+    memory_view_get(n, &v);
     config_text(n->config, CFG_MAXMEMORY_POLICY, &policy);
-    size_t backlog = w.active ? (size_t)w.length : 0, dataset = used > overhead ? used - overhead : 0;
-    append_size(b, "used_memory", used);
-    append_size(b, "used_memory_rss", rss);
-    append_size(b, "used_memory_peak", peak);
+    append_size(b, "used_memory", v.used);
+    append_size(b, "used_memory_rss", v.rss);
+    append_size(b, "used_memory_peak", v.peak);
     buf_printf(b,
-               "used_memory_peak_perc:%.2f%%\r\nused_memory_overhead:%zu\r\nused_memory_startup:0\r\n"
+               "used_memory_peak_perc:%.2f%%\r\nused_memory_overhead:%zu\r\nused_memory_startup:%zu\r\n"
                "used_memory_dataset:%zu\r\nused_memory_dataset_perc:%.2f%%\r\nallocator_allocated:%zu\r\n"
                "allocator_active:%zu\r\nallocator_resident:%zu\r\n",
-               ratio((double)used, (double)peak) * 100, overhead, dataset, ratio((double)dataset, (double)used) * 100,
-               used, used, rss);
+               v.peak_perc, v.overhead, v.startup, v.dataset, v.dataset_perc, v.used, v.committed, v.rss);
     append_size(b, "total_system_memory", (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
     info_memory_scripts(b);
     append_size(b, "maxmemory", (uint64_t)config_num(n->config, CFG_MAXMEMORY));
     buf_printf(b,
-               "maxmemory_policy:%.*s\r\nallocator_frag_ratio:1.00\r\nallocator_frag_bytes:0\r\n"
-               "allocator_rss_ratio:%.2f\r\nallocator_rss_bytes:%lld\r\nrss_overhead_ratio:1.00\r\n"
-               "rss_overhead_bytes:0\r\nmem_fragmentation_ratio:%.2f\r\nmem_fragmentation_bytes:%lld\r\n"
+               "maxmemory_policy:%.*s\r\nallocator_frag_ratio:%.2f\r\nallocator_frag_bytes:%lld\r\n"
+               "allocator_rss_ratio:%.2f\r\nallocator_rss_bytes:%lld\r\nrss_overhead_ratio:%.2f\r\n"
+               "rss_overhead_bytes:%lld\r\nmem_fragmentation_ratio:%.2f\r\nmem_fragmentation_bytes:%lld\r\n",
+               (int)policy.n, policy.n ? policy.p : "", v.allocator_frag, (long long)v.allocator_frag_bytes,
+               v.allocator_rss, (long long)v.allocator_rss_bytes, v.rss_overhead, (long long)v.rss_overhead_bytes,
+               v.frag, (long long)v.frag_bytes);
+    buf_printf(b,
                "mem_not_counted_for_evict:%zu\r\nmem_replication_backlog:%zu\r\nmem_total_replication_buffers:%zu\r\n"
-               "mem_clients_slaves:0\r\nmem_clients_normal:0\r\nmem_cluster_links:0\r\nmem_aof_buffer:0\r\n"
+               "mem_clients_slaves:%zu\r\nmem_clients_normal:%zu\r\nmem_cluster_links:%zu\r\nmem_aof_buffer:0\r\n"
                "mem_allocator:%s\r\nactive_defrag_running:0\r\nlazyfree_pending_objects:%llu\r\n"
                "lazyfreed_objects:%llu\r\n",
-               (int)policy.n, policy.n ? policy.p : "", ratio((double)rss, (double)used),
-               (long long)rss - (long long)used, ratio((double)rss, (double)used), (long long)rss - (long long)used,
-               backlog, backlog, backlog, mem_allocator_name(), (ull)reaper_pending(n->reaper),
-               (ull)reaper_freed(n->reaper));
+               memory_not_counted(n), v.backlog, change_log_bytes(n->log), v.replica_buffers, v.clients, v.links,
+               mem_allocator_name(), (ull)reaper_pending(n->reaper), (ull)reaper_freed(n->reaper));
     buf_deinit(&policy);
 }
 
@@ -129,6 +129,8 @@ static void info_stats(struct node *n, struct buf *b)
     struct node_stats *s = &n->stats;
     node_stats_sum(n, &sum);
     sampler_rates(n->sampler, &rates);
+    int64_t over_since = atomic_load(&s->over_maxmemory_since_us);
+    int64_t over_us = over_since ? clock_mono_us() - over_since : 0;
     buf_printf(
         b,
         "total_connections_received:%llu\r\ntotal_commands_processed:%llu\r\ninstantaneous_ops_per_sec:%llu\r\n"
@@ -137,9 +139,15 @@ static void info_stats(struct node *n, struct buf *b)
         "instantaneous_input_repl_kbps:0.00\r\ninstantaneous_output_repl_kbps:0.00\r\nrejected_connections:%llu\r\n"
         "sync_full:%llu\r\nsync_partial_ok:%llu\r\nsync_partial_err:%llu\r\nexpired_keys:%llu\r\n"
         "expired_stale_perc:0.00\r\nexpired_time_cap_reached_count:0\r\nexpire_cycle_cpu_milliseconds:0\r\n"
+<<<<<<< HEAD
         "evicted_keys:0\r\nevicted_clients:0\r\ntotal_eviction_exceeded_time:0\r\n"
         "current_eviction_exceeded_time:0\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\npubsub_channels:%zu\r\n"
         "pubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
+=======
+        "evicted_keys:%llu\r\nevicted_clients:%llu\r\ntotal_eviction_exceeded_time:%lld\r\n"
+        "current_eviction_exceeded_time:%lld\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\npubsub_channels:0\r\n"
+        "pubsub_patterns:0\r\npubsubshard_channels:0\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
+>>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
         "migrate_cached_sockets:0\r\nslave_expires_tracked_keys:0\r\nactive_defrag_hits:0\r\n"
         "active_defrag_misses:0\r\nactive_defrag_key_hits:0\r\nactive_defrag_key_misses:0\r\n"
         "total_active_defrag_time:0\r\ncurrent_active_defrag_time:0\r\ntracking_total_keys:0\r\n"
@@ -150,8 +158,14 @@ static void info_stats(struct node *n, struct buf *b)
         (ull)atomic_load(&s->connections_received), (ull)sum.commands, (ull)rates.commands, (ull)sum.net_in,
         (ull)sum.net_out, rates.input_kbps, rates.output_kbps, (ull)atomic_load(&s->connections_rejected),
         (ull)atomic_load(&s->sync_full), (ull)atomic_load(&s->sync_partial_ok), (ull)atomic_load(&s->sync_partial_err),
+<<<<<<< HEAD
         (ull)sum.expired, (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL),
         pubsub_entries(n, PUBSUB_PATTERN), pubsub_entries(n, PUBSUB_SHARD), (ull)errorstats_total(n->errors));
+=======
+        (ull)sum.expired, (ull)atomic_load(&s->evicted_keys), (ull)atomic_load(&s->evicted_clients),
+        (long long)((int64_t)atomic_load(&s->over_maxmemory_us) + over_us) / 1000, (long long)over_us / 1000,
+        (ull)sum.hits, (ull)sum.misses, (ull)errorstats_total(n->errors));
+>>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
 }
 
 static void append_time(struct buf *b, const char *name, struct timeval t)

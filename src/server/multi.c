@@ -51,6 +51,13 @@ bool multi_queue_writes(const struct conn *c)
     return false;
 }
 
+bool multi_queue_needs_memory(const struct conn *c)
+{
+    for (size_t i = 0; i < c->queue_n; i++)
+        if (c->queue[i].cmd->flags & CMD_DENYOOM) return true;
+    return false;
+}
+
 void multi_discard(struct conn *c)
 {
     for (size_t i = 0; i < c->queue_n; i++) mem_free(c->queue[i].argv);

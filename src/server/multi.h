@@ -8,6 +8,8 @@
 void multi_queue(struct conn *c, const struct call *call);
 /* Whether the transaction holds a command that changes the dataset. */
 bool multi_queue_writes(const struct conn *c);
+/* Whether a queued command is one that maxmemory refuses (CMD_DENYOOM). */
+bool multi_queue_needs_memory(const struct conn *c);
 /* Ends the transaction without executing it. */
 void multi_discard(struct conn *c);
 

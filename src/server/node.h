@@ -37,6 +37,9 @@ enum pause_mode { PAUSE_NONE, PAUSE_WRITE, PAUSE_ALL };
 struct node_stats {
     _Atomic uint64_t connections_received, connections_rejected, query_buffer_disconnects, output_limit_disconnects;
     _Atomic uint64_t sync_full, sync_partial_ok, sync_partial_err;
+    _Atomic uint64_t evicted_keys, evicted_clients;
+    _Atomic uint64_t over_maxmemory_us;      /* time spent above maxmemory, but for a time that goes on */
+    _Atomic int64_t over_maxmemory_since_us; /* monotonic; 0: not above it */
 };
 
 struct node {
@@ -62,13 +65,15 @@ struct node {
     struct loop *main_loop;
     struct node_stats stats;
     char run_id[41];
-    int64_t started_ms; /* wall clock */
+    int64_t started_ms;    /* wall clock */
+    size_t startup_memory; /* mem_used() before the dataset was loaded */
 
     _Atomic uint64_t next_client_id;
     _Atomic int client_count;
     _Atomic int blocked_count;            /* clients in WAIT */
     _Atomic uint64_t dirty;               /* changes since the last save */
     _Atomic bool loading;                 /* the dataset is being loaded: most commands get -LOADING */
+    _Atomic bool purge_wanted;            /* MEMORY PURGE: the main thread gives back its free pages too */
     _Atomic bool active_expire;           /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic int64_t client_pause;         /* CLIENT PAUSE: until (monotonic ms) * 4 + enum pause_mode, in one word */
     _Atomic int64_t failover_pause_until; /* a manual failover holds writes until then (monotonic ms); 0: none */
@@ -92,6 +97,10 @@ void reaper_free_entry(void *reaper, struct entry *e);                      /* t
 void reaper_free_tables(struct reaper *r, struct table **tables, size_t n); /* takes the tables, copies the array */
 uint64_t reaper_pending(const struct reaper *r);                            /* objects that wait to be freed */
 uint64_t reaper_freed(const struct reaper *r);
+void reaper_reset_freed(struct reaper *r);             /* CONFIG RESETSTAT */
+uint64_t reaper_pending_bytes(const struct reaper *r); /* about as much memory comes back soon; without tables */
+bool reaper_has_tables(const struct reaper *r);        /* whole tables wait to be freed */
+void reaper_collect(struct reaper *r);                 /* its thread calls mem_collect(true) */
 
 /* Sums over the workers. */
 struct stats_sum {

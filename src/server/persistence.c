@@ -61,19 +61,33 @@ bool persistence_has_save_points(const struct persistence *p)
 
 /* ---- saving ---- */
 
+enum rdb_access persistence_access_kind(const struct config *cfg)
+{
+    switch (config_num(cfg, CFG_MAXMEMORY_POLICY)) {
+    case MAXMEMORY_VOLATILE_LRU:
+    case MAXMEMORY_ALLKEYS_LRU: return RDB_ACCESS_IDLE;
+    case MAXMEMORY_VOLATILE_LFU:
+    case MAXMEMORY_ALLKEYS_LFU: return RDB_ACCESS_FREQ;
+    default: return RDB_ACCESS_NONE;
+    }
+}
+
 static struct rdb_options save_options(struct persistence *p)
 {
     struct config *cfg = p->node->config;
     int64_t now = clock_wall_ms();
-    struct rdb_options o = {.compress = config_bool(cfg, CFG_RDBCOMPRESSION),
-                            .checksum = config_bool(cfg, CFG_RDBCHECKSUM),
-                            .lru_clock = (uint32_t)(now / 1000) & 0xffffff,
-                            .now_ms = now,
-                            .used_memory = mem_used(),
-                            .has_repl = change_log_active(p->node->log),
-                            .repl_db = p->position.db,
-                            .repl_offset = p->position.offset,
-                            .extras = &p->extras};
+    struct rdb_options o = {
+        .compress = config_bool(cfg, CFG_RDBCOMPRESSION),
+        .checksum = config_bool(cfg, CFG_RDBCHECKSUM),
+        .access = persistence_access_kind(cfg),
+        .lru_clock = lru_clock_of(now),
+        .lfu = {(uint32_t)config_num(cfg, CFG_LFU_LOG_FACTOR), (uint32_t)config_num(cfg, CFG_LFU_DECAY_TIME)},
+        .now_ms = now,
+        .used_memory = mem_used(),
+        .has_repl = change_log_active(p->node->log),
+        .repl_db = p->position.db,
+        .repl_offset = p->position.offset,
+        .extras = &p->extras};
     memcpy(o.repl_id, p->position.id, sizeof o.repl_id);
     return o;
 }

@@ -4,7 +4,7 @@
 
 #include "server/node.h"
 
-struct rdb_extras;
+#include "persist/persist.h"
 
 struct persistence *persistence_create(struct node *n);
 /* Loads dbfilename if it is there; before any thread runs.  E_CORRUPT or E_IO: *error says why (mem_free()). */
@@ -29,6 +29,8 @@ MUST_USE enum status persistence_reload(struct persistence *p, bool save_first, 
 MUST_USE enum status persistence_load_snapshot(struct persistence *p, const char *path, int *db);
 /* Function libraries and such that files carry along; constant but during a load. */
 const struct rdb_extras *persistence_extras(const struct persistence *p);
+/* What files tell of the keys' use: that depends on maxmemory-policy. */
+enum rdb_access persistence_access_kind(const struct config *cfg);
 /* Whether any save point is configured. */
 bool persistence_has_save_points(const struct persistence *p);
 void persistence_info(struct persistence *p, struct buf *out);

@@ -63,7 +63,10 @@ static struct cut *hub_snapshot(void *ctx, struct rdb_options *options, uint64_t
     int64_t now = clock_wall_ms();
     *options = (struct rdb_options){.compress = config_bool(n->config, CFG_RDBCOMPRESSION),
                                     .checksum = config_bool(n->config, CFG_RDBCHECKSUM),
-                                    .lru_clock = (uint32_t)(now / 1000) & 0xffffff,
+                                    .access = persistence_access_kind(n->config),
+                                    .lru_clock = lru_clock_of(now),
+                                    .lfu = {(uint32_t)config_num(n->config, CFG_LFU_LOG_FACTOR),
+                                            (uint32_t)config_num(n->config, CFG_LFU_DECAY_TIME)},
                                     .now_ms = now,
                                     .used_memory = mem_used(),
                                     .has_repl = true,

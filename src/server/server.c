@@ -8,6 +8,7 @@
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/errorstats.h"
+#include "server/memory.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/pubsub.h"
@@ -239,11 +240,24 @@ static void set_log_level(const struct config *cfg)
     log_set_level(levels[config_num(cfg, CFG_LOGLEVEL)]);
 }
 
+static void limit_changed(struct node *n, enum config_id id)
+{
+    size_t limit = (size_t)config_num(n->config, CFG_MAXMEMORY), used = memory_counted(n);
+    if (limit == 0) return;
+    if (id == CFG_MAXMEMORY && limit < used)
+        log_warning("WARNING: the new maxmemory value set via CONFIG SET (%zu) is smaller than the current memory "
+                    "usage (%zu). This will result in key eviction and/or the inability to accept new write commands "
+                    "depending on the maxmemory-policy.",
+                    limit, used);
+    node_post_workers(n, memory_evict_soon);
+}
+
 /* What has to be done beside storing the new value of an option; everything else is looked up when it is needed. */
 static void config_changed(void *ctx, enum config_id id)
 {
     struct node *n = ctx;
     if (id == CFG_LOGLEVEL) set_log_level(n->config);
+    if (id == CFG_MAXMEMORY || id == CFG_MAXMEMORY_POLICY) limit_changed(n, id);
     if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
 }
 
@@ -325,6 +339,7 @@ static int run(struct main_thread *m)
     if (config_bool(n->config, CFG_CLUSTER_ENABLED) && !cluster_node_create(n)) return 1;
     for (int i = 0; i < n->worker_count; i++) n->workers[i] = worker_create(n, i);
     if (!listen_tcp(m) || !listen_unix(m) || !watch_signals(m)) return 1;
+    n->startup_memory = mem_used();
     /* Clients are heard while the dataset is being loaded, and told so. */
     atomic_store(&n->loading, true);
     for (int i = 0; i < n->worker_count; i++) worker_start(n->workers[i]);

@@ -4,10 +4,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/memory.h"
 #include "server/migrate.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "store/evict.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -57,6 +59,7 @@ static void turn_end(void *ctx)
         conn_write(c);
     }
     worker_leave_gate(w);
+    memory_evict_clients(w);
 }
 
 /* ---- expiry ---- */
@@ -132,6 +135,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
 {
     struct worker *w = container_of(t, struct worker, timer);
     (void)now_ms;
+    w->memory_calm_for = 0; /* what was known of the other threads is old */
     expire_some(w);
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
@@ -222,6 +226,7 @@ struct worker *worker_create(struct node *node, int id)
     uint64_t seed;
     random_secure(&seed, sizeof seed);
     random_seed(&w->rng, seed);
+    w->evictor = evictor_create(node->store, random_u64(&w->rng));
     w->env = (struct call_env){.store = node->store,
                                .options = node->options,
                                .stats = &w->stats,

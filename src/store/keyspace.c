@@ -36,6 +36,7 @@ void store_destroy(struct store *s)
 {
     assert(!atomic_load(&s->cuts_open));
     for (int i = 0; i < s->databases; i++) {
+        if (atomic_load(&s->db[i]->used)) mem_note_foreign(-(int64_t)sizeof *s->db[i]);
         if (atomic_load(&s->db[i]->used))
             for (unsigned slot = 0; slot < SLOT_COUNT; slot++) table_clear(&s->db[i]->tables[slot]);
         munmap(s->db[i], sizeof *s->db[i]);
@@ -234,8 +235,8 @@ void store_put(struct store *s, int db, const struct key *k, struct entry *e)
         return;
     }
     struct db *d = s->db[s->db_physical[db]];
-    if (!atomic_load_explicit(&d->used, memory_order_relaxed))
-        atomic_store_explicit(&d->used, true, memory_order_relaxed);
+    if (!atomic_load_explicit(&d->used, memory_order_relaxed) && !atomic_exchange(&d->used, true))
+        mem_note_foreign(sizeof *d); /* from now on its pages are there */
     table_insert(t, e, k->hash, atomic_load_explicit(&s->cut_newest, memory_order_relaxed));
     count_keys(s, db, k->slot, 1, 0);
     count_ttl(s, db, k->slot, t, e, 1);
@@ -335,13 +336,21 @@ void store_swap(struct store *s, int a, int b)
     s->db_physical[b] = physical;
 }
 
+size_t store_db_overhead(const struct store *s, int db)
+{
+    const struct db *d = s->db[s->db_physical[db]];
+    size_t buckets = 0;
+    if (!atomic_load_explicit(&d->used, memory_order_relaxed)) return 0;
+    for (unsigned slot = 0; slot < SLOT_COUNT; slot++)
+        buckets += atomic_load_explicit(&d->tables[slot].bucket_count, memory_order_relaxed);
+    return buckets * sizeof(struct bucket) + sizeof d->tables;
+}
+
 size_t store_overhead(const struct store *s)
 {
-    /* Buckets are filled to a bit over half on the way between two sizes; close enough for INFO, and it locks nothing.
-     */
-    size_t keys = 0;
-    for (int db = 0; db < s->databases; db++) keys += store_db_count(s, db);
-    return keys * sizeof(struct bucket) / 5;
+    size_t n = 0;
+    for (int db = 0; db < s->databases; db++) n += store_db_overhead(s, db);
+    return n;
 }
 
 struct table *store_detach_slot(struct store *s, int db, unsigned slot)

@@ -98,8 +98,9 @@ size_t store_db_count(const struct store *s, int db);     /* keys; any thread, a
 size_t store_db_ttl_count(const struct store *s, int db); /* keys with a time of expiry */
 /* Exchanges two databases; with the whole server at rest. */
 void store_swap(struct store *s, int a, int b);
-/* Bytes of tables, without entries; any thread, approximate. */
+/* Bytes of tables, without entries; any thread, approximate: overflow buckets and spare room are left out. */
 size_t store_overhead(const struct store *s);
+size_t store_db_overhead(const struct store *s, int db);
 
 /* ---- cuts -----------------------------------------------------------------------------------------------------------
  * A cut is the dataset at one moment, saved while it goes on changing.  Begin with the whole server at rest; then one

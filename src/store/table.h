@@ -40,15 +40,15 @@ struct table_extra {
 
 /* One cache line.  All zero is an empty table that owns nothing, so databases that hardly hold keys cost no memory. */
 struct table {
-    uint32_t bucket_count;
-    uint32_t mask;             /* smallest 2^k - 1 that is >= bucket_count - 1 */
-    _Atomic size_t count;      /* keys; written under the lock, read by anybody */
-    _Atomic size_t ttl_count;  /* keys with a time of expiry; the same */
-    _Atomic int64_t ttl_min;   /* while ttl_count > 0: no key expires before this; the same */
-    struct bucket *first;      /* the first segment */
-    struct bucket **segments;  /* all segments, once there are two; capacity: the next power of two */
-    struct table_extra *extra; /* NULL until needed */
-    uint64_t bucket_cap;       /* allocated in the first segment */
+    _Atomic uint32_t bucket_count; /* written under the lock, read by anybody */
+    uint32_t mask;                 /* smallest 2^k - 1 that is >= bucket_count - 1 */
+    _Atomic size_t count;          /* keys; written under the lock, read by anybody */
+    _Atomic size_t ttl_count;      /* keys with a time of expiry; the same */
+    _Atomic int64_t ttl_min;       /* while ttl_count > 0: no key expires before this; the same */
+    struct bucket *first;          /* the first segment */
+    struct bucket **segments;      /* all segments, once there are two; capacity: the next power of two */
+    struct table_extra *extra;     /* NULL until needed */
+    uint64_t bucket_cap;           /* allocated in the first segment */
 };
 static_assert(sizeof(struct table) == 64, "a slot's table is one cache line");
 
