@@ -72,12 +72,9 @@ struct conn {
     int64_t wait_replicas;
     void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
     uint64_t argv_mem;
-<<<<<<< HEAD
     struct pubsub_conn *pubsub; /* its subscriptions; NULL: it has none */
     size_t keep_out;            /* the output of the present command up to here is pushed: CLIENT REPLY OFF leaves it */
-=======
-    size_t counted_memory; /* its part of worker.client_memory */
->>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
+    size_t counted_memory;      /* its part of worker.client_memory */
 };
 
 enum { BATCH_MAX = 32 };

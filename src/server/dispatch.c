@@ -161,7 +161,6 @@ const char *dispatch_refusal(const struct node *n, uint32_t flags)
 
 static bool routed_elsewhere(struct conn *c, struct call *call);
 
-<<<<<<< HEAD
 /* What a connection of protocol version 2 that has subscribed may still say. */
 static bool listener_may(const struct command *cmd)
 {
@@ -179,7 +178,6 @@ static bool listener_may(const struct command *cmd)
     }
 }
 
-=======
 static bool queues(const struct call *call)
 {
     switch (call->cmd->id) {
@@ -206,7 +204,6 @@ static bool lacks_memory(struct conn *c, const struct call *call)
     return call->cmd->flags & CMD_DENYOOM || (c->in_multi && queues(call));
 }
 
->>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
 static bool allowed_now(struct conn *c, struct call *call)
 {
     struct node *n = c->worker->node;
@@ -219,8 +216,7 @@ static bool allowed_now(struct conn *c, struct call *call)
         call_reject(call, "ERR Command not allowed inside a transaction");
         return false;
     }
-<<<<<<< HEAD
-    const char *why_not = dispatch_refusal(n, flags);
+    const char *why_not = lacks_memory(c, call) ? ERR_OOM_VALUE : dispatch_refusal(n, flags);
     if (!why_not && pubsub_active(c) && c->resp == 2 && !listener_may(call->cmd)) {
         char why[160];
         snprintf(why, sizeof why,
@@ -230,9 +226,6 @@ static bool allowed_now(struct conn *c, struct call *call)
         refuse(call, why);
         return false;
     }
-=======
-    const char *why_not = lacks_memory(c, call) ? ERR_OOM_VALUE : dispatch_refusal(n, flags);
->>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
     if (!why_not) return true;
     /* A client that asks the wrong node of a cluster is told the right one, whatever state this one is in. */
     if (!routed_elsewhere(c, call)) refuse(call, why_not);

@@ -139,15 +139,9 @@ static void info_stats(struct node *n, struct buf *b)
         "instantaneous_input_repl_kbps:0.00\r\ninstantaneous_output_repl_kbps:0.00\r\nrejected_connections:%llu\r\n"
         "sync_full:%llu\r\nsync_partial_ok:%llu\r\nsync_partial_err:%llu\r\nexpired_keys:%llu\r\n"
         "expired_stale_perc:0.00\r\nexpired_time_cap_reached_count:0\r\nexpire_cycle_cpu_milliseconds:0\r\n"
-<<<<<<< HEAD
-        "evicted_keys:0\r\nevicted_clients:0\r\ntotal_eviction_exceeded_time:0\r\n"
-        "current_eviction_exceeded_time:0\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\npubsub_channels:%zu\r\n"
-        "pubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
-=======
         "evicted_keys:%llu\r\nevicted_clients:%llu\r\ntotal_eviction_exceeded_time:%lld\r\n"
-        "current_eviction_exceeded_time:%lld\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\npubsub_channels:0\r\n"
-        "pubsub_patterns:0\r\npubsubshard_channels:0\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
->>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
+        "current_eviction_exceeded_time:%lld\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\npubsub_channels:%zu\r\n"
+        "pubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
         "migrate_cached_sockets:0\r\nslave_expires_tracked_keys:0\r\nactive_defrag_hits:0\r\n"
         "active_defrag_misses:0\r\nactive_defrag_key_hits:0\r\nactive_defrag_key_misses:0\r\n"
         "total_active_defrag_time:0\r\ncurrent_active_defrag_time:0\r\ntracking_total_keys:0\r\n"
@@ -158,14 +152,10 @@ static void info_stats(struct node *n, struct buf *b)
         (ull)atomic_load(&s->connections_received), (ull)sum.commands, (ull)rates.commands, (ull)sum.net_in,
         (ull)sum.net_out, rates.input_kbps, rates.output_kbps, (ull)atomic_load(&s->connections_rejected),
         (ull)atomic_load(&s->sync_full), (ull)atomic_load(&s->sync_partial_ok), (ull)atomic_load(&s->sync_partial_err),
-<<<<<<< HEAD
-        (ull)sum.expired, (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL),
-        pubsub_entries(n, PUBSUB_PATTERN), pubsub_entries(n, PUBSUB_SHARD), (ull)errorstats_total(n->errors));
-=======
         (ull)sum.expired, (ull)atomic_load(&s->evicted_keys), (ull)atomic_load(&s->evicted_clients),
         (long long)((int64_t)atomic_load(&s->over_maxmemory_us) + over_us) / 1000, (long long)over_us / 1000,
-        (ull)sum.hits, (ull)sum.misses, (ull)errorstats_total(n->errors));
->>>>>>> 13d8cdd (maxmemory: eviction with every policy, LFU counters, maxmemory-clients, MEMORY in full)
+        (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL), pubsub_entries(n, PUBSUB_PATTERN),
+        pubsub_entries(n, PUBSUB_SHARD), (ull)errorstats_total(n->errors));
 }
 
 static void append_time(struct buf *b, const char *name, struct timeval t)
