@@ -27,6 +27,12 @@ static inline void list_push_back(struct list *head, struct list *node)
     head->prev = node;
 }
 
+/* Behind a node, or at the front of a list. */
+static inline void list_insert_after(struct list *where, struct list *node)
+{
+    list_push_back(where->next, node);
+}
+
 /* Leaves the node as an empty list, so that removing it twice is harmless. */
 static inline void list_remove(struct list *node)
 {

@@ -1,7 +1,9 @@
 #include "command/call.h"
 
+#include "base/mem.h"
 #include "base/number.h"
 
+#include <math.h>
 #include <stdarg.h>
 
 const char ERR_WRONGTYPE[] = "WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -193,6 +195,57 @@ void call_lock_slot(struct call *c, unsigned slot)
 void call_unlock_slot(struct call *c, unsigned slot)
 {
     if (!(c->flags & CALL_EXCLUSIVE)) slot_unlock(c->env->store, slot);
+}
+
+/* ---- blocking commands ---- */
+
+void call_wait(struct call *c, const struct call_wait *w)
+{
+    if (c->served_arg == 0 && !(c->flags & CALL_MAY_WAIT)) {
+        if (w->flags & CALL_WAIT_NULL_BULK)
+            resp_null(&c->out);
+        else
+            resp_null_array(&c->out);
+        return;
+    }
+    assert(!c->wait && w->first >= 1 && w->first + w->count <= c->argc);
+    c->wait = mem_alloc(sizeof *c->wait);
+    *c->wait = *w;
+    /* A client that sleeps on has its arguments already. */
+    if (c->served_arg == 0) c->wait->kept = bytes_dup_array(w->argv ? w->argv : c->argv, c->argc, &c->wait->kept_bytes);
+    c->wait->argv = NULL;
+}
+
+void call_wait_free(struct call_wait *w)
+{
+    if (w) mem_free(w->kept);
+    mem_free(w);
+}
+
+static bool timeout_ok(struct call *c, int64_t ms)
+{
+    if (ms >= 0) return true;
+    resp_error(&c->out, "ERR timeout is negative");
+    return false;
+}
+
+bool call_arg_timeout_s(struct call *c, size_t arg, int64_t *timeout_ms)
+{
+    long double seconds;
+    if (!parse_long_double(c->argv[arg], &seconds)) {
+        resp_error(&c->out, "ERR timeout is not a float or out of range");
+        return false;
+    }
+    /* redis-server 7.0.15 calls what does not fit negative. */
+    long double ms = ceill(seconds * 1000);
+    *timeout_ms = ms < 0 || ms > (long double)INT64_MAX ? -1 : (int64_t)ms;
+    return timeout_ok(c, *timeout_ms);
+}
+
+bool call_arg_timeout_ms(struct call *c, size_t arg, int64_t *timeout_ms)
+{
+    return call_arg_i64(c, arg, timeout_ms, "ERR timeout is not an integer or out of range") &&
+           timeout_ok(c, *timeout_ms);
 }
 
 bool call_arg_i64(struct call *c, size_t arg, int64_t *out, const char *error)

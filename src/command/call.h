@@ -69,6 +69,7 @@ enum {
     CALL_IN_EXEC = 1 << 3, /* part of a transaction */
     CALL_KEEP_EXPIRED = 1 << 5, /* during a pause: expired keys are hidden, and deleted later */
     CALL_LOADING = 1 << 4,      /* replayed from a file */
+    CALL_MAY_WAIT = 1 << 6,     /* call_wait() may put the client to sleep: neither in a transaction nor a script */
 };
 
 enum { CALL_KEYS_INLINE = 8 };
@@ -91,12 +92,15 @@ struct call {
     uint32_t key_arg[CALL_KEYS_INLINE];
     struct key keys[CALL_KEYS_INLINE];
 
+    uint32_t served_arg; /* 0, or: run again for a waiting client, for the key at argv[served_arg] alone */
+
     /* Results */
-    uint64_t dirty;      /* changes made; 0: nothing is propagated */
-    bool want_exclusive; /* set by call_exclusive() */
-    bool verbatim_off;   /* the handler said itself what to propagate */
-    bool effects_wanted; /* false: nobody listens, propagation is not built */
-    struct buf *effects; /* encoded commands for replicas and the AOF */
+    uint64_t dirty;         /* changes made; 0: nothing is propagated */
+    bool want_exclusive;    /* set by call_exclusive() */
+    bool verbatim_off;      /* the handler said itself what to propagate */
+    bool effects_wanted;    /* false: nobody listens, propagation is not built */
+    struct call_wait *wait; /* what call_wait() asked for; the caller takes it */
+    struct buf *effects;    /* encoded commands for replicas and the AOF */
     unsigned effect_count;
 };
 
@@ -148,6 +152,60 @@ MUST_USE bool call_exclusive(struct call *c);
 /* For walks over many slots (KEYS, SCAN): locks one slot at a time; nothing to do when the server is at rest. */
 void call_lock_slot(struct call *c, unsigned slot);
 void call_unlock_slot(struct call *c, unsigned slot);
+
+/* ---- blocking commands ----
+ * A handler that finds nothing of what it was asked for calls call_wait() and returns; call_wait() has replied if the
+ * client may not sleep here (transaction, script, replication stream: the null that a time-out gives too).  Otherwise
+ * the server keeps a copy of the arguments and puts the client to sleep on keys of the command, before their slots are
+ * unlocked.  Whoever then changes one of these keys runs the handler again, on his own thread, before he unlocks that
+ * slot: with c->served_arg set, c->session NULL, c->out a buffer of the client's protocol version.  First come, first
+ * served.  Such a run
+ *   - may touch the key at argv[served_arg] and the command's keys that are not waited for (BLMOVE's destination), no
+ *     other: the handler passes over keys for which call_serves() is false;
+ *   - replies, which ends the sleep, or calls call_wait() again, which lets the client sleep on, in its place;
+ *   - propagates as always: what it changes is logged right behind the change that woke it.
+ * It is made only when the key holds a value of the given type; with CALL_WAIT_ALSO_GONE also when it has ceased to
+ * (deleted, replaced by another type: XREADGROUP), where the handler replies an error. Time-out, CLIENT UNBLOCK, a
+ * change of role, a slot that moves: the server replies by itself.
+ *
+ *   void cmd_blpop(struct call *c) {
+ *       if (!call_arg_timeout_s(c, c->argc - 1, &timeout_ms)) return;
+ *       for (size_t i = 1; i + 1 < c->argc; i++) {
+ *           if (!call_serves(c, i)) continue;
+ *           ... found something: pop, reply, propagate LPOP, return ...
+ *       }
+ *       call_wait(c, &(struct call_wait){.type = TYPE_LIST, .first = 1, .count = c->argc - 2, .timeout_ms =
+ * timeout_ms});
+ *   } */
+enum {
+    CALL_WAIT_NULL_BULK = 1 << 0, /* the null where waiting is not possible is one of a bulk, not of an array */
+    CALL_WAIT_ALSO_GONE = 1 << 1, /* run again also when the key is gone or of another type */
+};
+struct call_wait {
+    enum value_type type;
+    uint32_t first, count; /* the keys waited for: argv[first .. first + count); repetitions are fine */
+    int64_t timeout_ms;    /* 0: for ever */
+    unsigned flags;
+    /* What to run again, when it is not c->argv (XREAD puts in what $ meant when it came); c->argc of them, copied by
+     * call_wait().  NULL: c->argv. */
+    const struct bytes *argv;
+    /* Set by call_wait(): the copy, one allocation of mem_alloc(), and its size. */
+    struct bytes *kept;
+    size_t kept_bytes;
+};
+/* Borrows w. */
+void call_wait(struct call *c, const struct call_wait *w);
+/* Frees what call_wait() left in c->wait; for callers. */
+void call_wait_free(struct call_wait *w);
+/* Whether this run may touch the key at argv[arg]: always, but for runs for a client that waited. */
+static inline bool call_serves(const struct call *c, size_t arg)
+{
+    return c->served_arg == 0 || c->served_arg == arg;
+}
+/* Parses a time-out: seconds with a fraction, or milliseconds (XREAD BLOCK).  False: the error was replied.  0: for
+ * ever.  Rounded up. */
+MUST_USE bool call_arg_timeout_s(struct call *c, size_t arg, int64_t *timeout_ms);
+MUST_USE bool call_arg_timeout_ms(struct call *c, size_t arg, int64_t *timeout_ms);
 
 /* ---- replies that many handlers share (exact texts of Redis) ---- */
 extern const char ERR_WRONGTYPE[], ERR_SYNTAX[], ERR_NOT_INTEGER[], ERR_NOT_FLOAT[], ERR_OUT_OF_RANGE[],

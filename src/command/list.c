@@ -211,6 +211,7 @@ static void mpop_from(struct call *c, const struct key *k, struct entry *e, enum
 enum mpop_result list_mpop(struct call *c, const struct mpop *m)
 {
     for (size_t i = 0; i < m->keys; i++) {
+        if (!call_serves(c, m->first_key + i)) continue;
         struct key k = call_key(c, m->first_key + i);
         struct entry *e;
         if (!call_edit_type(c, &k, TYPE_LIST, &e)) return MPOP_DONE;
@@ -312,6 +313,93 @@ void cmd_lmove(struct call *c)
 void cmd_rpoplpush(struct call *c)
 {
     move(c, LIST_TAIL, LIST_HEAD);
+}
+
+/* ---- Waiting for an element -------------------------------------------------------------------------------------- */
+
+static const char *const pop_command[] = {[LIST_HEAD] = "LPOP", [LIST_TAIL] = "RPOP"};
+static const char *const end_name[] = {[LIST_HEAD] = "left", [LIST_TAIL] = "right"};
+
+static void wait_for_list(struct call *c, size_t first, size_t keys, int64_t timeout_ms, unsigned flags)
+{
+    call_wait(c, &(struct call_wait){.type = TYPE_LIST,
+                                     .first = (uint32_t)first,
+                                     .count = (uint32_t)keys,
+                                     .timeout_ms = timeout_ms,
+                                     .flags = flags});
+}
+
+/* The first of the keys that holds an element; NULL: none does.  False: one of another type came first. */
+static bool find_first(struct call *c, size_t first, size_t keys, struct key *k, struct entry **e)
+{
+    *e = NULL;
+    for (size_t i = first; i < first + keys; i++) {
+        if (!call_serves(c, i)) continue;
+        *k = call_key(c, i);
+        if (!call_edit_type(c, k, TYPE_LIST, e)) return false;
+        if (*e) break;
+    }
+    return true;
+}
+
+static void blocking_pop(struct call *c, enum list_end end)
+{
+    int64_t timeout_ms;
+    struct key k;
+    struct entry *e;
+    if (!call_arg_timeout_s(c, c->argc - 1, &timeout_ms) || !find_first(c, 1, c->argc - 2, &k, &e)) return;
+    if (!e) {
+        wait_for_list(c, 1, c->argc - 2, timeout_ms, 0);
+        return;
+    }
+    resp_array(&c->out, 2);
+    resp_bulk(&c->out, k.name);
+    pop_one(c, &k, e, end);
+    call_effect_cstr(c, 2, bytes_of(pop_command[end]), k.name);
+}
+
+void cmd_blpop(struct call *c)
+{
+    blocking_pop(c, LIST_HEAD);
+}
+
+void cmd_brpop(struct call *c)
+{
+    blocking_pop(c, LIST_TAIL);
+}
+
+void cmd_blmpop(struct call *c)
+{
+    struct mpop m;
+    int64_t timeout_ms;
+    if (!mpop_parse(c, 2, end_name, &m) || !call_arg_timeout_s(c, 1, &timeout_ms)) return;
+    if (list_mpop(c, &m) == MPOP_NOTHING) wait_for_list(c, m.first_key, m.keys, timeout_ms, 0);
+}
+
+/* False: there is nothing to move, and the client sleeps (or has had its reply). */
+static bool blocking_move(struct call *c, enum list_end from, enum list_end to, size_t timeout_arg)
+{
+    int64_t timeout_ms;
+    struct key k = call_key(c, 1);
+    if (!call_arg_timeout_s(c, timeout_arg, &timeout_ms)) return false;
+    if (!call_peek(c, &k)) {
+        wait_for_list(c, 1, 1, timeout_ms, CALL_WAIT_NULL_BULK);
+        return false;
+    }
+    move(c, from, to);
+    return c->dirty > 0;
+}
+
+void cmd_blmove(struct call *c)
+{
+    enum list_end from, to;
+    if (!end_of(c, 3, &from) || !end_of(c, 4, &to) || !blocking_move(c, from, to, 5)) return;
+    call_effect_cstr(c, 5, BYTES("LMOVE"), c->argv[1], c->argv[2], bytes_of(end_name[from]), bytes_of(end_name[to]));
+}
+
+void cmd_brpoplpush(struct call *c)
+{
+    if (blocking_move(c, LIST_TAIL, LIST_HEAD, 3)) call_effect_cstr(c, 3, BYTES("RPOPLPUSH"), c->argv[1], c->argv[2]);
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */

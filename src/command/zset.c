@@ -265,6 +265,7 @@ static void mpop_from(struct call *c, const struct key *k, struct entry *e, bool
 enum mpop_result zset_mpop(struct call *c, const struct mpop *m)
 {
     for (size_t i = 0; i < m->keys; i++) {
+        if (!call_serves(c, m->first_key + i)) continue;
         struct key k = call_key(c, m->first_key + i);
         struct entry *e;
         if (!call_edit_type(c, &k, TYPE_ZSET, &e)) return MPOP_DONE;
@@ -282,6 +283,66 @@ void cmd_zmpop(struct call *c)
     static const char *const ends[] = {"min", "max"};
     if (!mpop_parse(c, 1, ends, &m)) return;
     if (zset_mpop(c, &m) == MPOP_NOTHING) resp_null_array(&c->out);
+}
+
+/* ---- Waiting for a member ---------------------------------------------------------------------------------------- */
+
+static void wait_for_zset(struct call *c, size_t first, size_t keys, int64_t timeout_ms)
+{
+    call_wait(c, &(struct call_wait){
+                     .type = TYPE_ZSET, .first = (uint32_t)first, .count = (uint32_t)keys, .timeout_ms = timeout_ms});
+}
+
+/* [key, member, score] */
+static void blocking_pop_from(struct call *c, const struct key *k, struct entry *e, bool max)
+{
+    struct zset_iter it;
+    struct element member;
+    double score;
+    resp_array(&c->out, 3);
+    resp_bulk(&c->out, k->name);
+    zset_iter_init(&it, e, max ? zset_len(e) - 1 : 0, max);
+    if (zset_iter_next(&it, &member, &score)) {
+        resp_bulk(&c->out, member.text);
+        resp_double(&c->out, score);
+    }
+    pop_remove(c, k, e, max, 1);
+    call_effect_cstr(c, 2, max ? BYTES("ZPOPMAX") : BYTES("ZPOPMIN"), k->name);
+}
+
+static void blocking_pop(struct call *c, bool max)
+{
+    int64_t timeout_ms;
+    struct entry *e;
+    if (!call_arg_timeout_s(c, c->argc - 1, &timeout_ms)) return;
+    for (size_t i = 1; i + 1 < c->argc; i++) {
+        if (!call_serves(c, i)) continue;
+        struct key k = call_key(c, i);
+        if (!call_edit_type(c, &k, TYPE_ZSET, &e)) return;
+        if (!e) continue;
+        blocking_pop_from(c, &k, e, max);
+        return;
+    }
+    wait_for_zset(c, 1, c->argc - 2, timeout_ms);
+}
+
+void cmd_bzpopmin(struct call *c)
+{
+    blocking_pop(c, false);
+}
+
+void cmd_bzpopmax(struct call *c)
+{
+    blocking_pop(c, true);
+}
+
+void cmd_bzmpop(struct call *c)
+{
+    struct mpop m;
+    int64_t timeout_ms;
+    static const char *const ends[] = {"min", "max"};
+    if (!mpop_parse(c, 2, ends, &m) || !call_arg_timeout_s(c, 1, &timeout_ms)) return;
+    if (zset_mpop(c, &m) == MPOP_NOTHING) wait_for_zset(c, m.first_key, m.keys, timeout_ms);
 }
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */

@@ -23,6 +23,7 @@ struct applier {
     struct node *node;
     struct gate_member *gate;
     struct call_env env;
+    struct waker waker;
     struct call_stats stats;
     struct random rng;
     struct resp_parser parser;
@@ -43,12 +44,14 @@ static void changed(void *ctx, int db, const struct key *k, enum notify_class cl
     struct applier *a = ctx;
     (void)event;
     watch_key_changed(a->node, db, k, cls == NOTIFY_EXPIRED);
+    waker_key_changed(&a->waker, db, k);
 }
 
 static void flushed(void *ctx, int db, int replaced_by)
 {
     struct applier *a = ctx;
     watch_flushed(a->node, db, replaced_by, clock_wall_ms());
+    waker_flushed(&a->waker, db);
 }
 
 static void free_tables(void *ctx, struct table **tables, size_t n)
@@ -74,6 +77,7 @@ struct applier *applier_create(struct node *n)
                                .flushed = flushed,
                                .free_tables = free_tables,
                                .cluster_enabled = config_bool(n->config, CFG_CLUSTER_ENABLED)};
+    waker_init(&a->waker, n, &a->env);
     resp_parser_init(&a->parser, INT64_MAX);
     return a;
 }
@@ -96,17 +100,26 @@ void applier_reset(struct applier *a, int db)
 
 /* ---- locks ---- */
 
-static void lock_all(struct store *s, const unsigned *slots, size_t n)
+static void lock_all(struct applier *a, const unsigned *slots, size_t n)
 {
+    struct store *s = a->node->store;
     /* Nobody waits for one slot while holding another. */
-    for (size_t i = 0; i < n;) {
-        if (slot_try_lock(s, slots[i])) {
-            i++;
-            continue;
-        }
+    for (;;) {
+        unsigned busy;
+        size_t i = 0;
+        while (i < n && slot_try_lock(s, slots[i])) i++;
+        if (i == n && waker_lock_more(&a->waker, slots, n, &busy)) return;
         while (i > 0) slot_unlock(s, slots[--i]);
         sched_yield();
     }
+}
+
+/* Serves who sleeps at the keys that were changed (on a replica: XREAD), then unlocks. */
+static void unlock_all(struct applier *a, const unsigned *slots, size_t n)
+{
+    if (waker_has_work(&a->waker)) waker_serve(&a->waker, slots, n, false, clock_wall_ms());
+    waker_unlock_more(&a->waker);
+    for (size_t i = 0; i < n; i++) slot_unlock(a->node->store, slots[i]);
 }
 
 struct slot_set {
@@ -200,6 +213,7 @@ static void keep_bytes(struct applier *a, struct bytes done)
 
 static void rest_end(struct applier *a)
 {
+    if (waker_has_work(&a->waker)) waker_serve(&a->waker, NULL, 0, true, clock_wall_ms());
     store_walks_go(a->node->store);
     gate_open(a->node->gate);
     gate_enter(a->gate);
@@ -224,9 +238,9 @@ static enum status run_one(struct applier *a, const struct applied *cmd, struct 
     slot_set_add(&set, cmd->cmd, cmd->argv, cmd->argc);
     set.n = slots_sort_unique(set.slots, set.n);
     assert(set.slots || set.n == 0);
-    lock_all(a->node->store, set.slots, set.n);
+    lock_all(a, set.slots, set.n);
     run_handler(a, cmd, 0, &exclusive);
-    for (size_t i = 0; i < set.n; i++) slot_unlock(a->node->store, set.slots[i]);
+    unlock_all(a, set.slots, set.n);
     mem_free(set.slots);
     if (exclusive) {
         if (!rest_begin(a)) return E_CLOSED;
@@ -264,7 +278,6 @@ static void run_queued(struct applier *a, unsigned flags)
 static enum status run_queue(struct applier *a, struct bytes bytes)
 {
     struct slot_set set = {0};
-    struct store *s = a->node->store;
     bool rest = false;
     for (size_t i = 0; i < a->queue_n; i++) {
         const struct command *cmd = a->queue[i].cmd;
@@ -278,9 +291,9 @@ static enum status run_queue(struct applier *a, struct bytes bytes)
         mem_free(set.slots);
         return E_CLOSED;
     }
-    if (!rest) lock_all(s, set.slots, set.n);
+    if (!rest) lock_all(a, set.slots, set.n);
     run_queued(a, rest ? CALL_EXCLUSIVE : 0u);
-    for (size_t i = 0; i < set.n && !rest; i++) slot_unlock(s, set.slots[i]);
+    if (!rest) unlock_all(a, set.slots, set.n);
     a->in_multi = false;
     keep_bytes(a, bytes);
     if (rest) rest_end(a);

@@ -48,7 +48,7 @@ static size_t flags_of(const struct conn *c, char out[16])
     if (c->is_primary_link) out[n++] = 'M';
     if (pubsub_active(c)) out[n++] = 'P';
     if (c->in_multi) out[n++] = 'x';
-    if (c->wait == WAIT_REPLICAS) out[n++] = 'b';
+    if (c->wait == WAIT_REPLICAS || blocking_asleep(c)) out[n++] = 'b';
     if (atomic_load(&c->dirty_cas)) out[n++] = 'd';
     if (c->close_after_reply) out[n++] = 'c';
     if (c->close_asap || atomic_load(&c->kill)) out[n++] = 'A';
@@ -274,6 +274,40 @@ void cmd_client_kill(struct call *c)
         resp_error(&c->out, "ERR No such client");
 }
 
+/* ---- UNBLOCK ---- */
+
+static bool unblock(struct conn *c, bool error)
+{
+    if (c->wait != WAIT_REPLICAS) return blocking_unblock(c, error);
+    if (c->wait_unblocked) return false;
+    c->wait_unblocked = error ? UNBLOCK_ERROR : UNBLOCK_TIMEOUT;
+    return true;
+}
+
+void cmd_client_unblock(struct call *c)
+{
+    struct node *n = call_conn(c)->worker->node;
+    int64_t id;
+    bool error = c->argc == 4 && call_arg_is(c, 3, "error"), done = false;
+    if (c->argc > 4) {
+        struct bytes name = c->argv[1];
+        resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try CLIENT HELP.",
+                    (int)(name.n < 128 ? name.n : 128), name.p);
+        return;
+    }
+    if (c->argc == 4 && !error && !call_arg_is(c, 3, "timeout")) {
+        resp_error(&c->out, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+        return;
+    }
+    if (!call_arg_i64(c, 2, &id, NULL) || !call_exclusive(c)) return;
+    for (int i = 0; i < n->worker_count && !done; i++) {
+        struct conn *who = conn_find(n->workers[i], (uint64_t)id);
+        done = who && unblock(who, error);
+    }
+    if (done) node_post_workers(n, replication_check_waits);
+    resp_i64(&c->out, done);
+}
+
 /* ---- PAUSE ---- */
 
 void cmd_client_pause(struct call *c)
@@ -343,6 +377,8 @@ void cmd_client_help(struct call *c)
         "    Control the replies sent to the current connection.",
         "SETNAME <name>",
         "    Assign the name <name> to the current connection.",
+        "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+        "    Unblock the specified blocked client.",
         "NO-EVICT (ON|OFF)",
         "    Protect current client connection from eviction.",
     };

@@ -57,6 +57,7 @@ struct conn *conn_create(struct worker *w, int fd, bool is_unix)
 static void stop_waiting(struct conn *c)
 {
     if (c->wait == WAIT_SLOT) waiting_room_forget(c->worker->node->waiting, c);
+    if (c->wait == WAIT_KEYS) blocking_forget(c);
     if (c->wait == WAIT_REPLICAS) atomic_fetch_sub(&c->worker->node->blocked_count, 1);
     list_remove(&c->waiting_link);
     c->wait = WAIT_NOTHING;

@@ -6,6 +6,7 @@
 #define COVEY_SERVER_CONN_H
 
 #include "base/list.h"
+#include "server/blocking.h"
 #include "server/node.h"
 
 enum conn_wait {
@@ -14,6 +15,7 @@ enum conn_wait {
     WAIT_PAUSE,    /* CLIENT PAUSE or a manual failover */
     WAIT_REPLICAS, /* the WAIT command */
     WAIT_PUBLISH,  /* it publishes faster than workers can give its messages out */
+    WAIT_KEYS,     /* a blocking command: asleep until a key has something */
 };
 
 enum reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP };
@@ -70,6 +72,8 @@ struct conn {
     int64_t wait_deadline_ms; /* WAIT: monotonic; INT64_MAX: none */
     uint64_t wait_offset;
     int64_t wait_replicas;
+    enum { UNBLOCK_NO, UNBLOCK_TIMEOUT, UNBLOCK_ERROR } wait_unblocked; /* CLIENT UNBLOCK came; set at rest */
+    struct blocked *blocked;                                            /* while wait is WAIT_KEYS */
     void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
     uint64_t argv_mem;
     struct pubsub_conn *pubsub; /* its subscriptions; NULL: it has none */
@@ -110,6 +114,8 @@ struct worker {
     struct buf effects;
     struct random rng;
     struct call_env env;
+    struct waker waker;
+    struct sleepers sleepers;
     struct loop_timer timer;
     unsigned expire_slot;
     struct evictor *evictor;

@@ -268,20 +268,22 @@ static bool try_lock_spinning(struct store *s, unsigned slot)
 static bool lock_slots(struct conn *c, const unsigned *slots, size_t n)
 {
     struct node *node = c->worker->node;
-    for (size_t i = 0; i < n;) {
-        if (try_lock_spinning(node->store, slots[i])) {
-            i++;
-            continue;
-        }
-        unsigned busy = slots[i];
+    for (;;) {
+        unsigned busy;
+        size_t i = 0;
+        while (i < n && try_lock_spinning(node->store, slots[i])) i++;
+        if (i < n)
+            busy = slots[i];
+        else if (waker_lock_more(&c->worker->waker, slots, n, &busy))
+            return true;
         while (i > 0) slot_unlock(node->store, slots[--i]);
         if (waiting_room_park(node->waiting, c, busy)) return false;
     }
-    return true;
 }
 
 static void unlock_slots(struct conn *c, const unsigned *slots, size_t n)
 {
+    waker_unlock_more(&c->worker->waker);
     for (size_t i = 0; i < n; i++) slot_unlock(c->worker->node->store, slots[i]);
 }
 
@@ -330,7 +332,8 @@ void dispatch_run(struct conn *c, struct call *call)
 }
 
 /* Runs with the locks held, or the server at rest. */
-static void execute_locked(struct conn *c, struct call *call, const struct key *keys, size_t key_count)
+static void execute_locked(struct conn *c, struct call *call, const struct key *keys, size_t key_count,
+                           const unsigned *slots, size_t slot_count)
 {
     struct worker *w = c->worker;
     struct node *n = w->node;
@@ -339,9 +342,13 @@ static void execute_locked(struct conn *c, struct call *call, const struct key *
     /* What is paused includes expiry: the log has to stand still. */
     if (node_paused(n, w->now_mono_ms) != PAUSE_NONE) call->flags |= CALL_KEEP_EXPIRED;
     call->effects_wanted = change_log_active(n->log) && !(call->flags & CALL_ON_REPLICA);
+    call->flags |= CALL_MAY_WAIT;
     w->effects.n = 0;
     dispatch_run(c, call);
     if (!call->want_exclusive) dispatch_append_effects(c, call->db, call->effect_count, call->db);
+    if (call->wait) blocking_begin(c, call);
+    if (waker_has_work(&w->waker))
+        waker_serve(&w->waker, slots, slot_count, call->flags & CALL_EXCLUSIVE, call->now_ms);
 }
 
 /* The command asked for the whole server: leave the gate, check everything anew, run. */
@@ -356,7 +363,7 @@ static void execute_exclusive(struct conn *c, struct call *call, const struct ke
     call->verbatim_off = false;
     if (allowed_now(c, call)) {
         store_walks_stop(w->node->store);
-        execute_locked(c, call, keys, key_count);
+        execute_locked(c, call, keys, key_count, NULL, 0);
         store_walks_go(w->node->store);
     }
     gate_open(w->node->gate);
@@ -417,7 +424,7 @@ static enum dispatch_result execute(struct conn *c, struct call *call)
         mem_free(list.memory);
         return DISPATCH_WAIT;
     }
-    execute_locked(c, call, list.keys, list.n);
+    execute_locked(c, call, list.keys, list.n, list.slots, slot_count);
     unlock_slots(c, list.slots, slot_count);
     if (call->want_exclusive) execute_exclusive(c, call, list.keys, list.n);
     mem_free(list.memory);

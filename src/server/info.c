@@ -69,9 +69,9 @@ static void info_clients(struct node *n, struct buf *b)
         b,
         "connected_clients:%d\r\ncluster_connections:0\r\nmaxclients:%lld\r\nclient_recent_max_input_buffer:0\r\n"
         "client_recent_max_output_buffer:0\r\nblocked_clients:%d\r\ntracking_clients:0\r\n"
-        "clients_in_timeout_table:0\r\n",
+        "clients_in_timeout_table:%d\r\n",
         atomic_load(&n->client_count), (long long)config_num(n->config, CFG_MAXCLIENTS),
-        atomic_load(&n->blocked_count));
+        atomic_load(&n->blocked_count) + blocking_clients(n), blocking_timeouts(n));
 }
 
 static double ratio(double a, double b)

@@ -337,6 +337,13 @@ static void exec_locked(struct conn *c, struct call *exec, const struct exec_pla
     run_queue(c, exec);
 }
 
+/* Who sleeps at a key that the transaction has changed finds what it left there. */
+static void serve_sleepers(struct conn *c, const struct call *exec, const struct exec_plan *plan)
+{
+    struct waker *w = &c->worker->waker;
+    if (waker_has_work(w)) waker_serve(w, plan->slots, plan->slot_count, exec->flags & CALL_EXCLUSIVE, exec->now_ms);
+}
+
 /* Between MULTI and now the node may have become a replica, or unable to write. */
 static bool still_allowed(struct conn *c, struct call *exec, const struct exec_plan *plan)
 {
@@ -371,8 +378,10 @@ void cmd_exec(struct call *call)
         }
         if (call->flags & CALL_EXCLUSIVE) {
             exec_locked(c, call, &plan);
+            serve_sleepers(c, call, &plan);
         } else if (dispatch_lock_slots(c, plan.slots, plan.slot_count)) {
             exec_locked(c, call, &plan);
+            serve_sleepers(c, call, &plan);
             dispatch_unlock_slots(c, plan.slots, plan.slot_count);
         } else {
             plan_free(&plan);

@@ -315,6 +315,7 @@ static void follow_at_rest(struct replication *r, const char *host, int port)
 {
     bool was = atomic_exchange(&r->is_replica, true);
     log_set_role('S');
+    if (!was) blocking_end_all(r->node);
     if (!was)
         log_notice("Before turning into a replica, using my own history to make a partial resynchronization possible");
     atomic_store(&r->link_state, UPSTREAM_CONNECT);
@@ -420,6 +421,7 @@ void cmd_wait(struct call *call)
     c->wait = WAIT_REPLICAS;
     c->wait_offset = c->write_offset;
     c->wait_replicas = replicas;
+    c->wait_unblocked = UNBLOCK_NO;
     c->wait_deadline_ms = timeout_ms ? c->worker->now_mono_ms + timeout_ms : INT64_MAX;
     list_push_back(&c->worker->waits, &c->waiting_link);
     atomic_fetch_add(&c->worker->node->blocked_count, 1);
@@ -434,15 +436,19 @@ void replication_check_waits(struct worker *w)
         struct conn *c = container_of(it, struct conn, waiting_link);
         int acked = hub_count_acked(r->hub, c->wait_offset);
         bool demoted = atomic_load(&r->is_replica);
-        if (acked < c->wait_replicas && c->wait_deadline_ms > clock_mono_ms() && !demoted) continue;
+        if (acked < c->wait_replicas && c->wait_deadline_ms > clock_mono_ms() && !demoted && !c->wait_unblocked)
+            continue;
         list_remove(it);
         atomic_fetch_sub(&w->node->blocked_count, 1);
         struct resp_out out = conn_out(c);
         if (demoted)
             resp_error(&out,
                        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)");
+        else if (c->wait_unblocked == UNBLOCK_ERROR)
+            resp_error(&out, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
         else
             resp_i64(&out, acked);
+        if (demoted) c->close_after_reply = true;
         conn_wants_write(c);
         conn_resume(c);
         return replication_check_waits(w); /* resuming may have changed the list */

@@ -298,6 +298,7 @@ static struct node *node_create(struct config *cfg)
     n->reaper = reaper_create();
     n->waiting = waiting_room_create(n);
     n->watch = watch_registry_create();
+    n->blocking = blocking_create();
     n->store = store_create((int)config_num(cfg, CFG_DATABASES), (struct store_hooks){n, slot_released, dispose});
     n->gate = gate_create();
     n->log = change_log_create((size_t)config_num(cfg, CFG_REPL_BACKLOG_SIZE));

@@ -51,6 +51,8 @@ static void turn_end(void *ctx)
 {
     struct worker *w = ctx;
     worker_run_staged(w);
+    /* Changes of keys whose slots were let go of at once: all that can be done is to try again. */
+    if (waker_has_work(&w->waker)) waker_serve(&w->waker, NULL, 0, false, w->now_ms);
     replication_flush(w->node->replication);
     pubsub_run(w);
     while (!list_empty(&w->dirty)) {
@@ -85,6 +87,8 @@ static bool expire_slot(struct worker *w, int db, unsigned slot)
         /* Each deletion stands by itself: no MULTI around them. */
         change_append(w->node->log, db, buf_bytes(&w->effects), 1, db);
     }
+    if (waker_has_work(&w->waker)) waker_serve(&w->waker, &slot, 1, false, w->now_ms);
+    waker_unlock_more(&w->waker);
     slot_unlock(w->node->store, slot);
     return more;
 }
@@ -141,6 +145,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);
     worker_resume_list(&w->throttled);
+    blocking_check_slots(w);
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
 }
 
@@ -195,12 +200,14 @@ static void changed(void *ctx, int db, const struct key *k, enum notify_class cl
     struct worker *w = ctx;
     (void)event;
     watch_key_changed(w->node, db, k, cls == NOTIFY_EXPIRED);
+    waker_key_changed(&w->waker, db, k);
 }
 
 static void flushed(void *ctx, int db, int replaced_by)
 {
     struct worker *w = ctx;
     watch_flushed(w->node, db, replaced_by, w->now_ms);
+    waker_flushed(&w->waker, db);
 }
 
 static void free_tables(void *ctx, struct table **tables, size_t n)
@@ -236,6 +243,8 @@ struct worker *worker_create(struct node *node, int id)
                                .flushed = flushed,
                                .free_tables = free_tables,
                                .cluster_enabled = node->cluster != NULL};
+    waker_init(&w->waker, node, &w->env);
+    sleepers_init(w);
     w->now_ms = clock_wall_ms();
     w->now_mono_ms = clock_mono_ms();
     w->timer = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
