@@ -47,6 +47,8 @@ struct link {
     struct list hash_link;
     uint64_t id;
     bool connecting;
+    struct tls_session *tls; /* NULL: plain; until it is established nothing is read or written */
+    int64_t made_ms;
     struct buf in;
     struct frame *out, **out_last;
     size_t out_bytes;
@@ -135,6 +137,7 @@ static struct link *link_new(struct cluster *c, int fd, uint64_t id)
     l->src = (struct loop_source){.fd = fd, .ready = link_ready};
     l->cluster = c;
     l->id = id;
+    l->made_ms = clock_mono_ms();
     l->out_last = &l->out;
     list_push_back(&c->links[id % LINK_BUCKETS], &l->hash_link);
     return l;
@@ -160,6 +163,7 @@ static void link_free(struct link *l)
 {
     int fd = l->src.fd;
     loop_remove(l->cluster->loop, &l->src);
+    tls_close(l->tls);
     if (fd >= 0) close(fd);
     list_remove(&l->hash_link);
     link_count_memory(l->cluster, 0, l->out_bytes);
@@ -184,22 +188,33 @@ static void link_lost(struct link *l)
     step(c, &(struct cluster_event){.kind = CLUSTER_EV_LINK_DOWN, .link = id});
 }
 
+/* What to wait for; TLS may need more. */
+static void link_set_events(struct link *l, int events)
+{
+    loop_set(l->cluster->loop, &l->src, l->tls ? tls_events(l->tls, events) : events);
+}
+
+static bool link_is_open(const struct link *l)
+{
+    return !l->connecting && (!l->tls || tls_established(l->tls));
+}
+
 /* Sends what may leave.  False: the connection is broken. */
 static bool link_flush(struct link *l)
 {
     struct cluster *c = l->cluster;
-    if (l->connecting) return true;
+    if (!link_is_open(l)) return true;
     while (l->out && l->out->after_persist <= c->persisted) {
         struct frame *f = l->out;
         size_t put = 0;
         struct bytes rest = f->at < f->head ? bytes_make(f->data + f->at, f->head - f->at)
                                             : bytes_make(f->body->data + (f->at - f->head), f->n - f->at);
-        enum status st = rest.n ? net_write(l->src.fd, rest.p, rest.n, &put) : OK;
+        enum status st = rest.n ? stream_write(l->src.fd, l->tls, rest.p, rest.n, &put) : OK;
         if (st == E_IO) return false;
         f->at += put;
         if (st == OK && put == rest.n && f->at < f->n) continue; /* the body */
         if (f->at < f->n) {
-            loop_set(c->loop, &l->src, NET_READ | NET_WRITE);
+            link_set_events(l, NET_READ | NET_WRITE);
             return true;
         }
         l->out = f->next;
@@ -208,7 +223,7 @@ static bool link_flush(struct link *l)
         link_count_memory(c, 0, sizeof *f + f->n);
         frame_free(f);
     }
-    loop_set(c->loop, &l->src, NET_READ);
+    link_set_events(l, NET_READ);
     return true;
 }
 
@@ -277,7 +292,11 @@ static void link_read(struct link *l)
         link_lost(l);
         return;
     }
-    enum status st = net_read(l->src.fd, &l->in, READ_ROOM, &got);
+    enum status st = stream_read(l->src.fd, l->tls, &l->in, READ_ROOM, &got);
+    if (l->tls) {
+        if (tls_has_more(l->tls)) loop_again(c->loop, &l->src);
+        link_set_events(l, l->out ? NET_READ | (l->src.events & NET_WRITE) : NET_READ);
+    }
     if (st == E_AGAIN) return;
     uint64_t id = l->id;
     bool good = st == OK && link_take_frames(c, id);
@@ -292,9 +311,47 @@ static void link_connected(struct link *l)
 {
     struct cluster *c = l->cluster;
     l->connecting = false;
-    loop_set(c->loop, &l->src, NET_READ);
+    link_set_events(l, NET_READ);
     link_learn_addresses(l);
     step(c, &(struct cluster_event){.kind = CLUSTER_EV_CONNECTED, .link = l->id});
+}
+
+/* Goes on with the handshake.  True: it is over, and the link can be used. */
+static bool link_shake_hands(struct link *l)
+{
+    enum status st = tls_handshake(l->tls);
+    if (st == OK) {
+        if (l->connecting)
+            link_connected(l);
+        else
+            link_set_events(l, NET_READ);
+        return true;
+    }
+    if (st == E_AGAIN) {
+        link_set_events(l, 0);
+        return false;
+    }
+    log_verbose("TLS handshake on a cluster bus link with %s failed: %s", l->peer_ip, tls_error(l->tls));
+    link_lost(l);
+    return false;
+}
+
+/* The TCP connection stands, or does not. */
+static void link_connect_ready(struct link *l, int events)
+{
+    struct tls *tls = l->cluster->host.tls(l->cluster->host.ctx);
+    if (net_connect_error(l->src.fd) != 0) {
+        link_lost(l);
+    } else if (events & NET_WRITE && !tls) {
+        link_connected(l);
+    } else if (events & NET_WRITE) {
+        link_learn_addresses(l);
+        l->tls = tls_connect(tls, l->src.fd);
+        if (l->tls)
+            (void)link_shake_hands(l);
+        else
+            link_lost(l);
+    }
 }
 
 static void link_ready(struct loop_source *src, int events)
@@ -302,12 +359,15 @@ static void link_ready(struct loop_source *src, int events)
     struct link *l = container_of(src, struct link, src);
     struct cluster *c = l->cluster;
     uint64_t id = l->id;
-    if (l->connecting) {
-        if (net_connect_error(src->fd) != 0)
-            link_lost(l);
-        else if (events & NET_WRITE)
-            link_connected(l);
+    if (l->connecting && !l->tls) {
+        link_connect_ready(l, events);
         return;
+    }
+    if (!link_is_open(l)) {
+        if (!link_shake_hands(l) || link_find(c, id) != l) return;
+        events = NET_READ | NET_WRITE; /* frames may have come with the end of the handshake */
+    } else if (l->tls) {
+        events = tls_ready(l->tls, events);
     }
     if (events & NET_WRITE && !link_flush(l)) {
         link_lost(l);
@@ -325,9 +385,13 @@ static void accept_ready(struct loop_source *src, int events)
         if (fd < 0) return;
         net_set_nodelay(fd);
         net_set_keepalive(fd, (int)(c->node_timeout_ms / 1000 * 2));
+        struct tls *tls = c->host.tls(c->host.ctx);
         struct link *l = link_new(c, fd, CLUSTER_LINK_INBOUND | ++c->next_inbound);
         link_learn_addresses(l);
-        if (loop_add(c->loop, &l->src, NET_READ) != OK) link_free(l);
+        if (tls && !(l->tls = tls_accept(tls, fd, true)))
+            link_free(l);
+        else if (loop_add(c->loop, &l->src, NET_READ) != OK)
+            link_free(l);
     }
 }
 
@@ -335,7 +399,9 @@ static void accept_ready(struct loop_source *src, int events)
 
 static void do_connect(struct cluster *c, const struct cluster_action *a)
 {
-    int fd = net_connect(a->ip, a->port, NULL);
+    char source[NET_ADDRESS_MAX];
+    c->host.source(c->host.ctx, source);
+    int fd = net_connect(a->ip, a->port, source);
     struct link *l = link_new(c, fd, a->link);
     l->connecting = true;
     if (fd >= 0) {
@@ -479,6 +545,7 @@ static void ask_peer(struct cluster *c, const struct cluster_action *a, bool yie
     q->port = a->port;
     q->timeout_ms = c->node_timeout_ms / 2 > 250 ? c->node_timeout_ms / 2 : 250;
     q->yield = yield;
+    q->tls = c->host.tls(c->host.ctx);
     q->ctx = c;
     q->answered = answered;
     memcpy(q->ip, a->ip, sizeof q->ip);
@@ -640,11 +707,24 @@ static void check_link_buffers(struct cluster *c)
     }
 }
 
+/* Who takes too long to shake hands is read as an end, then reported. */
+static void check_handshakes(struct cluster *c, int64_t now_ms)
+{
+    int64_t limit = c->node_timeout_ms < TLS_HANDSHAKE_MS ? c->node_timeout_ms : TLS_HANDSHAKE_MS;
+    for (int i = 0; i < LINK_BUCKETS; i++) {
+        list_each(it, &c->links[i])
+        {
+            const struct link *l = container_of(it, struct link, hash_link);
+            if (l->tls && !tls_established(l->tls) && now_ms - l->made_ms > limit) shutdown(l->src.fd, SHUT_RDWR);
+        }
+    }
+}
+
 static void tick(struct loop_timer *t, int64_t now_ms)
 {
     struct cluster *c = container_of(t, struct cluster, timer);
-    (void)now_ms;
     check_link_buffers(c);
+    check_handshakes(c, now_ms);
     give_facts(c);
     step(c, &(struct cluster_event){.kind = CLUSTER_EV_TICK});
 }
@@ -677,6 +757,7 @@ static bool listen_on(struct cluster *c, const char *bind, int port, char **erro
         if (optional) addr++;
         int fd = net_listen_tcp(strcmp(addr, "::*") == 0 ? "::" : addr, port, 511);
         if (fd < 0 && optional) continue;
+        if (fd >= 0) net_set_mark(fd, c->host.socket_mark);
         struct listener *l = &c->listeners[c->listener_count++];
         *l = (struct listener){{.fd = fd, .ready = accept_ready}, c};
         ok = fd >= 0;
@@ -711,7 +792,7 @@ struct cluster *cluster_new(const struct cluster_config *config, const char *pat
             path, "");
     else if (st != OK)
         set_error(error, "Can't open %s in order to acquire a lock: %s", path, strerror(errno));
-    if (st == OK && listen_on(c, bind, config->cport, error)) {
+    if (st == OK && listen_on(c, bind, host->bus_port, error)) {
         c->core = cluster_create(config, buf_bytes(&text), now(), &err);
         if (!c->core) set_error(error, "Unrecoverable error: corrupted cluster config file %s: %s", path, err.text);
     }

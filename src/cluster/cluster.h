@@ -11,7 +11,7 @@
 #define COVEY_CLUSTER_CLUSTER_H
 
 #include "cluster/core/core.h"
-#include "net/net.h"
+#include "net/tls.h"
 
 #include <stdatomic.h>
 
@@ -52,6 +52,11 @@ struct cluster_host {
     /* User and password for asking another node of the cluster. */
     void (*credentials)(void *ctx, struct buf *user, struct buf *password);
     int64_t (*sendbuf_limit)(void *ctx); /* cluster-link-sendbuf-limit */
+    /* The TLS contexts for the bus and for questions to other nodes; NULL: plain. */
+    struct tls *(*tls)(void *ctx);
+    void (*source)(void *ctx, char out[NET_ADDRESS_MAX]); /* bind-source-addr; "" none */
+    int bus_port;                                         /* to listen on */
+    unsigned socket_mark;                                 /* of listening sockets; 0: none */
 };
 
 /* path: nodes.conf; it is read, or made, and locked for as long as the process lives.  bind: addresses to listen on, as

@@ -3,30 +3,32 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/number.h"
-#include "net/net.h"
 #include "resp/resp.h"
 
-#include <poll.h>
 #include <pthread.h>
 #include <unistd.h>
 
-static enum status wait_ready(int fd, short events, int64_t deadline_ms)
+/* A connection to the other node. */
+struct line {
+    int fd;
+    struct tls_session *tls; /* NULL: plain */
+};
+
+static enum status wait_ready(const struct line *l, int events, int64_t deadline_ms)
 {
-    int64_t left = deadline_ms - clock_mono_ms();
-    struct pollfd p = {.fd = fd, .events = events};
-    return left > 0 && poll(&p, 1, (int)left) > 0 ? OK : E_IO;
+    return stream_wait(l->fd, l->tls, events, deadline_ms) == OK ? OK : E_IO;
 }
 
 /* Sends a request and waits for its whole reply; NULL when that fails.  The caller frees it with resp_value_free(). */
-static struct resp_value *ask(int fd, const struct bytes *argv, size_t argc, int64_t deadline_ms)
+static struct resp_value *ask(const struct line *l, const struct bytes *argv, size_t argc, int64_t deadline_ms)
 {
     struct buf b = {0};
     resp_request_append(&b, argv, argc);
     for (size_t at = 0; at < b.n;) {
         size_t put;
-        if (net_write(fd, b.p + at, b.n - at, &put) == E_IO) goto fail;
+        if (stream_write(l->fd, l->tls, b.p + at, b.n - at, &put) == E_IO) goto fail;
         at += put;
-        if (at < b.n && wait_ready(fd, POLLOUT, deadline_ms) != OK) goto fail;
+        if (at < b.n && wait_ready(l, NET_WRITE, deadline_ms) != OK) goto fail;
     }
     b.n = 0;
     struct resp_reply_parser parser = {0};
@@ -34,9 +36,9 @@ static struct resp_value *ask(int fd, const struct bytes *argv, size_t argc, int
     for (enum status st = E_AGAIN; st == E_AGAIN;) {
         size_t got;
         buf_reserve(&b, 16 * 1024);
-        st = net_read(fd, &b, 16 * 1024, &got);
+        st = stream_read(l->fd, l->tls, &b, 16 * 1024, &got);
         if (st == E_AGAIN)
-            st = wait_ready(fd, POLLIN, deadline_ms) == OK ? E_AGAIN : E_IO;
+            st = wait_ready(l, NET_READ, deadline_ms) == OK ? E_AGAIN : E_IO;
         else if (st == OK)
             st = resp_parse_reply(&parser, buf_bytes(&b), &reply);
     }
@@ -77,25 +79,35 @@ static bool read_history(struct bytes info, struct cluster_history *h)
     return true;
 }
 
-static bool converse(const struct peer_question *q, struct cluster_history *h)
+static bool talk(const struct line *l, const struct peer_question *q, int64_t deadline, struct cluster_history *h)
 {
-    int64_t deadline = clock_mono_ms() + q->timeout_ms;
-    int fd = net_connect_wait(q->ip, q->port, q->timeout_ms);
-    if (fd < 0) return false;
     bool ok = true;
     if (q->password.n) {
         struct bytes auth[3] = {BYTES("AUTH"), buf_bytes(&q->user), buf_bytes(&q->password)};
         if (q->user.n == 0) auth[1] = auth[2];
-        struct resp_value *reply = ask(fd, auth, q->user.n ? 3 : 2, deadline);
+        struct resp_value *reply = ask(l, auth, q->user.n ? 3 : 2, deadline);
         ok = reply && !resp_is_error(reply, NULL);
         resp_value_free(reply);
     }
     struct bytes yield[] = {BYTES("CLUSTER"), BYTES("FAILOVER"), BYTES("FORCE")};
     struct bytes info[] = {BYTES("INFO"), BYTES("replication")};
-    struct resp_value *reply = ok ? ask(fd, q->yield ? yield : info, q->yield ? 3 : 2, deadline) : NULL;
+    struct resp_value *reply = ok ? ask(l, q->yield ? yield : info, q->yield ? 3 : 2, deadline) : NULL;
     ok = reply && !resp_is_error(reply, NULL) && (q->yield || read_history(reply->str, h));
     resp_value_free(reply);
-    close(fd);
+    return ok;
+}
+
+static bool converse(const struct peer_question *q, struct cluster_history *h)
+{
+    int64_t deadline = clock_mono_ms() + q->timeout_ms;
+    struct line l = {.fd = net_connect_wait(q->ip, q->port, q->timeout_ms)};
+    if (l.fd < 0) return false;
+    struct buf error = {0};
+    if (q->tls) l.tls = tls_connect_wait(q->tls, l.fd, deadline, &error);
+    bool ok = (!q->tls || l.tls) && talk(&l, q, deadline, h);
+    buf_deinit(&error);
+    tls_close(l.tls);
+    close(l.fd);
     return ok;
 }
 

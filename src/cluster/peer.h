@@ -3,6 +3,7 @@
 #define COVEY_CLUSTER_PEER_H
 
 #include "cluster/core/core.h"
+#include "net/tls.h"
 
 struct peer_question {
     struct cluster_id node;
@@ -11,6 +12,7 @@ struct peer_question {
     int64_t timeout_ms;
     bool yield; /* CLUSTER FAILOVER FORCE; else INFO replication */
     struct buf user, password;
+    struct tls *tls; /* NULL: plain */
     void *ctx;
     /* On the asking thread.  Takes the question. ok: it was answered; history is that of INFO replication. */
     void (*answered)(struct peer_question *q, bool ok, const struct cluster_history *history);

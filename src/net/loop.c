@@ -167,8 +167,6 @@ static void run_timers(struct loop *l)
 
 static void run_again(struct loop *l)
 {
-    l->again_now = l->again;
-    l->again = NULL;
     for (struct loop_source *src; (src = l->again_now);) {
         l->again_now = src->again_next;
         src->again = false;
@@ -187,7 +185,8 @@ void loop_turn(struct loop *l, int timeout_ms)
     l->event_count = n > 0 ? n : 0;
     if (l->turn_begin) l->turn_begin(l->hook_ctx);
     deliver_mail(l);
-    if (l->again) run_again(l);
+    l->again_now = l->again;
+    l->again = NULL;
     for (int i = 0; i < l->event_count; i++) {
         uint32_t got = l->events[i].events;
         struct loop_source *src = l->events[i].data.ptr;
@@ -200,9 +199,14 @@ void loop_turn(struct loop *l, int timeout_ms)
         }
         int events = (got & EPOLLIN ? NET_READ : 0) | (got & EPOLLOUT ? NET_WRITE : 0);
         if (got & (EPOLLERR | EPOLLHUP)) events |= NET_READ | NET_WRITE;
+        if (src->again) { /* it is called once a turn */
+            forget_again(&l->again_now, src);
+            src->again = false;
+        }
         src->ready(src, events);
     }
     l->event_count = 0;
+    run_again(l);
     run_timers(l);
     if (l->turn_end) l->turn_end(l->hook_ctx);
 }

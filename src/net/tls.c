@@ -19,7 +19,7 @@ static bool is_set(const char *s)
 
 static const char *openssl_reason(char out[ERROR_TEXT])
 {
-    unsigned long e = ERR_peek_last_error();
+    unsigned long e = ERR_peek_error(); /* the first says most */
     if (e)
         ERR_error_string_n(e, out, ERROR_TEXT);
     else

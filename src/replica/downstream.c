@@ -77,6 +77,7 @@ static void sink_ready(struct loop_source *src, int events);
 static void sink_free(struct sink *s)
 {
     loop_remove(s->hub->loop, &s->src);
+    tls_close(s->req.tls);
     close(s->req.fd);
     list_remove(&s->link);
     change_reader_close(&s->reader);
@@ -102,7 +103,7 @@ static void sink_send_now(struct sink *s, const char *text, size_t n)
 {
     size_t put;
     /* A few bytes into an empty socket; if even that fails the connection is broken and the next read says so. */
-    if (net_write(s->req.fd, text, n, &put) != OK || put != n) shutdown(s->req.fd, SHUT_RDWR);
+    if (stream_write(s->req.fd, s->req.tls, text, n, &put) != OK || put != n) shutdown(s->req.fd, SHUT_RDWR);
 }
 
 static void sink_online(struct sink *s)
@@ -122,7 +123,7 @@ static bool sink_flush(struct sink *s)
 {
     for (struct bytes b; (b = change_reader_peek(&s->reader)).n;) {
         size_t put;
-        enum status st = net_write(s->req.fd, b.p, b.n, &put);
+        enum status st = stream_write(s->req.fd, s->req.tls, b.p, b.n, &put);
         change_reader_skip(&s->reader, put);
         if (st == OK && put == b.n) continue;
         if (st == E_IO) {
@@ -196,7 +197,7 @@ static enum status write_all(struct sink *s, const void *p, size_t n)
     s->hub->host.limits(s->hub->host.ctx, &limits);
     while (n) {
         size_t put;
-        enum status st = net_write(s->req.fd, from, n, &put);
+        enum status st = stream_write(s->req.fd, s->req.tls, from, n, &put);
         if (st == E_IO) return E_IO;
         from += put;
         n -= put;
@@ -427,6 +428,7 @@ static void admit(struct mail *m)
                    (long long)s->req.offset);
         sink_online(s);
         sink_flush(s);
+        if (s->req.tls && tls_has_more(s->req.tls)) loop_again(h->loop, &s->src);
     } else {
         if (s->req.id[0] != '?' && !s->req.old_sync) atomic_fetch_add(h->host.sync_partial_err, 1);
         s->state = SINK_QUEUED;
@@ -454,12 +456,22 @@ static void take_ack(struct sink *s, const struct resp_request *req)
     if (s->state == SINK_WAIT_ACK) sink_online(s);
 }
 
+/* Bytes may wait above the socket, and the protocol may have something to say before it can go on. */
+static void after_tls_read(struct sink *s)
+{
+    if (tls_has_more(s->req.tls)) loop_again(s->hub->loop, &s->src);
+    if (s->state != SINK_ONLINE || s->want_write || !(tls_events(s->req.tls, 0) & NET_WRITE)) return;
+    s->want_write = true;
+    loop_set(s->hub->loop, &s->src, NET_READ | NET_WRITE);
+}
+
 /* False: the connection is over. */
 static bool read_acks(struct sink *s)
 {
     size_t got;
     if (buf_try_reserve(&s->in, READ_ROOM) != OK) return false;
-    enum status st = net_read(s->src.fd, &s->in, READ_ROOM, &got);
+    enum status st = stream_read(s->src.fd, s->req.tls, &s->in, READ_ROOM, &got);
+    if (s->req.tls) after_tls_read(s);
     if (st == E_AGAIN) return true;
     if (st != OK) return false;
     struct resp_request req = {0};
@@ -481,7 +493,7 @@ static void sink_ready(struct loop_source *src, int events)
     struct hub *h = s->hub;
     hub_lock(h);
     bool alive = s->state != SINK_DEAD;
-    if (alive && events & NET_READ) alive = read_acks(s);
+    if (alive && (events & NET_READ || s->req.tls)) alive = read_acks(s);
     if (!alive) {
         if (s->state != SINK_DEAD)
             sink_drop(s, "connection closed");

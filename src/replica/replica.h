@@ -14,7 +14,7 @@
 #define COVEY_REPLICA_REPLICA_H
 
 #include "change/change.h"
-#include "net/net.h"
+#include "net/tls.h"
 #include "persist/persist.h"
 #include "resp/resp.h"
 
@@ -53,6 +53,7 @@ struct hub_host {
 /* A replica's request, as its connection collected it. */
 struct hub_request {
     int fd;                     /* taken */
+    struct tls_session *tls;    /* taken; NULL: plain */
     char peer[NET_ADDRESS_MAX]; /* for the log */
     char announced_ip[NET_ADDRESS_MAX];
     int listening_port;
@@ -104,6 +105,13 @@ enum upstream_state {
     UPSTREAM_CONNECTED
 };
 
+/* How to connect. */
+struct upstream_network {
+    struct tls *tls;              /* NULL: plain */
+    char source[NET_ADDRESS_MAX]; /* bind-source-addr; "" none */
+    int keepalive_s;
+};
+
 /* What the link needs from the node; all called from the link's thread, outside the gate. */
 struct upstream_host {
     void *ctx;
@@ -112,6 +120,7 @@ struct upstream_host {
      * none). */
     int64_t (*timeout_ms)(void *ctx);
     int (*listening_port)(void *ctx);
+    void (*network)(void *ctx, struct upstream_network *out);
     void (*credentials)(void *ctx, struct buf *user, struct buf *password, struct buf *announce_ip);
     void (*directory)(void *ctx, struct buf *out);
     /* A primary offers a full sync at that id and offset: false refuses it (the link is closed and tried again). */

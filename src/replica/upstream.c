@@ -37,6 +37,7 @@ struct upstream {
 
     /* the link's thread only */
     int fd;
+    struct tls_session *tls; /* of fd; NULL: plain */
     uint64_t my_generation;
     struct buf in;
     size_t in_pos;
@@ -83,10 +84,13 @@ static bool outdated(struct upstream *u)
     return old;
 }
 
-/* Waits for the socket (fd -1: only for the time).  OK: ready.  E_AGAIN: time is over.  E_CLOSED: not wanted any more.
+/* Waits for the socket (fd -1: only for the time); events are NET_READ and NET_WRITE, and what TLS needs besides.   OK:
+ * ready.  E_AGAIN: time is over.  E_CLOSED: not wanted any more.
  */
-static enum status wait_for(struct upstream *u, int fd, short events, int64_t timeout_ms)
+static enum status wait_for(struct upstream *u, int fd, int wanted, int64_t timeout_ms)
 {
+    if (u->tls) wanted = tls_events(u->tls, wanted);
+    short events = (short)((wanted & NET_READ ? POLLIN : 0) | (wanted & NET_WRITE ? POLLOUT : 0));
     int64_t deadline = clock_mono_ms() + timeout_ms;
     for (;;) {
         if (outdated(u)) return E_CLOSED;
@@ -109,11 +113,11 @@ static enum status send_all(struct upstream *u, struct bytes b)
 {
     while (b.n) {
         size_t put;
-        enum status st = net_write(u->fd, b.p, b.n, &put);
+        enum status st = stream_write(u->fd, u->tls, b.p, b.n, &put);
         if (st == E_IO) return E_IO;
         b = bytes_make(b.p + put, b.n - put);
         if (b.n && put == 0) {
-            st = wait_for(u, u->fd, POLLOUT, u->host.timeout_ms(u->host.ctx));
+            st = wait_for(u, u->fd, NET_WRITE, u->host.timeout_ms(u->host.ctx));
             if (st != OK) return st;
         }
     }
@@ -129,10 +133,12 @@ static enum status receive(struct upstream *u, int64_t timeout_ms)
     }
     if (buf_try_reserve(&u->in, STREAM_ROOM) != OK) return E_NOMEM;
     size_t got;
-    enum status st = net_read(u->fd, &u->in, STREAM_ROOM, &got);
-    if (st == E_AGAIN) {
-        st = wait_for(u, u->fd, POLLIN, timeout_ms);
-        if (st == OK) st = net_read(u->fd, &u->in, STREAM_ROOM, &got);
+    int64_t deadline = clock_mono_ms() + timeout_ms;
+    enum status st;
+    /* What makes a TLS socket readable need not be a whole record. */
+    while ((st = stream_read(u->fd, u->tls, &u->in, STREAM_ROOM, &got)) == E_AGAIN) {
+        st = wait_for(u, u->fd, NET_READ, deadline - clock_mono_ms());
+        if (st != OK) return st;
     }
     if (st == OK) note_io(u, 0);
     return st;
@@ -430,17 +436,38 @@ static enum status stream(struct upstream *u)
 
 /* ---- the thread ---- */
 
+static enum status secure(struct upstream *u, struct tls *tls)
+{
+    int64_t deadline = clock_mono_ms() + TLS_HANDSHAKE_MS;
+    enum status st;
+    u->tls = tls_connect(tls, u->fd);
+    if (!u->tls) {
+        errno = EPROTO;
+        return E_IO;
+    }
+    while ((st = tls_handshake(u->tls)) == E_AGAIN)
+        if ((st = wait_for(u, u->fd, 0, deadline - clock_mono_ms())) != OK) return st;
+    if (st != OK)
+        log_warning("TLS handshake with the primary failed: %s",
+                    *tls_error(u->tls) ? tls_error(u->tls) : strerror(errno));
+    return st;
+}
+
 static enum status connect_to(struct upstream *u, const char *host, int port)
 {
+    struct upstream_network net;
+    u->host.network(u->host.ctx, &net);
     set_state(u, UPSTREAM_CONNECTING);
     log_notice("Connecting to PRIMARY %s:%d", host, port);
-    u->fd = net_connect(host, port, NULL);
+    u->fd = net_connect(host, port, net.source);
     if (u->fd < 0) return E_IO;
     net_set_nodelay(u->fd);
-    enum status st = wait_for(u, u->fd, POLLOUT, u->host.timeout_ms(u->host.ctx));
+    net_set_keepalive(u->fd, net.keepalive_s);
+    enum status st = wait_for(u, u->fd, NET_WRITE, u->host.timeout_ms(u->host.ctx));
     if (st != OK) return st;
     errno = net_connect_error(u->fd);
-    return errno ? E_IO : OK;
+    if (errno) return E_IO;
+    return net.tls ? secure(u, net.tls) : OK;
 }
 
 /* True when the link was up for a while, false when it never came that far. */
@@ -462,6 +489,8 @@ static bool one_link(struct upstream *u, const char *host, int port)
         st = stream(u);
         log_warning("Connection with the primary lost (%s).", status_name(st));
     }
+    tls_close(u->tls);
+    u->tls = NULL;
     if (u->fd >= 0) close(u->fd);
     u->fd = -1;
     u->in.n = u->in_pos = 0;

@@ -17,6 +17,7 @@ struct ask {
     const struct call *call;
     struct cluster *cluster;
     int endpoint; /* cluster-preferred-endpoint-type */
+    bool pport;   /* the client uses plaintext ports beside a TLS bus */
     uint8_t version;
     struct buf reply;
 };
@@ -41,6 +42,7 @@ static void ask(struct call *call, cluster_fn *fn)
     struct ask a = {.call = call,
                     .cluster = n->cluster,
                     .endpoint = (int)config_num(n->config, CFG_CLUSTER_PREFERRED_ENDPOINT_TYPE),
+                    .pport = config_bool(n->config, CFG_TLS_CLUSTER) && !call_conn(call)->tls,
                     .version = call->out.version};
     cluster_run(n->cluster, fn, &a);
     resp_raw(&call->out, buf_bytes(&a.reply));
@@ -108,8 +110,9 @@ static void reply_text(struct ask *a, struct buf *text)
 static void nodes_fn(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
 {
     struct buf text = {0};
+    struct ask *a = arg;
     (void)out;
-    cluster_render_nodes(core, now, &text);
+    cluster_render_nodes(core, now, a->pport, &text);
     reply_text(arg, &text);
 }
 
@@ -136,7 +139,7 @@ static void slots_fn(struct cluster_core *core, struct cluster_time now, struct 
     struct ask *a = arg;
     struct resp_out reply = reply_of(a);
     (void)now, (void)out;
-    cluster_reply_slots(core, a->endpoint, &reply);
+    cluster_reply_slots(core, a->endpoint, a->pport, &reply);
 }
 
 void cmd_cluster_slots(struct call *call)
@@ -149,7 +152,8 @@ static void shards_fn(struct cluster_core *core, struct cluster_time now, struct
     struct ask *a = arg;
     struct resp_out reply = reply_of(a);
     (void)now, (void)out;
-    cluster_reply_shards(core, a->endpoint, &reply);
+    cluster_reply_shards(core, a->endpoint,
+                         config_bool(node_of((struct call *)(uintptr_t)a->call)->config, CFG_TLS_CLUSTER), &reply);
 }
 
 void cmd_cluster_shards(struct call *call)
@@ -192,7 +196,7 @@ static void replicas_fn(struct cluster_core *core, struct cluster_time now, stru
     resp_array(&reply, v.replica_count);
     for (size_t i = 0; i < v.replica_count; i++) {
         line.n = 0;
-        cluster_render_node(core, cluster_node_replica_at(node, i), now, &line);
+        cluster_render_node(core, cluster_node_replica_at(node, i), now, a->pport, &line);
         resp_bulk(&reply, buf_bytes(&line));
     }
     buf_deinit(&line);

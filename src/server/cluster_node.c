@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/cluster.h"
+#include "server/listen.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
 
@@ -181,6 +182,20 @@ static int64_t host_sendbuf_limit(void *ctx)
     return config_num(((struct node *)ctx)->config, CFG_CLUSTER_LINK_SENDBUF_LIMIT);
 }
 
+static struct tls *host_tls(void *ctx)
+{
+    return network_tls(ctx, CFG_TLS_CLUSTER);
+}
+
+static void host_source(void *ctx, char out[NET_ADDRESS_MAX])
+{
+    struct node *n = ctx;
+    struct buf text = {0};
+    config_text(n->config, CFG_BIND_SOURCE_ADDR, &text);
+    snprintf(out, NET_ADDRESS_MAX, "%.*s", (int)text.n, text.n ? text.p : "");
+    buf_deinit(&text);
+}
+
 static uint64_t count_keys(void *ctx, unsigned slot)
 {
     return store_slot_count(((struct node *)ctx)->store, 0, slot);
@@ -195,12 +210,33 @@ static void copy_text(const struct config *cfg, enum config_id id, char *out, si
     mem_free(text);
 }
 
+/* The port that the bus belongs to. */
+static int64_t main_port(const struct config *cfg)
+{
+    return config_num(cfg, config_bool(cfg, CFG_TLS_CLUSTER) ? CFG_TLS_PORT : CFG_PORT);
+}
+
+/* With a TLS bus the TLS port is announced first. */
+static void derive_ports(const struct config *cfg, struct cluster_config *out)
+{
+    int64_t announce = config_num(cfg, CFG_CLUSTER_ANNOUNCE_PORT),
+            announce_tls = config_num(cfg, CFG_CLUSTER_ANNOUNCE_TLS_PORT);
+    bool tls = config_bool(cfg, CFG_TLS_CLUSTER);
+    out->port = (uint16_t)main_port(cfg);
+    out->pport = tls ? (uint16_t)config_num(cfg, CFG_PORT) : 0;
+    if (tls && announce_tls) {
+        out->port = (uint16_t)announce_tls;
+        out->pport = (uint16_t)announce;
+    } else if (announce) {
+        out->port = (uint16_t)announce;
+    }
+    out->follow_pport = tls && !config_bool(cfg, CFG_TLS_REPLICATION);
+}
+
 static void derive_config(struct node *n, struct cluster_config *out)
 {
     const struct config *cfg = n->config;
-    int64_t port = config_num(cfg, CFG_PORT), bus = config_num(cfg, CFG_CLUSTER_PORT);
-    int64_t announce = config_num(cfg, CFG_CLUSTER_ANNOUNCE_PORT),
-            announce_bus = config_num(cfg, CFG_CLUSTER_ANNOUNCE_BUS_PORT);
+    int64_t announce_bus = config_num(cfg, CFG_CLUSTER_ANNOUNCE_BUS_PORT);
     cluster_config_init(out);
     out->node_timeout_ms = config_num(cfg, CFG_CLUSTER_NODE_TIMEOUT);
     out->replica_validity_factor = (int)config_num(cfg, CFG_CLUSTER_REPLICA_VALIDITY_FACTOR);
@@ -212,8 +248,8 @@ static void derive_config(struct node *n, struct cluster_config *out)
     out->probation = true;
     copy_text(cfg, CFG_CLUSTER_ANNOUNCE_IP, out->announce_ip, sizeof out->announce_ip);
     copy_text(cfg, CFG_CLUSTER_ANNOUNCE_HOSTNAME, out->announce_hostname, sizeof out->announce_hostname);
-    out->port = (uint16_t)(announce ? announce : port);
-    out->cport = (uint16_t)(announce_bus ? announce_bus : bus ? bus : port + 10000);
+    derive_ports(cfg, out);
+    out->cport = (uint16_t)(announce_bus ? announce_bus : n->cluster_state->bus_port);
     random_secure(&out->seed, sizeof out->seed);
     out->dataset = (struct cluster_dataset_view){count_keys, n};
 }
@@ -297,6 +333,7 @@ static void synced(void *ctx)
 
 bool cluster_node_create(struct node *n)
 {
+    int64_t port = main_port(n->config), bus = config_num(n->config, CFG_CLUSTER_PORT);
     struct cluster_config config;
     struct cluster_host host = {.ctx = n,
                                 .act = host_act,
@@ -307,12 +344,17 @@ bool cluster_node_create(struct node *n)
                                 .deliver = host_deliver,
                                 .slots_lost = host_slots_lost,
                                 .credentials = host_credentials,
-                                .sendbuf_limit = host_sendbuf_limit};
-    if (config_num(n->config, CFG_PORT) > 55535 && !config_num(n->config, CFG_CLUSTER_PORT)) {
+                                .sendbuf_limit = host_sendbuf_limit,
+                                .tls = host_tls,
+                                .source = host_source,
+                                .bus_port = (int)(bus ? bus : port + 10000),
+                                .socket_mark = (unsigned)config_num(n->config, CFG_SOCKET_MARK_ID)};
+    if (port > 55535 && !bus) {
         log_warning("Redis port number too high for cluster mode. It must be 55535 or lower.");
         return false;
     }
     n->cluster_state = mem_calloc(1, sizeof *n->cluster_state);
+    n->cluster_state->bus_port = host.bus_port;
     derive_config(n, &config);
     char *path = config_cstr(n->config, CFG_CLUSTER_CONFIG_FILE), *bind = config_cstr(n->config, CFG_BIND),
          *error = NULL;

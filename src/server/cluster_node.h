@@ -11,6 +11,7 @@ struct cluster_state {
     struct cluster_id synced_with;
     uint64_t synced_epoch;
     int refusals; /* of full syncs since then */
+    int bus_port; /* where the bus listens, for as long as the process lives */
 };
 
 /* Reads (or makes) nodes.conf, takes its lock, opens the bus port; sets n->cluster.  False: it is in the log why. */

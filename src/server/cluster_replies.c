@@ -3,12 +3,6 @@
 
 #include "server/config.h"
 
-/* Clients are served without TLS: where the first port is the TLS one, the plaintext port is the other. */
-static int64_t client_port(const struct cluster_node_view *v)
-{
-    return v->pport ? v->pport : v->port;
-}
-
 static struct bytes id_text(const struct cluster_id *id)
 {
     return bytes_make(id->c, CLUSTER_ID_SIZE);
@@ -41,11 +35,11 @@ static void slots_metadata(const struct cluster_node_view *v, int endpoint, stru
     }
 }
 
-static void slots_node(const struct cluster_node_view *v, int endpoint, struct resp_out *out)
+static void slots_node(const struct cluster_node_view *v, int endpoint, bool pport, struct resp_out *out)
 {
     resp_array(out, 4);
     slots_endpoint(v, endpoint, out);
-    resp_i64(out, client_port(v));
+    resp_i64(out, pport && v->pport ? v->pport : v->port);
     resp_bulk(out, id_text(&v->id));
     slots_metadata(v, endpoint, out);
 }
@@ -57,24 +51,24 @@ static bool replica_is_usable(const struct cluster_node_view *v)
 }
 
 static void slots_range(const struct cluster_core *core, const struct cluster_node *owner, unsigned first,
-                        unsigned last, int endpoint, struct resp_out *out)
+                        unsigned last, int endpoint, bool pport, struct resp_out *out)
 {
     struct cluster_node_view v, replica;
     cluster_node_view(core, owner, &v);
     size_t elements = 3, mark = resp_defer(out);
     resp_i64(out, first);
     resp_i64(out, last);
-    slots_node(&v, endpoint, out);
+    slots_node(&v, endpoint, pport, out);
     for (size_t i = 0; i < v.replica_count; i++) {
         cluster_node_view(core, cluster_node_replica_at(owner, i), &replica);
         if (!replica_is_usable(&replica)) continue;
-        slots_node(&replica, endpoint, out);
+        slots_node(&replica, endpoint, pport, out);
         elements++;
     }
     resp_defer_array(out, mark, elements);
 }
 
-void cluster_reply_slots(const struct cluster_core *core, int endpoint, struct resp_out *out)
+void cluster_reply_slots(const struct cluster_core *core, int endpoint, bool pport, struct resp_out *out)
 {
     size_t ranges = 0, mark = resp_defer(out);
     for (unsigned first = 0; first < SLOT_COUNT;) {
@@ -82,7 +76,7 @@ void cluster_reply_slots(const struct cluster_core *core, int endpoint, struct r
         unsigned last = first;
         while (last + 1 < SLOT_COUNT && cluster_slot_owner(core, last + 1) == owner) last++;
         if (owner) {
-            slots_range(core, owner, first, last, endpoint, out);
+            slots_range(core, owner, first, last, endpoint, pport, out);
             ranges++;
         }
         first = last + 1;
@@ -105,18 +99,21 @@ static void field(struct resp_out *out, const char *name, const char *value)
     resp_bulk_cstr(out, value);
 }
 
-static void shards_node(const struct cluster_core *core, const struct cluster_node *node, int endpoint,
+static void shards_node(const struct cluster_core *core, const struct cluster_node *node, int endpoint, bool tls_bus,
                         struct resp_out *out)
 {
     struct cluster_node_view v;
     cluster_node_view(core, node, &v);
     bool replica = v.flags & CLUSTER_NODE_REPLICA;
     const char *health = v.flags & CLUSTER_NODE_FAIL ? "fail" : replica && v.offset == 0 ? "loading" : "online";
-    resp_map(out, v.hostname[0] ? 8 : 7);
+    unsigned port = tls_bus ? v.pport : v.port, tls_port = tls_bus ? v.port : 0;
+    resp_map(out, 6 + (port != 0) + (tls_port != 0) + (v.hostname[0] != 0));
     resp_bulk_cstr(out, "id");
     resp_bulk(out, id_text(&v.id));
-    resp_bulk_cstr(out, "port");
-    resp_i64(out, client_port(&v));
+    if (port) resp_bulk_cstr(out, "port");
+    if (port) resp_i64(out, port);
+    if (tls_port) resp_bulk_cstr(out, "tls-port");
+    if (tls_port) resp_i64(out, tls_port);
     field(out, "ip", v.ip);
     field(out, "endpoint", shards_endpoint(&v, endpoint));
     if (v.hostname[0]) field(out, "hostname", v.hostname);
@@ -140,18 +137,19 @@ static void shards_ranges(const uint8_t *slots, struct resp_out *out)
 }
 
 static void shard(const struct cluster_core *core, const struct cluster_node *primary,
-                  const struct cluster_node_view *v, int endpoint, struct resp_out *out)
+                  const struct cluster_node_view *v, int endpoint, bool tls_bus, struct resp_out *out)
 {
     resp_map(out, 2);
     resp_bulk_cstr(out, "slots");
     shards_ranges(v->slots, out);
     resp_bulk_cstr(out, "nodes");
     resp_array(out, 1 + v->replica_count);
-    shards_node(core, primary, endpoint, out);
-    for (size_t i = 0; i < v->replica_count; i++) shards_node(core, cluster_node_replica_at(primary, i), endpoint, out);
+    shards_node(core, primary, endpoint, tls_bus, out);
+    for (size_t i = 0; i < v->replica_count; i++)
+        shards_node(core, cluster_node_replica_at(primary, i), endpoint, tls_bus, out);
 }
 
-void cluster_reply_shards(const struct cluster_core *core, int endpoint, struct resp_out *out)
+void cluster_reply_shards(const struct cluster_core *core, int endpoint, bool tls_bus, struct resp_out *out)
 {
     size_t shards = 0, mark = resp_defer(out);
     for (size_t i = 0; i < cluster_node_count(core); i++) {
@@ -159,7 +157,7 @@ void cluster_reply_shards(const struct cluster_core *core, int endpoint, struct 
         struct cluster_node_view v;
         cluster_node_view(core, node, &v);
         if (!(v.flags & CLUSTER_NODE_PRIMARY)) continue; /* a replica, or a handshake whose role is not known */
-        shard(core, node, &v, endpoint, out);
+        shard(core, node, &v, endpoint, tls_bus, out);
         shards++;
     }
     resp_defer_array(out, mark, shards);

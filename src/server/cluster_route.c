@@ -85,8 +85,9 @@ static void redirect(struct node *n, struct call *call, const char *code, unsign
         call_reject(call, "TRYAGAIN Multiple keys request during rehashing of slot");
         return;
     }
-    /* Clients are served without TLS: where the first port is the TLS one, the plaintext port is the other. */
-    call_reject(call, "%s %u %s:%u", code, slot, endpoint_host(n, &e), e.pport ? e.pport : e.port);
+    /* With a TLS bus a node's first port is its TLS port, and the second the plaintext one. */
+    bool pport = config_bool(n->config, CFG_TLS_CLUSTER) && !call_conn(call)->tls && e.pport;
+    call_reject(call, "%s %u %s:%u", code, slot, endpoint_host(n, &e), pport ? e.pport : e.port);
 }
 
 static void refuse(struct node *n, struct call *call, enum route route, unsigned slot)

@@ -20,6 +20,8 @@ struct config {
         _Atomic int64_t soft_seconds;
     } limits[OUTPUT_CLASSES];
     char *file; /* absolute; NULL: none */
+    config_applier *applier;
+    void *applier_ctx;
     config_listener *listener;
     void *listener_ctx;
 };
@@ -194,6 +196,12 @@ void config_force_text(struct config *c, enum config_id id, struct bytes text)
     keep(c, id, &v);
 }
 
+void config_set_applier(struct config *c, config_applier *fn, void *ctx)
+{
+    c->applier = fn;
+    c->applier_ctx = ctx;
+}
+
 void config_set_listener(struct config *c, config_listener *fn, void *ctx)
 {
     c->listener = fn;
@@ -252,6 +260,40 @@ static enum status parse_values(struct config *c, const struct bytes *pairs, siz
     return OK;
 }
 
+/* The present values, for taking a change back. */
+static struct option_value *keep_old(struct config *c, const enum config_id *ids, size_t n)
+{
+    struct option_value *old = mem_calloc(n + 1, sizeof *old);
+    for (size_t i = 0; i < n; i++) {
+        old[i].num = config_num(c, ids[i]);
+        if (option_is_text(option_row(ids[i]))) config_text(c, ids[i], &old[i].text);
+    }
+    return old;
+}
+
+/* Puts the values in place, and the old ones back when something that depends on them cannot be made. */
+static enum status apply(struct config *c, const struct bytes *pairs, const enum config_id *ids,
+                         struct option_value *values, size_t n, struct buf *error)
+{
+    struct option_value *old = keep_old(c, ids, n);
+    size_t at = 0;
+    const char *reason = NULL;
+    for (size_t i = 0; i < n; i++) keep(c, ids[i], &values[i]);
+    bool ok = !c->applier || c->applier(c->applier_ctx, ids, n, &at, &reason);
+    for (size_t i = n; i-- > 0;) {
+        if (ok)
+            buf_deinit(&old[i].text);
+        else
+            keep(c, ids[i], &old[i]);
+    }
+    mem_free(old);
+    if (ok) return OK;
+    struct bytes name = pairs[2 * at];
+    log_warning("Failed applying new configuration. Possibly related to new %.*s setting. Restoring previous settings.",
+                (int)(name.n < 128 ? name.n : 128), name.p);
+    return set_failed(error, name, reason);
+}
+
 enum status config_set(struct config *c, const struct bytes *pairs, size_t n, bool privileged, struct buf *error)
 {
     enum config_id *ids = mem_alloc((n / 2 + 1) * sizeof *ids);
@@ -259,10 +301,8 @@ enum status config_set(struct config *c, const struct bytes *pairs, size_t n, bo
     error->n = 0;
     enum status st = check_names(pairs, n, privileged, ids, error);
     if (st == OK) st = parse_values(c, pairs, n, ids, values, error);
-    if (st == OK) {
-        for (size_t i = 0; i < n / 2; i++) keep(c, ids[i], &values[i]);
-        for (size_t i = 0; i < n / 2 && c->listener; i++) c->listener(c->listener_ctx, ids[i]);
-    }
+    if (st == OK) st = apply(c, pairs, ids, values, n / 2, error);
+    for (size_t i = 0; st == OK && i < n / 2 && c->listener; i++) c->listener(c->listener_ctx, ids[i]);
     mem_free(ids);
     mem_free(values);
     return st;

@@ -40,6 +40,10 @@ enum { FSYNC_EVERYSEC, FSYNC_ALWAYS, FSYNC_NO };
 enum { PROTECTED_NO, PROTECTED_YES, PROTECTED_LOCAL }; /* enable-debug-command and its like */
 enum { SHUTDOWN_SAVE = 1, SHUTDOWN_NOSAVE = 2, SHUTDOWN_NOW = 4, SHUTDOWN_FORCE = 8 }; /* shutdown-on-sigterm, bits */
 
+/* Told before the listener, with the new values in place: makes what can fail (sockets, certificates).  False: the old
+ * values are put back; *failed is an index in ids, *reason a sentence. */
+typedef bool config_applier(void *ctx, const enum config_id *ids, size_t n, size_t *failed, const char **reason);
+
 struct config *config_create(void); /* all defaults */
 void config_destroy(struct config *c);
 
@@ -66,6 +70,7 @@ bool config_text_is_empty(const struct config *c, enum config_id id);
  */
 MUST_USE enum status config_set(struct config *c, const struct bytes *pairs, size_t n, bool privileged,
                                 struct buf *error);
+void config_set_applier(struct config *c, config_applier *fn, void *ctx);
 void config_set_listener(struct config *c, config_listener *fn, void *ctx);
 /* Sets a number without checks or listener (values that the node derives itself). */
 void config_force_num(struct config *c, enum config_id id, int64_t value);

@@ -21,13 +21,13 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
 static void conn_ready(struct loop_source *src, int events);
 static void unstage(struct conn *c);
 
-struct conn *conn_create(struct worker *w, int fd, bool is_unix)
+struct conn *conn_create(struct worker *w, int fd, enum conn_kind kind)
 {
     struct conn *c = mem_calloc(1, sizeof *c);
     struct config *cfg = w->node->config;
     c->src = (struct loop_source){.fd = fd, .ready = conn_ready};
     c->worker = w;
-    c->is_unix = is_unix;
+    c->is_unix = kind == CONN_UNIX;
     c->id = atomic_fetch_add(&w->node->next_client_id, 1) + 1;
     c->resp = 2;
     c->created_ms = c->last_ms = w->now_ms;
@@ -35,13 +35,15 @@ struct conn *conn_create(struct worker *w, int fd, bool is_unix)
     resp_parser_init(&c->parser, config_num(cfg, CFG_PROTO_MAX_BULK_LEN));
     list_init(&c->dirty);
     list_init(&c->waiting_link);
-    if (!is_unix) {
+    if (kind == CONN_TLS) c->tls = tls_accept(w->node->tls, fd, false);
+    if (kind != CONN_UNIX) {
         net_set_nodelay(fd);
         net_set_keepalive(fd, (int)config_num(cfg, CFG_TCP_KEEPALIVE));
     }
     net_peer_address(fd, c->peer);
     net_local_address(fd, c->local);
-    if (loop_add(w->loop, &c->src, NET_READ) != OK) {
+    if ((kind == CONN_TLS && !c->tls) || loop_add(w->loop, &c->src, NET_READ) != OK) {
+        tls_close(c->tls);
         resp_parser_deinit(&c->parser);
         mem_free(c);
         atomic_fetch_sub(&w->conn_count, 1);
@@ -92,14 +94,23 @@ void conn_destroy(struct conn *c)
 {
     int fd = c->src.fd;
     loop_remove(c->worker->loop, &c->src);
+    tls_close(c->tls);
     if (fd >= 0) close(fd);
     conn_free(c);
 }
 
-int conn_detach_fd(struct conn *c)
+/* What to wait for besides writing; TLS may need more. */
+static void set_events(struct conn *c, int events)
+{
+    loop_set(c->worker->loop, &c->src, c->tls ? tls_events(c->tls, events) : events);
+}
+
+int conn_detach_fd(struct conn *c, struct tls_session **tls)
 {
     int fd = c->src.fd;
     loop_remove(c->worker->loop, &c->src);
+    *tls = c->tls;
+    c->tls = NULL;
     return fd;
 }
 
@@ -235,7 +246,10 @@ void conn_process(struct conn *c)
 void conn_resume(struct conn *c)
 {
     c->wait = WAIT_NOTHING;
-    if (c->src.fd >= 0) loop_set(c->worker->loop, &c->src, c->src.events | NET_READ);
+    if (c->src.fd >= 0) {
+        loop_set(c->worker->loop, &c->src, c->src.events | NET_READ);
+        if (c->tls && tls_has_more(c->tls)) loop_again(c->worker->loop, &c->src);
+    }
     conn_process(c);
 }
 
@@ -310,8 +324,12 @@ static enum status read_more(struct conn *c, struct buf *into)
         }
         if (buf_try_reserve(into, want) != OK) return E_NOMEM;
     }
-    enum status st = net_read(c->src.fd, into, into == &c->in ? want : into->cap - into->n, &got);
+    enum status st = stream_read(c->src.fd, c->tls, into, into == &c->in ? want : into->cap - into->n, &got);
     count(&c->worker->net_in, got);
+    if (c->tls) {
+        if (tls_has_more(c->tls)) loop_again(c->worker->loop, &c->src);
+        set_events(c, (c->src.events & NET_READ) | (c->out.n > c->out_pos ? NET_WRITE : 0));
+    }
     return st;
 }
 
@@ -434,7 +452,7 @@ void conn_write(struct conn *c)
     }
     while (c->out_pos < c->out.n) {
         size_t put;
-        enum status st = net_write(c->src.fd, c->out.p + c->out_pos, c->out.n - c->out_pos, &put);
+        enum status st = stream_write(c->src.fd, c->tls, c->out.p + c->out_pos, c->out.n - c->out_pos, &put);
         count(&w->net_out, put);
         c->out_pos += put;
         if (st == E_AGAIN) break;
@@ -447,7 +465,7 @@ void conn_write(struct conn *c)
         give_back_out_buffer(c);
         conn_count_memory(c);
         c->soft_limit_since_ms = 0;
-        loop_set(w->loop, &c->src, c->src.events & ~NET_WRITE);
+        set_events(c, c->src.events & ~NET_WRITE);
         if (c->close_after_reply) conn_destroy(c);
         return;
     }
@@ -460,7 +478,7 @@ void conn_write(struct conn *c)
         conn_destroy(c);
         return;
     }
-    loop_set(w->loop, &c->src, c->src.events | NET_WRITE);
+    set_events(c, c->src.events | NET_WRITE);
 }
 
 static void conn_ready(struct loop_source *src, int events)
@@ -470,6 +488,7 @@ static void conn_ready(struct loop_source *src, int events)
         conn_destroy(c);
         return;
     }
+    if (c->tls && !conn_tls_ready(c, &events)) return;
     if (events & NET_WRITE && c->out.n > c->out_pos) conn_wants_write(c);
     if (events & NET_READ) conn_read(c);
 }

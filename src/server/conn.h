@@ -6,6 +6,7 @@
 #define COVEY_SERVER_CONN_H
 
 #include "base/list.h"
+#include "net/tls.h"
 #include "server/blocking.h"
 #include "server/node.h"
 
@@ -35,8 +36,11 @@ struct watched {
     bool was_expired; /* at WATCH time */
 };
 
+enum conn_kind { CONN_TCP, CONN_TLS, CONN_UNIX };
+
 struct conn {
     struct loop_source src;
+    struct tls_session *tls; /* NULL: plain */
     struct worker *worker;
     struct list link;  /* in the worker's list of connections */
     struct list dirty; /* in the worker's list of connections with output */
@@ -138,7 +142,7 @@ struct worker {
 struct worker *worker_create(struct node *node, int id);
 void worker_start(struct worker *w);
 /* Hands a connected descriptor to the worker; any thread. */
-void worker_adopt(struct worker *w, int fd, bool is_unix);
+void worker_adopt(struct worker *w, int fd, enum conn_kind kind);
 /* Leaves the gate in the middle of a turn and comes back; for a command that must run with the server at rest. */
 void worker_leave_gate(struct worker *w);
 void worker_enter_gate(struct worker *w);
@@ -150,7 +154,7 @@ void worker_resume_list(struct list *l);
 /* Closes the connections that somebody marked with `kill`. */
 void worker_reap(struct worker *w);
 
-struct conn *conn_create(struct worker *w, int fd, bool is_unix);
+struct conn *conn_create(struct worker *w, int fd, enum conn_kind kind);
 /* Closes and frees.  The worker is inside the gate. */
 void conn_destroy(struct conn *c);
 /* Executes the requests that were put off until their turn's reading is done. */
@@ -167,8 +171,8 @@ void conn_write(struct conn *c);
 MUST_USE bool conn_push_begin(struct conn *c, size_t n);
 void conn_push_end(struct conn *c);
 /* Takes the connection away from its worker, with its descriptor, for a replica's stream; c->src.fd is -1 after.  Gives
- * the descriptor. */
-int conn_detach_fd(struct conn *c);
+ * the descriptor and the TLS session (NULL: plain). */
+int conn_detach_fd(struct conn *c, struct tls_session **tls);
 /* Bytes that the connection takes, buffers and queued commands included: tot-mem of CLIENT LIST. */
 size_t conn_memory(const struct conn *c);
 /* Brings worker.client_memory in line with that. */
@@ -177,6 +181,12 @@ static inline struct resp_out conn_out(struct conn *c)
 {
     return (struct resp_out){&c->out, c->resp};
 }
+
+/* ---- conn_tls.c ---- */
+/* Before anything is read or written: goes on with the handshake, closes what fails it.  True: *events says what to
+ * try; false: there is nothing to do, or c is gone. */
+bool conn_tls_ready(struct conn *c, int *events);
+bool conn_tls_overdue(const struct conn *c); /* it takes too long to shake hands */
 
 /* ---- conn_table.c: reaching a connection from another thread ---- */
 

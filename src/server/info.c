@@ -57,7 +57,8 @@ static void info_server(struct node *n, struct buf *b)
                "executable:%s\r\nconfig_file:%s\r\nio_threads_active:%d\r\ncovey_version:%s\r\n",
                n->cluster ? "cluster" : "standalone", os.sysname, os.release, os.machine, sizeof(void *) * 8, __GNUC__,
                __GNUC_MINOR__, __GNUC_PATCHLEVEL__, (long)getpid(), n->run_id,
-               (long long)config_num(n->config, CFG_PORT), (long long)now_us, (long long)up_s, (long long)up_s / 86400,
+               (long long)config_num(n->config, config_num(n->config, CFG_PORT) ? CFG_PORT : CFG_TLS_PORT),
+               (long long)now_us, (long long)up_s, (long long)up_s / 86400,
                (long long)config_num(n->config, CFG_HZ), (long long)config_num(n->config, CFG_HZ),
                (unsigned)(now_us / 1000000) & 0xffffff, executable, config_file(n->config), n->worker_count > 1,
                COVEY_VERSION);

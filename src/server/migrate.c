@@ -7,10 +7,12 @@
 #include "server/migrate.h"
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
 #include "persist/persist.h"
 #include "server/conn.h"
+#include "server/listen.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -31,6 +33,7 @@ enum {
 struct target {
     struct target *next; /* in the cache */
     int fd;
+    struct tls_session *tls; /* NULL: plain */
     char *host;
     int port;
     int last_db; /* -1: not known */
@@ -61,18 +64,19 @@ static struct migrate_cache *cache_of(struct node *n)
 static void target_close(struct target *t)
 {
     if (!t) return;
+    tls_close(t->tls);
     close(t->fd);
     buf_deinit(&t->in);
     mem_free(t->host);
     mem_free(t);
 }
 
-static struct target *cache_take(struct migrate_cache *cache, const char *host, int port)
+static struct target *cache_take(struct migrate_cache *cache, const char *host, int port, bool tls)
 {
     struct target *found = NULL;
     pthread_mutex_lock(&cache->mu);
     for (struct target **at = &cache->first; *at && !found; at = &(*at)->next) {
-        if ((*at)->port != port || strcmp((*at)->host, host) != 0) continue;
+        if ((*at)->port != port || ((*at)->tls != NULL) != tls || strcmp((*at)->host, host) != 0) continue;
         found = *at;
         *at = found->next;
         cache->count--;
@@ -132,37 +136,43 @@ static bool still_good(const struct target *t)
     return poll(&p, 1, 0) == 0;
 }
 
-static struct target *target_connect(const char *host, int port, int64_t timeout_ms)
+static struct target *target_connect(struct tls *tls, const char *host, int port, int64_t timeout_ms)
 {
     errno = EADDRNOTAVAIL;
     int fd = port > 0 && port <= 65535 ? net_connect_wait(host, port, timeout_ms) : -1;
     if (fd < 0) return NULL;
     net_set_nodelay(fd);
+    struct tls_session *session = NULL;
+    struct buf error = {0};
+    if (tls && !(session = tls_connect_wait(tls, fd, clock_mono_ms() + timeout_ms, &error))) {
+        log_warning("MIGRATE: TLS handshake with %s:%d failed: %.*s", host, port, (int)error.n, error.p);
+        close(fd);
+        fd = -1;
+    }
+    buf_deinit(&error);
+    if (fd < 0) {
+        errno = EPROTO;
+        return NULL;
+    }
     struct target *t = mem_calloc(1, sizeof *t);
-    *t = (struct target){.fd = fd, .host = mem_strdup(host), .port = port, .last_db = -1};
+    *t = (struct target){.fd = fd, .tls = session, .host = mem_strdup(host), .port = port, .last_db = -1};
     return t;
 }
 
-static struct target *target_get(struct migrate_cache *cache, const char *host, int port, int64_t timeout_ms)
+static struct target *target_get(struct migrate_cache *cache, struct tls *tls, const char *host, int port,
+                                 int64_t timeout_ms)
 {
-    struct target *t = cache_take(cache, host, port);
+    struct target *t = cache_take(cache, host, port, tls != NULL);
     if (t && still_good(t)) return t;
     target_close(t);
-    return target_connect(host, port, timeout_ms);
+    return target_connect(tls, host, port, timeout_ms);
 }
 
 /* ---- bytes out and lines in; false: errno says why ---- */
 
-static bool wait_for(const struct target *t, short events, int64_t deadline_ms)
+static bool wait_for(const struct target *t, int events, int64_t deadline_ms)
 {
-    struct pollfd p = {.fd = t->fd, .events = events};
-    int n;
-    do {
-        int64_t left = deadline_ms - clock_mono_ms();
-        n = poll(&p, 1, left > 0 ? (int)left : 0);
-    } while (n < 0 && errno == EINTR);
-    if (n == 0) errno = ETIMEDOUT;
-    return n > 0;
+    return stream_wait(t->fd, t->tls, events, deadline_ms) == OK;
 }
 
 static bool send_bytes(const struct target *t, struct bytes b, int64_t timeout_ms)
@@ -171,8 +181,8 @@ static bool send_bytes(const struct target *t, struct bytes b, int64_t timeout_m
         int64_t deadline = clock_mono_ms() + timeout_ms;
         size_t chunk = b.n < CHUNK ? b.n : CHUNK;
         for (size_t at = 0, put; at < chunk; at += put) {
-            enum status st = net_write(t->fd, b.p + at, chunk - at, &put);
-            if (st == E_IO || (st == E_AGAIN && !wait_for(t, POLLOUT, deadline))) return false;
+            enum status st = stream_write(t->fd, t->tls, b.p + at, chunk - at, &put);
+            if (st == E_IO || (st == E_AGAIN && !wait_for(t, NET_WRITE, deadline))) return false;
         }
         b = bytes_make(b.p + chunk, b.n - chunk);
     }
@@ -193,8 +203,8 @@ static bool read_line(struct target *t, int64_t timeout_ms, struct bytes *line)
         if (searched > LINE_MAX_BYTES) return false;
         buf_reserve(&t->in, READ_ROOM);
         errno = ECONNRESET; /* for the end of the stream, which sets none */
-        enum status st = net_read(t->fd, &t->in, READ_ROOM, &got);
-        if (st != OK && (st != E_AGAIN || !wait_for(t, POLLIN, deadline))) return false;
+        enum status st = stream_read(t->fd, t->tls, &t->in, READ_ROOM, &got);
+        if (st != OK && (st != E_AGAIN || !wait_for(t, NET_READ, deadline))) return false;
     }
     size_t n = (size_t)(end - t->in.p);
     t->in_pos = n + 1;
@@ -401,7 +411,8 @@ enum outcome { MOVED_ALL, NOT_CONNECTED, NOT_WRITTEN, NOT_READ };
 
 static enum outcome attempt(struct migrate *m, struct migrate_cache *cache)
 {
-    struct target *t = target_get(cache, m->host, m->port, m->timeout_ms);
+    struct tls *tls = network_tls(call_conn(m->call)->worker->node, CFG_TLS_CLUSTER);
+    struct target *t = target_get(cache, tls, m->host, m->port, m->timeout_ms);
     /* redis-server meets a refused connection when it writes to it. */
     if (!t) return errno == ECONNREFUSED || errno == EHOSTUNREACH ? NOT_WRITTEN : NOT_CONNECTED;
     enum outcome outcome = !send_all(m, t) ? NOT_WRITTEN : !read_all(m, t) ? NOT_READ : MOVED_ALL;

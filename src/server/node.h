@@ -26,6 +26,8 @@ struct slowlog;
 struct errorstats;
 struct migrate_cache;
 struct sampler;
+struct listeners;
+struct tls;
 
 /* What a command cost, for INFO commandstats; written by one worker, read by all. */
 struct command_stats {
@@ -65,6 +67,8 @@ struct node {
     struct sampler *sampler;                 /* rates for INFO */
     _Atomic(struct migrate_cache *) migrate; /* connections that MIGRATE keeps; NULL before its first use */
     struct loop *main_loop;
+    struct listeners *listeners;
+    struct tls *tls; /* contexts of sessions to come; configured only when an option asks for TLS */
     struct node_stats stats;
     char run_id[41];
     int64_t started_ms;    /* wall clock */

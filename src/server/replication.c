@@ -8,6 +8,7 @@
 #include "cluster/cluster.h"
 #include "replica/replica.h"
 #include "server/applier.h"
+#include "server/listen.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 
@@ -106,7 +107,19 @@ static int upstream_port(void *ctx)
 {
     struct config *cfg = ((struct replication *)ctx)->node->config;
     int64_t announced = config_num(cfg, CFG_REPLICA_ANNOUNCE_PORT);
-    return (int)(announced ? announced : config_num(cfg, CFG_PORT));
+    int64_t tls_port = config_bool(cfg, CFG_TLS_REPLICATION) ? config_num(cfg, CFG_TLS_PORT) : 0;
+    return (int)(announced ? announced : tls_port ? tls_port : config_num(cfg, CFG_PORT));
+}
+
+static void upstream_network(void *ctx, struct upstream_network *out)
+{
+    struct node *n = ((struct replication *)ctx)->node;
+    out->tls = network_tls(n, CFG_TLS_REPLICATION);
+    out->keepalive_s = (int)config_num(n->config, CFG_TCP_KEEPALIVE);
+    struct buf source = {0};
+    config_text(n->config, CFG_BIND_SOURCE_ADDR, &source);
+    snprintf(out->source, sizeof out->source, "%.*s", (int)source.n, source.n ? source.p : "");
+    buf_deinit(&source);
 }
 
 static void upstream_credentials(void *ctx, struct buf *user, struct buf *password, struct buf *announce_ip)
@@ -239,6 +252,7 @@ struct replication *replication_create(struct node *n)
                                                          .log = n->log,
                                                          .timeout_ms = upstream_timeout,
                                                          .listening_port = upstream_port,
+                                                         .network = upstream_network,
                                                          .credentials = upstream_credentials,
                                                          .directory = node_directory,
                                                          .accept_full_sync = upstream_accept,
@@ -606,7 +620,7 @@ static void hand_over(struct call *call, bool old_sync, struct bytes id, int64_t
     req->client_id = c->id;
     snprintf(req->peer, sizeof req->peer, "%s", c->peer);
     log_notice("Replica %s asks for synchronization", c->peer);
-    req->fd = conn_detach_fd(c);
+    req->fd = conn_detach_fd(c, &req->tls);
     hub_add(r->hub, req);
     mem_free(req);
     c->sync = NULL;

@@ -8,6 +8,7 @@
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/errorstats.h"
+#include "server/listen.h"
 #include "server/memory.h"
 #include "server/multi.h"
 #include "server/persistence.h"
@@ -26,132 +27,13 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 17, ACCEPTS_A_TURN = 1000, RESERVED_FDS = 32, TICK_MS = 100 };
-
-struct listener {
-    struct loop_source src;
-    struct node *node;
-    bool is_unix;
-};
+enum { RESERVED_FDS = 32, TICK_MS = 100 };
 
 struct main_thread {
     struct node *node;
-    struct listener listeners[LISTENERS_MAX];
-    int listener_count;
     struct loop_source signals;
     struct loop_timer timer;
 };
-
-/* ---- accepting ---- */
-
-static struct worker *least_loaded(const struct node *n)
-{
-    struct worker *best = n->workers[0];
-    for (int i = 1; i < n->worker_count; i++)
-        if (atomic_load(&n->workers[i]->conn_count) < atomic_load(&best->conn_count)) best = n->workers[i];
-    return best;
-}
-
-static const char too_many[] = "-ERR max number of clients reached\r\n";
-static const char denied[] =
-    "-DENIED Redis is running in protected mode because protected mode is enabled and no password is "
-    "set for the default user. Connections are accepted from the loopback interface only. Set a "
-    "password (requirepass), or, if nobody else can reach this port, say CONFIG SET "
-    "protected-mode no from the host itself.\r\n";
-
-/* protected-mode: a node that nobody has secured listens to its own host only. */
-static bool is_protected_from(const struct node *n, int fd, bool is_unix)
-{
-    if (is_unix || !config_bool(n->config, CFG_PROTECTED_MODE)) return false;
-    if (!config_text_is_empty(n->config, CFG_REQUIREPASS)) return false;
-    char ip[NET_ADDRESS_MAX];
-    int port;
-    net_peer_ip(fd, ip, &port);
-    return strncmp(ip, "127.", 4) != 0 && strcmp(ip, "::1") != 0;
-}
-
-static void refuse(struct node *n, int fd, const char *text)
-{
-    size_t put;
-    if (net_write(fd, text, strlen(text), &put) != OK) log_verbose("A refused client was gone already");
-    close(fd);
-    atomic_fetch_add(&n->stats.connections_rejected, 1);
-}
-
-static void accept_ready(struct loop_source *src, int events)
-{
-    struct listener *l = container_of(src, struct listener, src);
-    struct node *n = l->node;
-    (void)events;
-    for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-        int fd = net_accept(l->src.fd);
-        if (fd < 0) {
-            if (errno != EAGAIN && errno != ECONNABORTED)
-                log_warning("Accepting client connection: %s", strerror(errno));
-            return;
-        }
-        atomic_fetch_add(&n->stats.connections_received, 1);
-        if (atomic_load(&n->client_count) >= config_num(n->config, CFG_MAXCLIENTS)) {
-            refuse(n, fd, too_many);
-            continue;
-        }
-        if (is_protected_from(n, fd, l->is_unix)) {
-            refuse(n, fd, denied);
-            continue;
-        }
-        atomic_fetch_add(&n->client_count, 1);
-        worker_adopt(least_loaded(n), fd, l->is_unix);
-    }
-}
-
-static bool listener_add(struct main_thread *m, int fd, bool is_unix)
-{
-    struct listener *l = &m->listeners[m->listener_count++];
-    *l = (struct listener){.src = {.fd = fd, .ready = accept_ready}, .node = m->node, .is_unix = is_unix};
-    return loop_add(m->node->main_loop, &l->src, NET_READ) == OK;
-}
-
-/* The address list of `bind`: "*" both families, a leading '-' marks what may be missing. */
-static bool listen_tcp(struct main_thread *m)
-{
-    struct config *cfg = m->node->config;
-    int port = (int)config_num(cfg, CFG_PORT), backlog = (int)config_num(cfg, CFG_TCP_BACKLOG);
-    if (port == 0) return true;
-    char *bind = config_cstr(cfg, CFG_BIND);
-    bool ok = true, any = false;
-    char *state = NULL;
-    for (char *addr = strtok_r(bind, " ", &state); addr && ok && m->listener_count < LISTENERS_MAX - 1;
-         addr = strtok_r(NULL, " ", &state)) {
-        bool optional = *addr == '-';
-        if (optional) addr++;
-        int fd = net_listen_tcp(strcmp(addr, "::*") == 0 ? "::" : addr, port, backlog);
-        if (fd >= 0) {
-            any = true;
-            ok = listener_add(m, fd, false);
-        } else if (!optional || (errno != EADDRNOTAVAIL && errno != EAFNOSUPPORT)) {
-            log_warning("Could not create server TCP listening socket %s:%d: %s", addr, port, strerror(errno));
-            ok = false;
-        }
-    }
-    mem_free(bind);
-    if (ok && !any) log_warning("Failed listening on port %d (TCP), aborting.", port);
-    return ok && any;
-}
-
-static bool listen_unix(struct main_thread *m)
-{
-    struct config *cfg = m->node->config;
-    char *path = config_cstr(cfg, CFG_UNIXSOCKET);
-    bool ok = true;
-    if (*path) {
-        int fd =
-            net_listen_unix(path, (unsigned)config_num(cfg, CFG_UNIXSOCKETPERM), (int)config_num(cfg, CFG_TCP_BACKLOG));
-        if (fd < 0) log_warning("Failed opening Unix socket: bind: %s", strerror(errno));
-        ok = fd >= 0 && listener_add(m, fd, true);
-    }
-    mem_free(path);
-    return ok;
-}
 
 /* ---- signals and the clock ---- */
 
@@ -261,6 +143,11 @@ static void config_changed(void *ctx, enum config_id id)
     if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
 }
 
+static bool config_apply(void *ctx, const enum config_id *ids, size_t n, size_t *failed, const char **reason)
+{
+    return network_apply(ctx, ids, n, failed, reason);
+}
+
 static bool open_log(struct config *cfg)
 {
     char *path = config_cstr(cfg, CFG_LOGFILE);
@@ -303,11 +190,14 @@ static struct node *node_create(struct config *cfg)
     n->gate = gate_create();
     n->log = change_log_create((size_t)config_num(cfg, CFG_REPL_BACKLOG_SIZE));
     n->main_loop = loop_create();
+    n->listeners = listeners_create(n);
+    n->tls = tls_create();
     n->persistence = persistence_create(n);
     n->replication = replication_create(n);
     slowlog_init(n);
     n->errors = errorstats_create();
     config_set_listener(cfg, config_changed, n);
+    config_set_applier(cfg, config_apply, n);
     n->sampler = sampler_create(n);
     n->pubsub = pubsub_create(n);
     n->worker_count = (int)config_num(cfg, CFG_WORKERS);
@@ -328,18 +218,19 @@ static void announce(const struct node *n)
 {
     log_notice("Covey server, compatible with Redis 7.0.15, %d workers, %s, pid %d", n->worker_count,
                mem_allocator_name(), (int)getpid());
-    if (config_num(n->config, CFG_PORT))
-        log_notice("Ready to accept connections on port %d", (int)config_num(n->config, CFG_PORT));
-    else
-        log_notice("Ready to accept connections");
+    int port = (int)config_num(n->config, CFG_PORT), tls_port = (int)config_num(n->config, CFG_TLS_PORT);
+    if (port) log_notice("Ready to accept connections on port %d", port);
+    if (tls_port) log_notice("Ready to accept TLS connections on port %d", tls_port);
+    if (!port && !tls_port) log_notice("Ready to accept connections");
 }
 
 static int run(struct main_thread *m)
 {
     struct node *n = m->node;
+    if (!network_start(n)) return 1;
     if (config_bool(n->config, CFG_CLUSTER_ENABLED) && !cluster_node_create(n)) return 1;
     for (int i = 0; i < n->worker_count; i++) n->workers[i] = worker_create(n, i);
-    if (!listen_tcp(m) || !listen_unix(m) || !watch_signals(m)) return 1;
+    if (!listeners_open(n->listeners) || !watch_signals(m)) return 1;
     n->startup_memory = mem_used();
     /* Clients are heard while the dataset is being loaded, and told so. */
     atomic_store(&n->loading, true);

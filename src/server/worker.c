@@ -20,7 +20,7 @@ struct adopt_mail {
     struct mail mail;
     struct worker *worker;
     int fd;
-    bool is_unix;
+    enum conn_kind kind;
 };
 
 void worker_enter_gate(struct worker *w)
@@ -127,7 +127,7 @@ static void check_conn(struct worker *w, struct conn *c)
         conn_destroy(c);
         return;
     }
-    if (c->close_asap || atomic_load_explicit(&c->kill, memory_order_relaxed)) {
+    if (c->close_asap || (c->tls && conn_tls_overdue(c)) || atomic_load_explicit(&c->kill, memory_order_relaxed)) {
         conn_destroy(c);
         return;
     }
@@ -182,15 +182,15 @@ void worker_reap(struct worker *w)
 static void adopt(struct mail *m)
 {
     struct adopt_mail *a = container_of(m, struct adopt_mail, mail);
-    struct conn *c = conn_create(a->worker, a->fd, a->is_unix);
+    struct conn *c = conn_create(a->worker, a->fd, a->kind);
     if (!c) close(a->fd);
     mem_free(a);
 }
 
-void worker_adopt(struct worker *w, int fd, bool is_unix)
+void worker_adopt(struct worker *w, int fd, enum conn_kind kind)
 {
     struct adopt_mail *a = mem_alloc(sizeof *a);
-    *a = (struct adopt_mail){{NULL, adopt}, w, fd, is_unix};
+    *a = (struct adopt_mail){{NULL, adopt}, w, fd, kind};
     atomic_fetch_add(&w->conn_count, 1);
     loop_post(w->loop, &a->mail);
 }

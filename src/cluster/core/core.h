@@ -71,10 +71,11 @@ struct cluster_config {
     bool probation;                        /* compare with the replicas before serving after a restart (rule 16) */
     char announce_ip[CLUSTER_IP_SIZE + 1]; /* "" = find out from the first connections */
     char announce_hostname[CLUSTER_HOSTNAME_MAX + 1];
-    uint16_t port;  /* client port to announce (the TLS port when the bus is TLS) */
-    uint16_t pport; /* plaintext client port when the bus is TLS, else 0 */
-    uint16_t cport; /* bus port to announce */
-    uint64_t seed;  /* from random_secure() in a server, from the run's seed in a simulation */
+    uint16_t port;     /* client port to announce (the TLS port when the bus is TLS) */
+    uint16_t pport;    /* plaintext client port when the bus is TLS, else 0 */
+    uint16_t cport;    /* bus port to announce */
+    bool follow_pport; /* replicate from a primary's plaintext port when it is known */
+    uint64_t seed;     /* from random_secure() in a server, from the run's seed in a simulation */
     struct cluster_dataset_view dataset;
     enum cluster_plant plant;
 };
@@ -343,10 +344,10 @@ const struct cluster_node *cluster_node_replica_at(const struct cluster_node *no
 void cluster_flags_text(unsigned flags, struct buf *out);
 
 /* Texts, appended to out: CLUSTER NODES (a line, without newline, for one node; all lines for everybody), CLUSTER INFO
- * (CRLF), and the file. */
+ * (CRLF), and the file.  pport: show the plaintext port of nodes that have told it. */
 void cluster_render_node(const struct cluster_core *core, const struct cluster_node *node, struct cluster_time now,
-                         struct buf *out);
-void cluster_render_nodes(const struct cluster_core *core, struct cluster_time now, struct buf *out);
+                         bool pport, struct buf *out);
+void cluster_render_nodes(const struct cluster_core *core, struct cluster_time now, bool pport, struct buf *out);
 void cluster_render_info(const struct cluster_core *core, struct buf *out);
 void cluster_render_nodes_conf(const struct cluster_core *core, struct cluster_time now, struct buf *out);
 

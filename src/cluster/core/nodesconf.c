@@ -64,10 +64,11 @@ static void render_marks(const struct cluster_core *core, struct buf *out)
 }
 
 void cluster_render_node(const struct cluster_core *core, const struct cluster_node *node, struct cluster_time now,
-                         struct buf *out)
+                         bool pport, struct buf *out)
 {
     const struct cluster_node *p = node->primary;
-    buf_printf(out, "%.40s %s:%u@%u", node->id.c, node->ip, node->port, node->cport);
+    unsigned port = pport && node->pport ? node->pport : node->port;
+    buf_printf(out, "%.40s %s:%u@%u", node->id.c, node->ip, port, node->cport);
     if (node->hostname[0]) buf_printf(out, ",%s", node->hostname);
     buf_append_char(out, ' ');
     cluster_flags_text(node->flags, out);
@@ -83,23 +84,24 @@ void cluster_render_node(const struct cluster_core *core, const struct cluster_n
     if (node == core->myself) render_marks(core, out);
 }
 
-static void render(const struct cluster_core *core, struct cluster_time now, unsigned without, struct buf *out)
+static void render(const struct cluster_core *core, struct cluster_time now, unsigned without, bool pport,
+                   struct buf *out)
 {
     for (size_t i = 0; i < core->node_count; i++) {
         if (core->nodes[i]->flags & without) continue;
-        cluster_render_node(core, core->nodes[i], now, out);
+        cluster_render_node(core, core->nodes[i], now, pport, out);
         buf_append_char(out, '\n');
     }
 }
 
-void cluster_render_nodes(const struct cluster_core *core, struct cluster_time now, struct buf *out)
+void cluster_render_nodes(const struct cluster_core *core, struct cluster_time now, bool pport, struct buf *out)
 {
-    render(core, now, 0, out);
+    render(core, now, 0, pport, out);
 }
 
 void cluster_render_nodes_conf(const struct cluster_core *core, struct cluster_time now, struct buf *out)
 {
-    render(core, now, CLUSTER_NODE_HANDSHAKE, out);
+    render(core, now, CLUSTER_NODE_HANDSHAKE, false, out);
     buf_printf(out, "vars currentEpoch %" PRIu64 " lastVoteEpoch %" PRIu64 "\n", core->current_epoch,
                core->last_vote_epoch);
 }

@@ -7,15 +7,16 @@ void wire_replication(struct cluster_core *core)
 {
     const struct cluster_node *me = core->myself, *p = me->primary;
     if (!node_is_replica(me) || !p || !p->ip[0] || !p->port || p->flags & CLUSTER_NODE_NOADDR) return;
-    bool same = core->wired.valid && cluster_id_eq(&core->wired.node, &p->id) && core->wired.port == p->port;
+    uint16_t port = core->config.follow_pport && p->pport ? p->pport : p->port;
+    bool same = core->wired.valid && cluster_id_eq(&core->wired.node, &p->id) && core->wired.port == port;
     if (same && strcmp(core->wired.ip, p->ip) == 0) return;
     core->wired.valid = true;
     core->wired.node = p->id;
-    core->wired.port = p->port;
+    core->wired.port = port;
     memcpy(core->wired.ip, p->ip, sizeof core->wired.ip);
     struct cluster_action *a = act(core, CLUSTER_DO_REPLICATE);
     a->node = p->id;
-    a->port = p->port;
+    a->port = port;
     memcpy(a->ip, p->ip, sizeof a->ip);
 }
 
