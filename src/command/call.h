@@ -41,6 +41,7 @@ enum notify_class {
     NOTIFY_ZSET = 1 << 5,    /* z */
     NOTIFY_EXPIRED = 1 << 6, /* x */
     NOTIFY_EVICTED = 1 << 7, /* e */
+    NOTIFY_STREAM = 1 << 8,  /* t */
 };
 
 /* What the caller of commands (a worker, the replica's applier) provides; outlives the calls. */
