@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "server/cluster_node.h"
 #include "server/errorstats.h"
+#include "server/latency.h"
 
 #include <errno.h>
 #include <string.h>
@@ -97,6 +98,7 @@ void cmd_config_resetstat(struct call *c)
     clear(&n->stats.over_maxmemory_us);
     reaper_reset_freed(n->reaper);
     errorstats_reset(n->errors);
+    latency_reset_histograms(n);
     resp_ok(&c->out);
 }
 

@@ -85,6 +85,8 @@ struct conn {
     size_t counted_memory;      /* its part of worker.client_memory */
 };
 
+struct histogram;
+
 enum { BATCH_MAX = 32 };
 
 /* A request that waits for the end of the turn's reading: requests[i] and calls[i] of the worker. */
@@ -134,6 +136,7 @@ struct worker {
     /* read by others */
     struct call_stats stats;
     struct command_stats commands[CMD_ID_COUNT];
+    _Atomic(struct histogram *) latency[CMD_ID_COUNT]; /* nanoseconds; made at a command's first use, never freed */
     _Atomic uint64_t net_in, net_out;
     _Atomic int conn_count;
     _Atomic int64_t client_memory; /* bytes of its connections and their buffers */

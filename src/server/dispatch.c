@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "server/cluster_link.h"
 #include "server/errorstats.h"
+#include "server/latency.h"
 #include "server/memory.h"
 #include "server/multi.h"
 #include "server/persistence.h"
@@ -328,7 +329,10 @@ void dispatch_run(struct conn *c, struct call *call)
         errorstats_note(w->node->errors, bytes_make(c->out.p + reply_at, c->out.n - reply_at));
     }
     if (call->dirty) atomic_fetch_add_explicit(&w->node->dirty, call->dirty, memory_order_relaxed);
-    slowlog_note(w->node, c, call, took / clock_ticks_per_us());
+    latency_track(w, call->cmd, took);
+    uint64_t us = took / clock_ticks_per_us();
+    slowlog_note(w->node, c, call, us);
+    latency_note(w->node, call->cmd->flags & CMD_FAST ? "fast-command" : "command", us);
 }
 
 /* Runs with the locks held, or the server at rest. */

@@ -1,6 +1,7 @@
 /* info.c: INFO, with redis-server 7.0's sections and fields in its order.  What Covey does not have says 0. */
 #include "server/conn.h"
 #include "server/errorstats.h"
+#include "server/latency.h"
 #include "server/memory.h"
 
 #include "base/clock.h"
@@ -248,7 +249,7 @@ static const struct section {
     {"modules", "Modules", true, info_nothing},
     {"commandstats", "Commandstats", false, info_commandstats},
     {"errorstats", "Errorstats", true, info_errorstats},
-    {"latencystats", "Latencystats", false, info_nothing},
+    {"latencystats", "Latencystats", false, latency_info},
     {"cluster", "Cluster", true, info_cluster},
     {"keyspace", "Keyspace", true, info_keyspace},
 };

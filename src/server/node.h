@@ -23,6 +23,7 @@ struct blocking;
 struct persistence;
 struct reaper;
 struct slowlog;
+struct latency;
 struct errorstats;
 struct migrate_cache;
 struct sampler;
@@ -63,6 +64,7 @@ struct node {
     struct cluster_state *cluster_state;
     struct reaper *reaper; /* frees large values in the background */
     struct slowlog *slowlog;
+    struct latency *latency;
     struct errorstats *errors;
     struct sampler *sampler;                 /* rates for INFO */
     _Atomic(struct migrate_cache *) migrate; /* connections that MIGRATE keeps; NULL before its first use */

@@ -16,6 +16,7 @@
 #include "server/replication.h"
 #include "server/sampler.h"
 #include "server/shutdown.h"
+#include "server/latency.h"
 #include "server/slowlog.h"
 
 #include <errno.h>
@@ -195,6 +196,7 @@ static struct node *node_create(struct config *cfg)
     n->persistence = persistence_create(n);
     n->replication = replication_create(n);
     slowlog_init(n);
+    latency_init(n);
     n->errors = errorstats_create();
     config_set_listener(cfg, config_changed, n);
     config_set_applier(cfg, config_apply, n);

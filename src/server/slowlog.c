@@ -1,11 +1,11 @@
-/* slowlog.c: the slow log and the latency events. */
+/* slowlog.c: the slow log. */
 #include "server/slowlog.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/number.h"
 
-enum { ARGS_KEPT = 32, ARG_BYTES_KEPT = 128, SAMPLES = 160 };
+enum { ARGS_KEPT = 32, ARG_BYTES_KEPT = 128 };
 
 struct slow_entry {
     struct list link;
@@ -16,26 +16,11 @@ struct slow_entry {
     char *peer, *name;
 };
 
-struct latency_sample {
-    int64_t at_s, ms;
-};
-
-/* The last samples of one event, at most one a second. */
-struct latency_event {
-    const char *name;
-    struct latency_sample samples[SAMPLES];
-    size_t n, next; /* next: where the next one goes */
-    int64_t max;
-};
-
-enum { EVENT_COMMAND, EVENT_FAST_COMMAND, EVENTS };
-
 struct slowlog {
     pthread_mutex_t mu;  /* for everything below; a leaf */
     struct list entries; /* oldest first */
     size_t count;
     uint64_t next_id;
-    struct latency_event events[EVENTS];
 };
 
 void slowlog_init(struct node *n)
@@ -43,8 +28,6 @@ void slowlog_init(struct node *n)
     struct slowlog *s = mem_calloc(1, sizeof *s);
     pthread_mutex_init(&s->mu, NULL);
     list_init(&s->entries);
-    s->events[EVENT_COMMAND].name = "command";
-    s->events[EVENT_FAST_COMMAND].name = "fast-command";
     n->slowlog = s;
 }
 
@@ -121,30 +104,10 @@ static void note_slow(struct node *n, const struct conn *c, const struct call *c
     pthread_mutex_unlock(&s->mu);
 }
 
-static void note_latency(struct node *n, const struct call *call, int64_t ms)
-{
-    struct slowlog *s = n->slowlog;
-    struct latency_event *ev = &s->events[call->cmd->flags & CMD_FAST ? EVENT_FAST_COMMAND : EVENT_COMMAND];
-    int64_t now_s = clock_wall_ms() / 1000;
-    pthread_mutex_lock(&s->mu);
-    if (ms > ev->max) ev->max = ms;
-    struct latency_sample *last = ev->n ? &ev->samples[(ev->next + SAMPLES - 1) % SAMPLES] : NULL;
-    if (last && last->at_s == now_s) {
-        if (ms > last->ms) last->ms = ms;
-    } else {
-        ev->samples[ev->next] = (struct latency_sample){now_s, ms};
-        ev->next = (ev->next + 1) % SAMPLES;
-        if (ev->n < SAMPLES) ev->n++;
-    }
-    pthread_mutex_unlock(&s->mu);
-}
-
 void slowlog_note(struct node *n, const struct conn *c, const struct call *call, uint64_t us)
 {
     int64_t slow = config_num(n->config, CFG_SLOWLOG_LOG_SLOWER_THAN);
-    int64_t threshold = config_num(n->config, CFG_LATENCY_MONITOR_THRESHOLD);
     if (slow >= 0 && us >= (uint64_t)slow && !(call->cmd->flags & CMD_SKIP_SLOWLOG)) note_slow(n, c, call, us);
-    if (threshold > 0 && us / 1000 >= (uint64_t)threshold) note_latency(n, call, (int64_t)(us / 1000));
 }
 
 /* ---- SLOWLOG ---- */
@@ -218,82 +181,4 @@ void cmd_slowlog_help(struct call *c)
         "    Reset the slowlog.",
     };
     call_help(c, "SLOWLOG", lines, sizeof lines / sizeof *lines);
-}
-
-/* ---- LATENCY ---- */
-
-/* The i-th sample, oldest first. */
-static const struct latency_sample *sample_at(const struct latency_event *ev, size_t i)
-{
-    return &ev->samples[(ev->next + SAMPLES - ev->n + i) % SAMPLES];
-}
-
-void cmd_latency_latest(struct call *c)
-{
-    struct slowlog *s = log_of(c);
-    size_t mark = resp_defer(&c->out), n = 0;
-    pthread_mutex_lock(&s->mu);
-    for (int i = 0; i < EVENTS; i++) {
-        const struct latency_event *ev = &s->events[i];
-        if (ev->n == 0) continue;
-        const struct latency_sample *last = sample_at(ev, ev->n - 1);
-        resp_array(&c->out, 4);
-        resp_bulk_cstr(&c->out, ev->name);
-        resp_i64(&c->out, last->at_s);
-        resp_i64(&c->out, last->ms);
-        resp_i64(&c->out, ev->max);
-        n++;
-    }
-    pthread_mutex_unlock(&s->mu);
-    resp_defer_array(&c->out, mark, n);
-}
-
-void cmd_latency_history(struct call *c)
-{
-    struct slowlog *s = log_of(c);
-    size_t mark = resp_defer(&c->out), n = 0;
-    pthread_mutex_lock(&s->mu);
-    for (int i = 0; i < EVENTS; i++) {
-        const struct latency_event *ev = &s->events[i];
-        if (!bytes_eq(c->argv[2], bytes_of(ev->name))) continue;
-        for (; n < ev->n; n++) {
-            resp_array(&c->out, 2);
-            resp_i64(&c->out, sample_at(ev, n)->at_s);
-            resp_i64(&c->out, sample_at(ev, n)->ms);
-        }
-    }
-    pthread_mutex_unlock(&s->mu);
-    resp_defer_array(&c->out, mark, n);
-}
-
-void cmd_latency_reset(struct call *c)
-{
-    struct slowlog *s = log_of(c);
-    int64_t forgotten = 0;
-    pthread_mutex_lock(&s->mu);
-    for (int i = 0; i < EVENTS; i++) {
-        struct latency_event *ev = &s->events[i];
-        bool named = c->argc == 2;
-        for (size_t k = 2; k < c->argc; k++) named |= bytes_eq(c->argv[k], bytes_of(ev->name));
-        if (!named || ev->n == 0) continue;
-        ev->n = ev->next = 0;
-        ev->max = 0;
-        forgotten++;
-    }
-    pthread_mutex_unlock(&s->mu);
-    resp_i64(&c->out, forgotten);
-}
-
-void cmd_latency_help(struct call *c)
-{
-    static const char *const lines[] = {
-        "HISTORY <event>",
-        "    Return time-latency samples for the <event> class.",
-        "LATEST",
-        "    Return the latest latency samples for all events.",
-        "RESET [<event> ...]",
-        "    Reset latency data of one or more <event> classes.",
-        "    (default: reset all data for all event classes)",
-    };
-    call_help(c, "LATENCY", lines, sizeof lines / sizeof *lines);
 }

@@ -1,4 +1,4 @@
-/* slowlog.h: commands that took long: SLOWLOG, and LATENCY's "command" and "fast-command"; inside src/server only. */
+/* slowlog.h: commands that took long: SLOWLOG; inside src/server only. */
 #ifndef COVEY_SERVER_SLOWLOG_H
 #define COVEY_SERVER_SLOWLOG_H
 
@@ -6,7 +6,7 @@
 
 /* Sets n->slowlog; before the workers start. */
 void slowlog_init(struct node *n);
-/* A call is over and took so many microseconds.  Any worker; two relaxed loads for one that was not slow. */
+/* A call is over and took so many microseconds.  Any worker; a relaxed load for one that was not slow. */
 void slowlog_note(struct node *n, const struct conn *c, const struct call *call, uint64_t us);
 
 #endif

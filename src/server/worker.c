@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/latency.h"
 #include "server/memory.h"
 #include "server/migrate.h"
 #include "server/multi.h"
@@ -140,7 +141,9 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     struct worker *w = container_of(t, struct worker, timer);
     (void)now_ms;
     w->memory_calm_for = 0; /* what was known of the other threads is old */
+    int64_t began_us = clock_mono_us();
     expire_some(w);
+    latency_note(w->node, "expire-cycle", (uint64_t)(clock_mono_us() - began_us));
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);
