@@ -19,15 +19,6 @@ struct wanted {
 
 /* ---- arguments ----------------------------------------------------------------------------------------------------*/
 
-static bool parse_timeout(struct call *c, size_t arg, struct read_args *a)
-{
-    a->block = true;
-    if (!call_arg_i64(c, arg, &a->timeout_ms, "ERR timeout is not an integer or out of range")) return false;
-    if (a->timeout_ms >= 0) return true;
-    resp_error(&c->out, "ERR timeout is negative");
-    return false;
-}
-
 static bool fail(struct call *c, const char *error)
 {
     resp_error(&c->out, error);
@@ -38,7 +29,10 @@ static bool parse_option(struct call *c, size_t *at, struct read_args *a)
 {
     size_t more = c->argc - *at - 1;
     int64_t count;
-    if (more && call_arg_is(c, *at, "block")) return parse_timeout(c, ++*at, a);
+    if (more && call_arg_is(c, *at, "block")) {
+        a->block = true;
+        return call_arg_timeout_ms(c, ++*at, &a->timeout_ms);
+    }
     if (more && call_arg_is(c, *at, "count")) {
         if (!call_arg_i64(c, ++*at, &count, NULL)) return false;
         a->count = count < 0 ? 0 : (size_t)count;
@@ -75,14 +69,21 @@ static bool parse_args(struct call *c, struct read_args *a)
     return true;
 }
 
-/* The stream at key argument i, which there may not be; false: the error was replied. */
+/* The stream at key argument i, which there may not be; false: the error was replied.  A sleeping reader of a group is
+ * woken when its stream or group goes, whatever stands at the key now. */
 static bool find_stream(struct call *c, const struct read_args *a, size_t i, struct stream **s)
 {
     struct key k = call_key(c, a->first + i);
-    struct entry *e;
-    if (!call_read_type(c, &k, TYPE_STREAM, &e)) return false;
-    *s = e ? stream_of(e) : NULL;
+    struct entry *e = call_read(c, &k);
+    bool other_type = e && entry_type(e) != TYPE_STREAM;
+    if (other_type && !c->served_arg) return fail(c, ERR_WRONGTYPE);
+    *s = e && !other_type ? stream_of(e) : NULL;
     if (!a->is_group || (*s && stream_group_find(*s, *a->group))) return true;
+    if (c->served_arg) {
+        resp_error(&c->out, *s ? "NOGROUP the consumer group this client was blocked on no longer exists"
+                               : "UNBLOCKED the stream key no longer exists");
+        return false;
+    }
     struct bytes key = k.name, group = *a->group;
     resp_errorf(&c->out, "NOGROUP No such key '%.*s' or consumer group '%.*s' in XREADGROUP with GROUP option",
                 (int)key.n, key.p, (int)group.n, group.p);
@@ -228,6 +229,7 @@ static bool check(struct call *c, const struct read_args *a, struct wanted *want
 {
     for (size_t i = 0; i < a->streams; i++) {
         struct stream *s;
+        if (!call_serves(c, a->first + i)) continue;
         if (!find_stream(c, a, i, &s) || !parse_wanted(c, a, i, s, &wanted[i])) return false;
     }
     return true;
@@ -237,6 +239,7 @@ static size_t serve_all(struct call *c, const struct read_args *a, struct wanted
 {
     size_t n = 0, start = c->out.buf->n, mark = 0;
     for (size_t i = 0; i < a->streams; i++) {
+        if (!call_serves(c, a->first + i)) continue;
         struct key k = call_key(c, a->first + i);
         struct entry *e = call_peek(c, &k);
         const struct stream *s = e ? stream_of(e) : NULL;
@@ -256,6 +259,26 @@ static size_t serve_all(struct call *c, const struct read_args *a, struct wanted
     return n;
 }
 
+/* Nothing is there: the client sleeps.  When it is served "$" must mean what it means now. */
+static void sleep_at_keys(struct call *c, const struct read_args *a, const struct wanted *wanted)
+{
+    struct bytes *argv = mem_alloc(c->argc * sizeof *argv);
+    char(*texts)[STREAM_ID_TEXT_MAX] = mem_alloc(a->streams * sizeof *texts);
+    memcpy(argv, c->argv, c->argc * sizeof *argv);
+    for (size_t i = 0; i < a->streams; i++) {
+        struct bytes *id = &argv[a->first + a->streams + i];
+        if (bytes_eq(*id, BYTES("$"))) *id = bytes_make(texts[i], stream_id_format(texts[i], wanted[i].after));
+    }
+    call_wait(c, &(struct call_wait){.type = TYPE_STREAM,
+                                     .first = (uint32_t)a->first,
+                                     .count = (uint32_t)a->streams,
+                                     .timeout_ms = a->timeout_ms,
+                                     .flags = a->is_group ? CALL_WAIT_ALSO_GONE : 0,
+                                     .argv = argv});
+    mem_free(texts);
+    mem_free(argv);
+}
+
 static void run(struct call *c, bool is_group)
 {
     enum { INLINE = 16 };
@@ -264,7 +287,12 @@ static void run(struct call *c, bool is_group)
     if (is_group) call_effect_none(c);
     if (!parse_args(c, &a)) return;
     if (a.streams > INLINE) wanted = mem_alloc(a.streams * sizeof *wanted);
-    if (check(c, &a, wanted) && serve_all(c, &a, wanted) == 0) resp_null_array(&c->out);
+    if (check(c, &a, wanted) && serve_all(c, &a, wanted) == 0) {
+        if (a.block)
+            sleep_at_keys(c, &a, wanted);
+        else
+            resp_null_array(&c->out);
+    }
     if (wanted != few) mem_free(wanted);
 }
 
