@@ -86,6 +86,7 @@ struct conn {
 };
 
 struct histogram;
+struct topkeys;
 
 enum { BATCH_MAX = 32 };
 
@@ -136,6 +137,8 @@ struct worker {
     /* read by others */
     struct call_stats stats;
     struct command_stats commands[CMD_ID_COUNT];
+    struct topkeys *topkeys;
+    int64_t sample_in; /* commands until one is looked at for topkeys */
     _Atomic(struct histogram *) latency[CMD_ID_COUNT]; /* nanoseconds; made at a command's first use, never freed */
     _Atomic uint64_t net_in, net_out;
     _Atomic int conn_count;

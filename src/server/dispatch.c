@@ -13,6 +13,7 @@
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/slowlog.h"
+#include "server/topkeys.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -330,6 +331,7 @@ void dispatch_run(struct conn *c, struct call *call)
     }
     if (call->dirty) atomic_fetch_add_explicit(&w->node->dirty, call->dirty, memory_order_relaxed);
     latency_track(w, call->cmd, took);
+    topkeys_sample(w, call);
     uint64_t us = took / clock_ticks_per_us();
     slowlog_note(w->node, c, call, us);
     latency_note(w->node, call->cmd->flags & CMD_FAST ? "fast-command" : "command", us);

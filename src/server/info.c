@@ -11,6 +11,7 @@
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/sampler.h"
+#include "server/topkeys.h"
 
 #include <stdio.h>
 #include <sys/resource.h>
@@ -252,6 +253,8 @@ static const struct section {
     {"latencystats", "Latencystats", false, latency_info},
     {"cluster", "Cluster", true, info_cluster},
     {"keyspace", "Keyspace", true, info_keyspace},
+    {"hotkeys", "Hotkeys", false, topkeys_info_hot},
+    {"bigkeys", "Bigkeys", false, topkeys_info_big},
 };
 
 static bool asked_for(const struct call *c, const struct section *s)

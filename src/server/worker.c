@@ -10,6 +10,7 @@
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "server/topkeys.h"
 #include "store/evict.h"
 
 #include <stdio.h>
@@ -226,6 +227,7 @@ struct worker *worker_create(struct node *node, int id)
     w->id = id;
     w->loop = loop_create();
     w->gate = gate_join(node->gate);
+    w->topkeys = topkeys_create();
     list_init(&w->conns);
     list_init(&w->dirty);
     list_init(&w->paused);

@@ -136,3 +136,40 @@ def test_redis_cli_finds_big_keys(servers):
     report = node.cli("--bigkeys")
     assert 'Biggest string found' in report and '"long"\' has 5000 bytes' in report
     assert '"queue"\' has 300 items' in report and '"board"\' has 200 members' in report
+
+
+def top(node, section):
+    return [dict(part.split("=", 1) for part in line.split(":", 1)[1].split(",", 2))
+            for line in node.cli("INFO", section).splitlines() if not line.startswith("#") and ":" in line]
+
+
+def test_hot_keys_are_found_at_once(servers):
+    node = servers.node("covey")
+    run = ["redis-benchmark", "-p", str(node.port), "-q", "-c", "10", "-P", "8"]
+    noise = subprocess.Popen([*run, "-n", "1000000", "-r", "100000", "SET", "key:__rand_int__", "x"], stdout=subprocess.DEVNULL)
+    hot = subprocess.Popen([*run, "-n", "300000", "GET", 'hot "one"'], stdout=subprocess.DEVNULL)
+    node.client.set('hot "one"', 1)
+    try:
+        wait_for("the hot key to lead", lambda: (lambda t: t and t[0]["key"] == '"hot \\"one\\""' and t)(top(node, "hotkeys")), 5)
+        first = top(node, "hotkeys")[0]
+        assert first["db"] == "0" and int(first["ops_per_sec"]) > 1000
+    finally:
+        for process in (noise, hot):
+            process.kill()
+            process.wait()
+
+
+def test_big_keys_are_found(servers):
+    node = servers.node("covey", key_sampling=1)
+    for size in (2000, 50000, 400):
+        node.client.set(f"s{size}", "x" * size)
+    node.client.sadd("many", *range(20000))
+    for _ in range(20):
+        for key in ("s2000", "s50000", "s400"):
+            node.client.get(key)
+        node.client.scard("many")
+    found = top(node, "bigkeys")
+    assert [entry["key"] for entry in found] == ['"many"', '"s50000"', '"s2000"'], found
+    assert 50000 <= int(found[1]["bytes"]) < 70000
+    node.client.delete("many", "s50000")
+    assert [entry["key"] for entry in top(node, "bigkeys")] == ['"s2000"']
