@@ -113,8 +113,10 @@ static SSL_CTX *context(const struct tls_config *c, bool client, struct buf *err
         buf_append_cstr(error, "Failed to make a TLS context");
         return NULL;
     }
+    /* Many clients end without close_notify.  Nothing is lost by not minding: everything that is read on these
+     * connections has a length or a mark at its end. */
     SSL_CTX_set_options(ctx, (uint64_t)off | SSL_OP_NO_SSLv3 | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
-                                 SSL_OP_SINGLE_DH_USE);
+                                 SSL_OP_SINGLE_DH_USE | SSL_OP_IGNORE_UNEXPECTED_EOF);
     /* Without the last one an idle connection would keep two buffers of a record's size. */
     SSL_CTX_set_mode(ctx,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);

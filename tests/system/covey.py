@@ -140,12 +140,13 @@ def tag_of_slot(slot):
 class Node:
     """One server process with a directory of its own, which outlives restarts."""
 
-    def __init__(self, kind, directory, port=None, host="127.0.0.1", prefix=(), **directives):
+    def __init__(self, kind, directory, port=None, host="127.0.0.1", prefix=(), tls=None, **directives):
         self.kind = kind
         self.port = port or free_port()
         self.host = host
         self.dir = directory
         self.prefix = list(prefix)  # e.g. ip netns exec NAME
+        self.tls = tls  # tls.Authority: `port` is the TLS port then, and clients use it
         self.config = None  # text of a configuration file, written to redis.conf and given as first argument
         self.directives = {"bind": "127.0.0.1", "save": "", "repl-diskless-sync-delay": 0,
                            "enable-debug-command": "yes", "enable-protected-configs": "yes", **{k.replace("_", "-"): v for k, v in directives.items()}}
@@ -165,6 +166,8 @@ class Node:
         if self.config is not None:
             words.append(self.config_file)
         words += ["--port", str(self.port), "--dir", self.dir]
+        if self.tls:
+            words += ["--port", str(self.directives.get("port", 0)), "--tls-port", str(self.port)]
         for name, value in self.directives.items():
             if name == "workers" and (self.kind == "redis" or COVEY_IS_REDIS):
                 continue
@@ -298,7 +301,8 @@ class Node:
 
     # -- its clients
     def new_client(self, **options):
-        options = {"socket_timeout": 10 * PATIENCE, "socket_connect_timeout": 5, "health_check_interval": 0, **options}
+        options = {"socket_timeout": 10 * PATIENCE, "socket_connect_timeout": 5, "health_check_interval": 0,
+                   **(self.tls.client_options if self.tls else {}), **options}
         return redis.Redis(self.host, self.port, **options)
 
     @property
@@ -323,7 +327,8 @@ class Node:
 
     def cli(self, *words, input=None, timeout=30):
         """redis-cli against this node; returns its output."""
-        return run([REDIS_CLI, "-h", self.host, "-p", str(self.port), *words], input=input, timeout=timeout)
+        return run([REDIS_CLI, "-h", self.host, "-p", str(self.port), *(self.tls.cli_options if self.tls else []), *words],
+                   input=input, timeout=timeout)
 
     def info(self, section="everything"):
         return self.client.info(section)
@@ -655,16 +660,21 @@ class Cluster:
 
     def create_by_cli(self, replicas=0):
         out = run([REDIS_CLI, "--cluster", "create", *[node.address for node in self.nodes],
-                   "--cluster-replicas", replicas, "--cluster-yes"], timeout=60)
+                   "--cluster-replicas", replicas, "--cluster-yes", *self._cli_options(self.nodes[0])], timeout=60)
         if "[OK] All 16384 slots covered." not in out:
             raise TestFailure(f"redis-cli --cluster create did not succeed:\n{out}")
         self.wait_whole()
         return out
 
+    @staticmethod
+    def _cli_options(node):
+        return node.tls.cli_options if node.tls else []
+
     def cli(self, verb, *words, at=None, timeout=60, check=True, input=None):
         """redis-cli --cluster VERB HOST:PORT words..."""
         node = at or self.live()[0]
-        return run([REDIS_CLI, "--cluster", verb, node.address, *words], timeout=timeout, check=check, input=input)
+        return run([REDIS_CLI, "--cluster", verb, node.address, *words, *self._cli_options(node)], timeout=timeout,
+                   check=check, input=input)
 
     # -- looking
     def live(self):
