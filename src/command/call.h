@@ -71,6 +71,7 @@ enum {
     CALL_KEEP_EXPIRED = 1 << 5, /* during a pause: expired keys are hidden, and deleted later */
     CALL_LOADING = 1 << 4,      /* replayed from a file */
     CALL_MAY_WAIT = 1 << 6,     /* call_wait() may put the client to sleep: neither in a transaction nor a script */
+    CALL_KEYS_LIMITED = 1 << 12, /* the user may not read all keys: SORT follows no patterns */
 };
 
 enum { CALL_KEYS_INLINE = 8 };

@@ -85,10 +85,15 @@ static void sort_deinit(struct sort *s)
 
 /* ---- Arguments --------------------------------------------------------------------------------------------------- */
 
-static bool denied_in_cluster(struct call *c, const char *option)
+static bool denied(struct call *c, const char *option)
 {
-    if (c->env->cluster_enabled) resp_errorf(&c->out, "ERR %s option of SORT denied in Cluster mode.", option);
-    return c->env->cluster_enabled;
+    if (c->env->cluster_enabled) {
+        resp_errorf(&c->out, "ERR %s option of SORT denied in Cluster mode.", option);
+        return true;
+    }
+    if (!(c->flags & CALL_KEYS_LIMITED)) return false;
+    resp_errorf(&c->out, "ERR %s option of SORT denied due to insufficient ACL permissions.", option);
+    return true;
 }
 
 static bool has_star(struct bytes pattern)
@@ -105,14 +110,14 @@ static bool parse_by(struct sort *s, struct bytes pattern)
         return true;
     }
     s->patterns = true;
-    return !denied_in_cluster(s->c, "BY");
+    return !denied(s->c, "BY");
 }
 
 static bool parse_get(struct sort *s, size_t arg)
 {
     s->get_args[s->gets++] = arg;
     if (has_star(s->c->argv[arg])) s->patterns = true;
-    return !denied_in_cluster(s->c, "GET");
+    return !denied(s->c, "GET");
 }
 
 /* False: the error was replied. */

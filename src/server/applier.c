@@ -8,6 +8,7 @@
 #include "server/conn.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
+#include "server/renames.h"
 
 #include <sched.h>
 
@@ -314,7 +315,7 @@ static void enqueue(struct applier *a, const struct applied *cmd)
  * executed, because the role has changed. */
 static enum status take(struct applier *a, const struct resp_request *req, struct bytes bytes, bool *ack_wanted)
 {
-    struct applied cmd = {command_of_request(req->argv, req->argc, NULL), req->argv, req->argc};
+    struct applied cmd = {node_command_of_request(a->node, req->argv, req->argc, NULL), req->argv, req->argc};
     int id = cmd.cmd ? (int)cmd.cmd->id : -1;
     if (id == CMD_ID_MULTI) {
         queue_clear(a);

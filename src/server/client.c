@@ -3,31 +3,12 @@
 
 #include "base/mem.h"
 #include "base/number.h"
+#include "server/acl_node.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
 
 static const char ERR_NAME[] = "ERR Client names cannot contain spaces, newlines or special characters.";
 static const char ERR_WRONGPASS[] = "WRONGPASS invalid username-password pair or user is disabled.";
-
-/* Takes the same time wherever the difference is. */
-static bool equal_secret(struct bytes a, struct bytes b)
-{
-    unsigned char differs = a.n != b.n;
-    for (size_t i = 0; i < a.n; i++) differs |= (unsigned char)(a.p[i] ^ (b.n ? b.p[i % b.n] : 0x55));
-    return !differs;
-}
-
-/* The only user is "default"; without a password it takes any. */
-static bool authenticate(struct conn *c, struct bytes user, struct bytes password)
-{
-    struct config *cfg = c->worker->node->config;
-    struct buf secret = {0};
-    config_text(cfg, CFG_REQUIREPASS, &secret);
-    bool ok = bytes_eq(user, BYTES("default")) && (secret.n == 0 || equal_secret(password, buf_bytes(&secret)));
-    buf_deinit(&secret);
-    if (ok) c->authenticated = true;
-    return ok;
-}
 
 void cmd_auth(struct call *c)
 {
@@ -36,13 +17,13 @@ void cmd_auth(struct call *c)
         resp_error(&c->out, ERR_SYNTAX);
         return;
     }
-    if (c->argc == 2 && config_text_is_empty(conn->worker->node->config, CFG_REQUIREPASS)) {
+    if (c->argc == 2 && atomic_load(&conn->worker->node->open_to_all)) {
         resp_error(&c->out, "ERR AUTH <password> called without any password configured for the default user. Are you "
                             "sure your configuration is correct?");
         return;
     }
     struct bytes user = c->argc == 3 ? c->argv[1] : BYTES("default");
-    if (authenticate(conn, user, c->argv[c->argc - 1]))
+    if (acl_log_in(c, user, c->argv[c->argc - 1]))
         resp_ok(&c->out);
     else
         resp_error(&c->out, ERR_WRONGPASS);
@@ -89,7 +70,7 @@ static bool hello_options(struct call *c)
     for (size_t i = 2; i < c->argc; i++) {
         size_t more = c->argc - 1 - i;
         if (call_arg_is(c, i, "AUTH") && more >= 2) {
-            if (!authenticate(conn, c->argv[i + 1], c->argv[i + 2])) {
+            if (!acl_log_in(c, c->argv[i + 1], c->argv[i + 2])) {
                 resp_error(&c->out, ERR_WRONGPASS);
                 return false;
             }
@@ -119,10 +100,10 @@ void cmd_hello(struct call *c)
         return;
     }
     if (!hello_options(c)) return;
-    if (!conn->authenticated) {
-        resp_error(&c->out, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
-                            "<proto> AUTH <user> <pass> option can be used to authenticate the client and select the "
-                            "RESP protocol version at the same time");
+    if (acl_must_log_in(conn)) {
+        resp_error(&c->out, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> "
+                            "<pass> option can be used to authenticate the client and select the RESP protocol version "
+                            "at the same time");
         return;
     }
     conn->resp = (uint8_t)version;
@@ -181,7 +162,7 @@ void cmd_reset(struct call *c)
     c->out.version = 2;
     conn->asking = conn->readonly = false;
     conn->reply_mode = REPLY_ON;
-    conn->authenticated = config_text_is_empty(conn->worker->node->config, CFG_REQUIREPASS);
+    acl_greet(conn);
     resp_status(&c->out, "RESET");
 }
 

@@ -66,19 +66,20 @@ void client_line(const struct conn *c, const struct call *now, struct buf *out)
     size_t pending = c->out.n - c->out_pos;
     int64_t ms = clock_wall_ms();
     const struct command *cmd = now ? now->cmd : c->last_cmd;
+    struct bytes user = acl_user_name(c->user);
     for (size_t i = 0; now && i < now->argc; i++) args += now->argv[i].n;
     if (now) in = in ? in : args;
     size_t total = conn_memory(c) + (now ? args - c->queue_bytes : 0);
     buf_printf(out,
                "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%.*s db=%d sub=%zu psub=%zu ssub=%zu "
                "multi=%lld qbuf=%zu qbuf-free=%zu argv-mem=%zu multi-mem=%zu rbs=%zu rbp=%zu obl=%zu oll=0 omem=0 "
-               "tot-mem=%zu events=%s%s cmd=%s user=default redir=-1 resp=%d",
+               "tot-mem=%zu events=%s%s cmd=%s user=%.*s redir=-1 resp=%d",
                (unsigned long long)c->id, c->peer, c->local, c->src.fd, c->name ? c->name : "",
                (long long)(ms - c->created_ms) / 1000, (long long)(now ? 0 : (ms - c->last_ms) / 1000), (int)flag_count,
                flags, c->db, pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
                pubsub_count(c, PUBSUB_SHARD), c->in_multi ? (long long)c->queue_n : -1ll, in, c->in.cap - c->in.n, args,
                c->queue_bytes, c->out.cap, pending, pending, total, c->src.events & NET_READ ? "r" : "",
-               c->src.events & NET_WRITE ? "w" : "", cmd ? cmd->name : "NULL", c->resp);
+               c->src.events & NET_WRITE ? "w" : "", cmd ? cmd->name : "NULL", (int)user.n, user.p, c->resp);
 }
 
 /* All connections in the order of their ids; with the server at rest.  mem_free() the result. */
@@ -174,7 +175,8 @@ struct kill_filter {
     int64_t id;               /* 0: any */
     struct bytes addr, laddr; /* empty: any */
     enum client_kind kind;
-    bool default_user, skip_me;
+    const struct acl_user *user; /* NULL: any */
+    bool skip_me;
 };
 
 /* False: an error was replied. */
@@ -198,11 +200,11 @@ static bool parse_filter(struct call *c, struct kill_filter *f)
         } else if (call_arg_is(c, i, "LADDR")) {
             f->laddr = value;
         } else if (call_arg_is(c, i, "USER")) {
-            if (!bytes_eq(value, BYTES("default"))) {
+            f->user = acl_find(call_conn(c)->worker->node->acl, value);
+            if (!f->user) {
                 resp_errorf(&c->out, "ERR No such user '%.*s'", (int)(value.n < 128 ? value.n : 128), value.p);
                 return false;
             }
-            f->default_user = true;
         } else if (call_arg_is(c, i, "SKIPME") && (bytes_ieq(value, BYTES("yes")) || bytes_ieq(value, BYTES("no")))) {
             f->skip_me = bytes_ieq(value, BYTES("yes"));
         } else {
@@ -219,6 +221,7 @@ static bool matches(const struct conn *c, const struct kill_filter *f, const str
     if (f->addr.n && !bytes_eq(f->addr, bytes_of(c->peer))) return false;
     if (f->laddr.n && !bytes_eq(f->laddr, bytes_of(c->local))) return false;
     if (!is_kind(c, f->kind)) return false;
+    if (f->user && c->user != f->user) return false;
     return !(f->skip_me && c == me);
 }
 
@@ -246,7 +249,8 @@ static int kill_conns(struct node *n, const struct kill_filter *f, struct conn *
 static int kill_links(struct node *n, const struct kill_filter *f)
 {
     unsigned kinds = links_of(f->kind);
-    if (f->default_user) kinds &= ~(unsigned)LINK_PRIMARY;
+    if (f->user && f->user != acl_default_user(n->acl)) return 0;
+    if (f->user) kinds &= ~(unsigned)LINK_PRIMARY;
     if (kinds == 0 || f->laddr.n) return 0;
     char *addr = f->addr.n ? bytes_dup_cstr(f->addr) : NULL;
     int killed = replication_kill_links(n->replication, kinds, (uint64_t)f->id, addr);

@@ -3,18 +3,28 @@
 #include "base/mem.h"
 #include "command/arguments.h"
 #include "command/call.h"
+#include "server/conn.h"
+#include "server/renames.h"
 
 /* Commands that are not subcommands, one after the other. */
-static const struct command *next_command(const struct command *c)
+static const struct command *next_command(const struct renames *renames, const struct command *c)
 {
-    unsigned id = c ? c->id + 1 + command_sub_count(c) : 0;
-    return id < CMD_ID_COUNT ? command_by_id((enum command_id)id) : NULL;
+    for (;;) {
+        unsigned id = c ? c->id + 1 + command_sub_count(c) : 0;
+        c = id < CMD_ID_COUNT ? command_by_id((enum command_id)id) : NULL;
+        if (!c || !renames || renames_has(renames, c)) return c;
+    }
 }
 
-static size_t command_total(void)
+static const struct node *node_of(const struct call *c)
+{
+    return call_conn(c)->worker->node;
+}
+
+static size_t command_total(const struct renames *renames)
 {
     size_t n = 0;
-    for (const struct command *c = next_command(NULL); c; c = next_command(c)) n++;
+    for (const struct command *c = next_command(renames, NULL); c; c = next_command(renames, c)) n++;
     return n;
 }
 
@@ -146,8 +156,10 @@ static void reply_info(struct resp_out *out, const struct command *c)
 
 static void reply_info_all(struct call *c)
 {
-    resp_array(&c->out, command_total());
-    for (const struct command *cmd = next_command(NULL); cmd; cmd = next_command(cmd)) reply_info(&c->out, cmd);
+    resp_array(&c->out, command_total(node_of(c)->renames));
+    for (const struct command *cmd = next_command(node_of(c)->renames, NULL); cmd;
+         cmd = next_command(node_of(c)->renames, cmd))
+        reply_info(&c->out, cmd);
 }
 
 void cmd_command(struct call *c)
@@ -163,7 +175,7 @@ void cmd_command_info(struct call *c)
     }
     resp_array(&c->out, c->argc - 2);
     for (size_t i = 2; i < c->argc; i++) {
-        const struct command *cmd = command_find(c->argv[i]);
+        const struct command *cmd = node_command_find(node_of(c), c->argv[i]);
         if (cmd)
             reply_info(&c->out, cmd);
         else
@@ -173,7 +185,7 @@ void cmd_command_info(struct call *c)
 
 void cmd_command_count(struct call *c)
 {
-    resp_i64(&c->out, (int64_t)command_total());
+    resp_i64(&c->out, (int64_t)command_total(node_of(c)->renames));
 }
 
 /* ---- DOCS ---- */
@@ -268,13 +280,15 @@ static void reply_docs(struct resp_out *out, const struct command *c)
 void cmd_command_docs(struct call *c)
 {
     if (c->argc == 2) {
-        resp_map(&c->out, command_total());
-        for (const struct command *cmd = next_command(NULL); cmd; cmd = next_command(cmd)) reply_docs(&c->out, cmd);
+        resp_map(&c->out, command_total(node_of(c)->renames));
+        for (const struct command *cmd = next_command(node_of(c)->renames, NULL); cmd;
+             cmd = next_command(node_of(c)->renames, cmd))
+            reply_docs(&c->out, cmd);
         return;
     }
     size_t mark = resp_defer(&c->out), n = 0;
     for (size_t i = 2; i < c->argc; i++) {
-        const struct command *cmd = command_find(c->argv[i]);
+        const struct command *cmd = node_command_find(node_of(c), c->argv[i]);
         if (!cmd) continue;
         reply_docs(&c->out, cmd);
         n++;
@@ -318,6 +332,9 @@ void cmd_command_list(struct call *c)
     size_t mark = resp_defer(&c->out), n = 0;
     for (int id = 0; id < CMD_ID_COUNT; id++) {
         const struct command *cmd = command_by_id((enum command_id)id);
+        const struct command *parent = command_parent(cmd);
+        const struct renames *renames = node_of(c)->renames;
+        if (renames && !renames_has(renames, parent ? parent : cmd)) continue;
         if (!listed(cmd, filter, category, value)) continue;
         resp_bulk_cstr(&c->out, cmd->name);
         n++;
@@ -331,7 +348,7 @@ static void get_keys(struct call *c, bool with_flags)
 {
     const struct bytes *argv = c->argv + 2;
     size_t argc = c->argc - 2;
-    const struct command *cmd = command_of_request(argv, argc, NULL);
+    const struct command *cmd = node_command_of_request(node_of(c), argv, argc, NULL);
     if (!cmd) {
         resp_error(&c->out, "ERR Invalid command specified");
         return;

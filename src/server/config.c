@@ -1,11 +1,13 @@
 /* config.c: the values of the options: kept, read, changed. */
 #include "server/config.h"
 
+#include "acl/acl.h"
 #include "base/glob.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "command/call.h"
 #include "server/config_table.h"
+#include "server/renames.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -22,6 +24,12 @@ struct config {
     char *file; /* absolute; NULL: none */
     config_applier *applier;
     void *applier_ctx;
+    struct buf users;       /* config_users() */
+    struct acl *user_names; /* to know a second line for one of them; NULL: none yet */
+    bool default_seen;
+    struct renames *renames;
+    void (*user_lines)(void *ctx, struct buf *out);
+    void *user_lines_ctx;
     config_listener *listener;
     void *listener_ctx;
 };
@@ -85,6 +93,9 @@ void config_destroy(struct config *c)
 {
     for (int i = 0; i < CFG_COUNT; i++) buf_deinit(&c->text[i]);
     pthread_mutex_destroy(&c->mu);
+    buf_deinit(&c->users);
+    if (c->user_names) acl_destroy(c->user_names);
+    renames_destroy(c->renames);
     mem_free(c->file);
     mem_free(c);
 }
@@ -98,6 +109,50 @@ void config_set_file(struct config *c, const char *path)
 {
     mem_free(c->file);
     c->file = mem_strdup(path);
+}
+
+/* ---- lines that are no options ---- */
+
+struct bytes config_users(const struct config *c)
+{
+    return buf_bytes(&c->users);
+}
+
+bool config_keep_user(struct config *c, const struct bytes *argv, size_t argc)
+{
+    static const struct acl_commands no_commands = {0};
+    size_t failed;
+    bool is_default = bytes_eq(argv[0], BYTES("default"));
+    if (!c->user_names) c->user_names = acl_create(&no_commands);
+    if (is_default ? c->default_seen : acl_find(c->user_names, argv[0]) != NULL) return false;
+    if (is_default)
+        c->default_seen = true;
+    else if (acl_set_user(c->user_names, argv[0], NULL, 0, &failed))
+        mem_abort(0);
+    resp_request_append(&c->users, argv, argc);
+    return true;
+}
+
+struct renames *config_renames(const struct config *c)
+{
+    return c->renames;
+}
+
+const char *config_keep_rename(struct config *c, struct bytes from, struct bytes to)
+{
+    if (!c->renames) c->renames = renames_create();
+    return renames_add(c->renames, from, to);
+}
+
+void config_set_user_lines(struct config *c, void (*fn)(void *ctx, struct buf *out), void *ctx)
+{
+    c->user_lines = fn;
+    c->user_lines_ctx = ctx;
+}
+
+void config_user_lines(const struct config *c, struct buf *out)
+{
+    if (c->user_lines) c->user_lines(c->user_lines_ctx, out);
 }
 
 /* ---- reading ---- */

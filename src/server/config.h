@@ -43,6 +43,7 @@ enum { SHUTDOWN_SAVE = 1, SHUTDOWN_NOSAVE = 2, SHUTDOWN_NOW = 4, SHUTDOWN_FORCE 
 /* Told before the listener, with the new values in place: makes what can fail (sockets, certificates).  False: the old
  * values are put back; *failed is an index in ids, *reason a sentence. */
 typedef bool config_applier(void *ctx, const enum config_id *ids, size_t n, size_t *failed, const char **reason);
+enum { PUBSUB_ALLCHANNELS, PUBSUB_RESETCHANNELS }; /* acl-pubsub-default */
 
 struct config *config_create(void); /* all defaults */
 void config_destroy(struct config *c);
@@ -82,6 +83,15 @@ void config_reply_get(const struct config *c, const struct bytes *patterns, size
 /* CONFIG REWRITE: keeps comments and order, replaces the file atomically.  E_NOT_FOUND: started without a file. E_IO:
  * errno. */
 MUST_USE enum status config_rewrite(struct config *c);
+
+/* The "user" lines of redis.conf as requests: name and rules of each, one behind the other. */
+struct bytes config_users(const struct config *c);
+/* The rename-command lines; NULL: there are none.  The config's. */
+struct renames *config_renames(const struct config *c);
+/* Who writes the "user" lines for CONFIG REWRITE. */
+void config_set_user_lines(struct config *c, void (*fn)(void *ctx, struct buf *out), void *ctx);
+/* Replaces a file in one step: written beside it, synced, renamed.  E_IO: errno. */
+MUST_USE enum status config_replace_file(const char *path, struct bytes content);
 
 struct call_options;
 /* What the handlers of data commands look at; at the start, and with the server at rest. */

@@ -19,11 +19,6 @@ void cmd_config_get(struct call *c)
     config_reply_get(node_of(c)->config, c->argv + 2, c->argc - 2, &c->out);
 }
 
-static bool is_loopback(const struct conn *c)
-{
-    return c->is_unix || strncmp(c->peer, "127.", 4) == 0 || strncmp(c->peer, "[::1]", 5) == 0;
-}
-
 /* What handlers read without a lock changes here, so the server is at rest. */
 void cmd_config_set(struct call *c)
 {
@@ -34,7 +29,7 @@ void cmd_config_set(struct call *c)
     }
     if (!call_exclusive(c)) return;
     int64_t who = config_num(n->config, CFG_ENABLE_PROTECTED_CONFIGS);
-    bool privileged = who == PROTECTED_YES || (who == PROTECTED_LOCAL && is_loopback(call_conn(c)));
+    bool privileged = who == PROTECTED_YES || (who == PROTECTED_LOCAL && conn_is_local(call_conn(c)));
     struct buf error = {0};
     if (config_set(n->config, c->argv + 2, c->argc - 2, privileged, &error) == OK) {
         options_derive(n->config, n->options);

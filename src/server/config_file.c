@@ -1,6 +1,7 @@
 /* config_file.c: reading a redis.conf and the command line. */
 #include "server/config_table.h"
 
+#include "acl/acl.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -69,16 +70,46 @@ static enum status load_include(struct loader *l, const struct place *at, struct
     return st;
 }
 
+static const char bad_directive[] = "Bad directive or wrong number of arguments";
+
+static enum status load_rename(struct loader *l, const struct place *at, const struct bytes *argv, size_t argc)
+{
+    const char *why = argc == 3 ? config_keep_rename(l->config, argv[1], argv[2]) : bad_directive;
+    return why ? fatal(l, at, why) : OK;
+}
+
+/* The rules are applied when the node is put together; what can be said now is said with the line. */
+static enum status load_user(struct loader *l, const struct place *at, const struct bytes *argv, size_t argc)
+{
+    size_t joined, unmatched;
+    struct buf reason = {0};
+    if (argc < 2) return fatal(l, at, bad_directive);
+    struct bytes *rules = acl_join_selectors(argv + 2, argc - 2, &joined, &unmatched);
+    buf_append_cstr(&reason, "Error in user declaration '");
+    if (!rules) {
+        buf_append_bytes(&reason, argv[2 + unmatched]);
+        buf_append_cstr(&reason, "': Unmatched parenthesis in selector definition");
+    } else if (!config_keep_user(l->config, argv + 1, argc - 1)) {
+        buf_append_bytes(&reason, argv[1]);
+        buf_append_cstr(&reason, "': Duplicate user found. A user can only be defined once in config files");
+    } else {
+        reason.n = 0;
+    }
+    mem_free(rules);
+    bool ok = reason.n == 0;
+    buf_append_char(&reason, '\0');
+    enum status st = ok ? OK : fatal(l, at, reason.p);
+    buf_deinit(&reason);
+    return st;
+}
+
 /* Directives that are no options.  E_NOT_FOUND: it is none of these. */
 static enum status load_special(struct loader *l, const struct place *at, const struct bytes *argv, size_t argc)
 {
     if (bytes_ieq(argv[0], BYTES("include")) && argc == 2) return load_include(l, at, argv[1]);
     if (bytes_ieq(argv[0], BYTES("loadmodule")) && argc >= 2) return fatal(l, at, "modules are not supported");
-    bool rename = bytes_ieq(argv[0], BYTES("rename-command")) && argc == 3;
-    if (rename || (bytes_ieq(argv[0], BYTES("user")) && argc >= 2)) {
-        warn(l, at, argv[0], "is accepted but has no effect yet");
-        return OK;
-    }
+    if (bytes_ieq(argv[0], BYTES("rename-command"))) return load_rename(l, at, argv, argc);
+    if (bytes_ieq(argv[0], BYTES("user"))) return load_user(l, at, argv, argc);
     return E_NOT_FOUND;
 }
 

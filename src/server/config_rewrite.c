@@ -19,6 +19,8 @@ struct rewrite {
     struct buf out;
     bool written[CFG_COUNT];
     bool signed_already;
+    struct buf users; /* "user" lines; up to `users_at` they are written */
+    size_t users_at;
 };
 
 static void append_memory(struct buf *out, uint64_t v)
@@ -83,6 +85,21 @@ static void write_option(struct rewrite *r, enum config_id id)
     buf_deinit(&text);
 }
 
+/* The next "user" line takes the place of one that stands in the file; none is left: that one goes. */
+static void write_user(struct rewrite *r)
+{
+    size_t left = r->users.n - r->users_at;
+    const char *from = left ? r->users.p + r->users_at : NULL, *end = left ? memchr(from, '\n', left) : NULL;
+    if (!end) return;
+    buf_append(&r->out, from, (size_t)(end - from) + 1);
+    r->users_at += (size_t)(end - from) + 1;
+}
+
+static bool is_user_line(struct bytes line)
+{
+    return line.n > 4 && bytes_ieq(bytes_make(line.p, 4), BYTES("user")) && (line.p[4] == ' ' || line.p[4] == '\t');
+}
+
 static bool line_option(struct bytes line, enum config_id *id)
 {
     struct resp_request words = {0};
@@ -98,6 +115,10 @@ static void rewrite_line(struct rewrite *r, struct bytes line)
         rest = bytes_make(rest.p + 1, rest.n - 1);
     enum config_id id;
     bool comment = rest.n == 0 || rest.p[0] == '#';
+    if (is_user_line(rest)) {
+        write_user(r);
+        return;
+    }
     if (!comment && line_option(rest, &id)) {
         if (!r->written[id]) write_option(r, id);
         return;
@@ -115,6 +136,9 @@ static void append_changed(struct rewrite *r)
         r->signed_already = true;
         write_option(r, (enum config_id)id);
     }
+    if (r->users_at == r->users.n) return;
+    if (!r->signed_already) buf_printf(&r->out, "%s\n", signature);
+    buf_append(&r->out, r->users.p + r->users_at, r->users.n - r->users_at);
 }
 
 /* ---- files ---- */
@@ -165,7 +189,7 @@ static void sync_directory_of(const char *path)
 }
 
 /* The file is the old one or the new one at every moment. */
-static enum status replace_file(const char *path, struct bytes content)
+enum status config_replace_file(const char *path, struct bytes content)
 {
     struct buf temporary = {0};
     struct stat st;
@@ -198,6 +222,7 @@ enum status config_rewrite(struct config *c)
     if (!*path) return E_NOT_FOUND;
     struct rewrite r = {.config = c};
     struct buf old = {0};
+    config_user_lines(c, &r.users);
     enum status st = read_old(path, &old);
     size_t from = 0;
     while (st == OK && from < old.n) {
@@ -208,10 +233,11 @@ enum status config_rewrite(struct config *c)
     }
     if (st == OK) {
         append_changed(&r);
-        st = replace_file(path, buf_bytes(&r.out));
+        st = config_replace_file(path, buf_bytes(&r.out));
     }
     int saved = errno;
     buf_deinit(&r.out);
+    buf_deinit(&r.users);
     buf_deinit(&old);
     errno = saved;
     return st;

@@ -87,5 +87,11 @@ MUST_USE bool config_give(struct config *c, enum config_id id, const struct byte
                           struct buf *reason);
 bool config_is_default(const struct config *c, enum config_id id);
 void config_set_file(struct config *c, const char *path);
+/* Keeps a "user" line (without that word); false: there was one for that user. */
+MUST_USE bool config_keep_user(struct config *c, const struct bytes *argv, size_t argc);
+/* Keeps a rename-command line; NULL or the reason why it cannot be. */
+const char *config_keep_rename(struct config *c, struct bytes from, struct bytes to);
+/* The present "user" lines, for a rewrite. */
+void config_user_lines(const struct config *c, struct buf *out);
 
 #endif

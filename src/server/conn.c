@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/acl_node.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
@@ -31,7 +32,7 @@ struct conn *conn_create(struct worker *w, int fd, enum conn_kind kind)
     c->id = atomic_fetch_add(&w->node->next_client_id, 1) + 1;
     c->resp = 2;
     c->created_ms = c->last_ms = w->now_ms;
-    c->authenticated = config_text_is_empty(cfg, CFG_REQUIREPASS);
+    acl_greet(c);
     resp_parser_init(&c->parser, config_num(cfg, CFG_PROTO_MAX_BULK_LEN));
     list_init(&c->dirty);
     list_init(&c->waiting_link);
@@ -137,7 +138,7 @@ static int parse_batch(struct conn *c, struct bytes in, size_t ends[BATCH_MAX])
     struct worker *w = c->worker;
     size_t pos = 0;
     int n = 0;
-    c->parser.unauthenticated = !c->authenticated;
+    c->parser.unauthenticated = acl_must_log_in(c);
     while (n < BATCH_MAX && pos < in.n) {
         enum status st = resp_parse_request(&c->parser, bytes_make(in.p + pos, in.n - pos), &w->requests[n]);
         pos += w->requests[n].size;

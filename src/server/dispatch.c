@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/acl_node.h"
 #include "server/cluster_link.h"
 #include "server/errorstats.h"
 #include "server/latency.h"
@@ -11,6 +12,7 @@
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/pubsub.h"
+#include "server/renames.h"
 #include "server/replication.h"
 #include "server/slowlog.h"
 #include "server/topkeys.h"
@@ -69,7 +71,7 @@ void dispatch_prepare(struct conn *c, struct call *call, const struct resp_reque
                           .session = c,
                           .effects = &w->effects};
     const struct command *container = NULL;
-    call->cmd = command_of_request(req->argv, req->argc, &container);
+    call->cmd = node_command_of_request(w->node, req->argv, req->argc, &container);
     if (!call->cmd) call->cmd = container;
     if (!call->cmd || !command_arity_ok(call->cmd, req->argc)) return;
     call->handler = command_handler_of((enum command_id)call->cmd->id);
@@ -210,12 +212,23 @@ static bool allowed_now(struct conn *c, struct call *call)
 {
     struct node *n = c->worker->node;
     uint32_t flags = call->cmd->flags;
-    if (!c->authenticated && !(flags & CMD_NO_AUTH)) {
+    const char *not_here = dispatch_protected_refusal(c, call->cmd);
+    if (not_here) {
+        refuse(call, not_here);
+        return false;
+    }
+    if (!c->authenticated && !(flags & CMD_NO_AUTH) && acl_must_log_in(c)) {
         refuse(call, "NOAUTH Authentication required.");
         return false;
     }
     if (c->in_multi && flags & CMD_NO_MULTI) {
         call_reject(call, "ERR Command not allowed inside a transaction");
+        return false;
+    }
+    char text[ACL_REFUSAL_MAX];
+    const char *no_permission = dispatch_acl_refusal(c, call, c->in_multi ? ACL_IN_MULTI : ACL_AT_TOP, text);
+    if (no_permission) {
+        refuse(call, no_permission);
         return false;
     }
     const char *why_not = lacks_memory(c, call) ? ERR_OOM_VALUE : dispatch_refusal(n, flags);
@@ -320,6 +333,9 @@ void dispatch_run(struct conn *c, struct call *call)
     struct command_stats *stats = &w->commands[call->cmd->id];
     uint64_t begin = clock_ticks();
     size_t reply_at = c->out.n;
+    if (!acl_user_is_free(c->user) && (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) &&
+        !dispatch_acl_reads_all_keys(c, call))
+        call->flags |= CALL_KEYS_LIMITED;
     call_run(call);
     if (call->want_exclusive) return;
     uint64_t took = clock_ticks() - begin;

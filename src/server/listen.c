@@ -39,7 +39,7 @@ static const char too_many[] = "-ERR max number of clients reached\r\n";
 bool listen_is_protected_from(const struct node *n, int fd)
 {
     if (!config_bool(n->config, CFG_PROTECTED_MODE)) return false;
-    if (!config_text_is_empty(n->config, CFG_REQUIREPASS)) return false;
+    if (!atomic_load(&n->open_to_all)) return false;
     char ip[NET_ADDRESS_MAX];
     int port;
     net_peer_ip(fd, ip, &port);

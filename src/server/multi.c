@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "server/cluster_link.h"
+#include "server/errorstats.h"
 #include "server/persistence.h"
 
 enum { STRIPES = 256 };
@@ -292,6 +293,28 @@ static void append_select(struct buf *effects, int db)
     resp_request_arg_i64(effects, db);
 }
 
+/* The rules may have changed since the command was queued, perhaps by one before it in the queue. */
+static bool still_permitted(struct conn *c, struct call *call)
+{
+    if (acl_user_is_free(c->user)) return true;
+    const char *reason = NULL;
+    switch (dispatch_acl_verdict(c, call, ACL_IN_MULTI)) {
+    case ACL_ALLOWED: return true;
+    case ACL_DENIED_KEY: reason = "no permission to touch the specified keys"; break;
+    case ACL_DENIED_CHANNEL:
+        reason = "no permission to access one of the channels used as arguments to the command";
+        break;
+    default: reason = "no permission to execute the command or subcommand"; break;
+    }
+    size_t at = c->out.n;
+    resp_errorf(&call->out,
+                "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This "
+                "command is no longer allowed for the following reason: %s",
+                reason);
+    errorstats_note(c->worker->node->errors, bytes_make(c->out.p + at, c->out.n - at));
+    return false;
+}
+
 /* All locks are held, or the server is at rest. */
 static void run_queue(struct conn *c, struct call *exec)
 {
@@ -314,6 +337,7 @@ static void run_queue(struct conn *c, struct call *exec)
         /* The record names one database; commands for another one carry their SELECT inside. */
         size_t before = w->effects.n;
         if (db_first >= 0 && call.db != db_last) append_select(&w->effects, call.db);
+        if (!still_permitted(c, &call)) continue;
         dispatch_run(c, &call);
         if (call.effect_count == 0) {
             w->effects.n = before;

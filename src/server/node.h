@@ -29,6 +29,9 @@ struct migrate_cache;
 struct sampler;
 struct listeners;
 struct tls;
+struct acl;
+struct acl_log;
+struct renames;
 
 /* What a command cost, for INFO commandstats; written by one worker, read by all. */
 struct command_stats {
@@ -66,6 +69,9 @@ struct node {
     struct slowlog *slowlog;
     struct latency *latency;
     struct errorstats *errors;
+    struct acl *acl; /* users; changed with the server at rest */
+    struct acl_log *acl_log;
+    struct renames *renames; /* of rename-command; NULL: no command has another name */
     struct sampler *sampler;                 /* rates for INFO */
     _Atomic(struct migrate_cache *) migrate; /* connections that MIGRATE keeps; NULL before its first use */
     struct loop *main_loop;
@@ -86,6 +92,8 @@ struct node {
     _Atomic int64_t client_pause;         /* CLIENT PAUSE: until (monotonic ms) * 4 + enum pause_mode, in one word */
     _Atomic int64_t failover_pause_until; /* a manual failover holds writes until then (monotonic ms); 0: none */
     _Atomic int watch_count;              /* keys under WATCH anywhere; 0 spares the look-up */
+    _Atomic bool auth_required;           /* a new connection has to log in: the default user is off or has a password */
+    _Atomic bool open_to_all;             /* the default user needs no password */
     _Atomic bool shutdown_requested;
 };
 

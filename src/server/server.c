@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "server/acl_node.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/errorstats.h"
@@ -141,6 +142,7 @@ static void config_changed(void *ctx, enum config_id id)
     struct node *n = ctx;
     if (id == CFG_LOGLEVEL) set_log_level(n->config);
     if (id == CFG_MAXMEMORY || id == CFG_MAXMEMORY_POLICY) limit_changed(n, id);
+    acl_node_reconfigure(n, id);
     if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
 }
 
@@ -204,7 +206,7 @@ static struct node *node_create(struct config *cfg)
     n->pubsub = pubsub_create(n);
     n->worker_count = (int)config_num(cfg, CFG_WORKERS);
     n->workers = mem_calloc((size_t)n->worker_count, sizeof *n->workers);
-    return n;
+    return acl_node_create(n) ? n : NULL;
 }
 
 static bool load_dataset(struct node *n)
@@ -280,6 +282,7 @@ int server_main(int argc, char **argv)
     raise_fd_limit(cfg);
     static struct main_thread m;
     m.node = node_create(cfg);
+    if (!m.node) return 1;
     /* Other threads run: memory goes with the process, and nothing of theirs is torn down under them. */
     _exit(run(&m));
 }

@@ -1,0 +1,41 @@
+/* acl_node.h: the node's users: read from redis.conf or their own file, logging in, refusals; inside src/server only.
+ * Users change with the server at rest; whoever is inside the gate may read them and point to them. */
+#ifndef COVEY_SERVER_ACL_NODE_H
+#define COVEY_SERVER_ACL_NODE_H
+
+#include "acl/acl.h"
+#include "server/conn.h"
+
+/* At the start, before any other thread: the users of redis.conf or of the ACL file.  False: the reason was logged. */
+bool acl_node_create(struct node *n);
+/* After the users changed. */
+void acl_node_changed(struct node *n);
+/* CONFIG SET of an option that matters here; at rest. */
+void acl_node_reconfigure(struct node *n, enum config_id id);
+
+/* A connection as it is before it logs in. */
+void acl_greet(struct conn *c);
+/* AUTH and HELLO AUTH: true if the connection is that user's now; a refusal is logged. */
+MUST_USE bool acl_log_in(struct call *call, struct bytes user, struct bytes password);
+/* Whether the connection has to log in before anything else. */
+static inline bool acl_must_log_in(const struct conn *c)
+{
+    return !c->authenticated && atomic_load_explicit(&c->worker->node->auth_required, memory_order_relaxed);
+}
+
+/* Disconnects whoever is logged in as u, of which nothing is left behind; at rest.  me is told its reply first. */
+void acl_disconnect(struct node *n, const struct acl_user *u, struct conn *me);
+
+/* acl_file.c: the lines of an ACL file into a fresh table; appends to errors what is wrong with them. */
+bool acl_parse_file(struct acl *a, const char *path, struct bytes text, struct buf *errors);
+/* Reads and parses; false: *errors says what. */
+bool acl_read_file(struct acl *a, const char *path, struct buf *errors);
+/* Writes all users, replacing the file in one step; false: errno, logged. */
+bool acl_write_file(const struct acl *a, const char *path);
+/* "user <name> <rules>" for every user, one line each with its line feed. */
+void acl_lines(const struct acl *a, struct buf *out);
+
+/* The table of commands as src/acl wants it. */
+const struct acl_commands *acl_command_table(void);
+
+#endif
