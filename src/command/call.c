@@ -71,7 +71,19 @@ struct entry *call_peek(struct call *c, const struct key *k)
     return e;
 }
 
+static void notified(struct call *c, const struct key *k, enum notify_class cls, const char *event)
+{
+    if (c->env->options->notify & cls && c->env->notified) c->env->notified(c->env->ctx, c->db, k, cls, event);
+}
+
 struct entry *call_look(struct call *c, const struct key *k)
+{
+    struct entry *e = call_inspect(c, k);
+    if (!e) notified(c, k, NOTIFY_MISS, "keymiss");
+    return e;
+}
+
+struct entry *call_inspect(struct call *c, const struct key *k)
 {
     struct entry *e = find(c, k);
     count(e ? &c->env->stats->keyspace_hits : &c->env->stats->keyspace_misses);
@@ -122,7 +134,14 @@ void call_put(struct call *c, const struct key *k, struct entry *e)
 {
     const struct entry *before = c->env->options->lfu ? store_find(c->env->store, c->db, k) : NULL;
     entry_set_lru(e, before ? entry_lru(before) : call_fresh_access(c));
+    bool fresh = c->env->options->notify & NOTIFY_NEW && !store_find(c->env->store, c->db, k);
     store_put(c->env->store, c->db, k, e);
+    if (fresh) call_added(c, k);
+}
+
+void call_added(struct call *c, const struct key *k)
+{
+    notified(c, k, NOTIFY_NEW, "new");
 }
 
 bool call_delete(struct call *c, const struct key *k)

@@ -24,6 +24,7 @@ struct call_options {
     struct lfu lfu_settings;
     bool sanitize_dump_payload;
     int64_t proto_max_bulk_len;
+    unsigned notify; /* notify-keyspace-events: NOTIFY_..., 0: none */
 };
 
 /* Counted by each worker by itself, summed for INFO; relaxed. */
@@ -31,17 +32,22 @@ struct call_stats {
     _Atomic uint64_t keyspace_hits, keyspace_misses, expired_keys;
 };
 
-/* The classes of keyspace notifications, by the letters of notify-keyspace-events. */
+/* The classes of keyspace notifications, by the letters of notify-keyspace-events; its number is made of these bits. */
 enum notify_class {
-    NOTIFY_GENERIC = 1 << 0, /* g */
-    NOTIFY_STRING = 1 << 1,  /* $ */
-    NOTIFY_LIST = 1 << 2,    /* l */
-    NOTIFY_SET = 1 << 3,     /* s */
-    NOTIFY_HASH = 1 << 4,    /* h */
-    NOTIFY_ZSET = 1 << 5,    /* z */
-    NOTIFY_EXPIRED = 1 << 6, /* x */
-    NOTIFY_EVICTED = 1 << 7, /* e */
-    NOTIFY_STREAM = 1 << 8,  /* t */
+    NOTIFY_GENERIC = 1 << 0,   /* g */
+    NOTIFY_STRING = 1 << 1,    /* $ */
+    NOTIFY_LIST = 1 << 2,      /* l */
+    NOTIFY_SET = 1 << 3,       /* s */
+    NOTIFY_HASH = 1 << 4,      /* h */
+    NOTIFY_ZSET = 1 << 5,      /* z */
+    NOTIFY_EXPIRED = 1 << 6,   /* x */
+    NOTIFY_EVICTED = 1 << 7,   /* e */
+    NOTIFY_STREAM = 1 << 8,    /* t */
+    NOTIFY_MODULE = 1 << 9,    /* d */
+    NOTIFY_NEW = 1 << 10,      /* n: a key was added; before the event that says how */
+    NOTIFY_KEYSPACE = 1 << 11, /* K, not a class: on channels by key */
+    NOTIFY_KEYEVENT = 1 << 12, /* E: on channels by event */
+    NOTIFY_MISS = 1 << 13,     /* m: a key that was to be read is not there */
 };
 
 /* What the caller of commands (a worker, the replica's applier) provides; outlives the calls. */
@@ -51,8 +57,11 @@ struct call_env {
     struct call_stats *stats;
     struct random *rng;
     void *ctx; /* for the functions below */
-    /* A key was changed, removed or added; under its slot's lock.  Feeds WATCH, later notifications and tracking. */
+    /* A key was changed, removed or added; under its slot's lock.  Feeds WATCH, notifications and tracking. */
     void (*changed)(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event);
+    /* An event that is no change of the value (NOTIFY_NEW, NOTIFY_MISS); called when options->notify wants it.  NULL:
+     * nobody listens. */
+    void (*notified)(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event);
     /* Takes tables that a flush has detached, and frees them in the background; the array stays the caller's.  NULL:
      * they are freed at once. */
     void (*free_tables)(void *ctx, struct table **tables, size_t n);
@@ -136,6 +145,10 @@ bool call_delete(struct call *c, const struct key *k);
 bool call_delete_if_empty(struct call *c, const struct key *k, uint64_t length);
 /* Says that the key was changed: counts one change, wakes WATCH.  event is Redis's name of it ("hset", "del"). */
 void call_changed(struct call *c, const struct key *k, enum notify_class cls, const char *event);
+/* Says that a key is new where it was put with store_put(): call_put() does so by itself. */
+void call_added(struct call *c, const struct key *k);
+/* The look of commands whose miss is no event (OBJECT, MEMORY USAGE): call_look() otherwise. */
+struct entry *call_inspect(struct call *c, const struct key *k);
 /* A further event of a change that is counted already. */
 void call_notify(struct call *c, const struct key *k, enum notify_class cls, const char *event);
 

@@ -143,6 +143,7 @@ void cmd_restore(struct call *c)
         return;
     }
     if (r.ttl) e = entry_with_expire(e, expire_at);
+    if (r.replace) call_delete(c, &k); /* so that it counts as new */
     call_put(c, &k, e);
     set_access(c, &k, &r);
     call_changed(c, &k, NOTIFY_GENERIC, "restore");

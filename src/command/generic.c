@@ -74,6 +74,7 @@ static void rename_key(struct call *c, bool only_new)
     if (!same) {
         struct entry *e = store_take(c->env->store, c->db, &from);
         store_put(c->env->store, c->db, &to, entry_with_key(e, to.name));
+        call_added(c, &to);
         call_changed(c, &from, NOTIFY_GENERIC, "rename_from");
         call_notify(c, &to, NOTIFY_GENERIC, "rename_to");
     }
@@ -137,12 +138,20 @@ static struct entry *peek_in(struct call *c, int db, const struct key *k)
     return NULL;
 }
 
-/* Puts an entry into a database of its choice, with the event there. */
-static void put_in(struct call *c, int db, const struct key *k, struct entry *e, const char *event)
+/* Puts an entry into a database of its choice. */
+static void put_in(struct call *c, int db, const struct key *k, struct entry *e)
 {
     int own = c->db;
     c->db = db;
     store_put(c->env->store, db, k, e);
+    call_added(c, k);
+    c->db = own;
+}
+
+static void notify_in(struct call *c, int db, const struct key *k, const char *event)
+{
+    int own = c->db;
+    c->db = db;
     call_notify(c, k, NOTIFY_GENERIC, event);
     c->db = own;
 }
@@ -165,8 +174,9 @@ void cmd_move(struct call *c)
         return;
     }
     struct entry *e = store_take(c->env->store, c->db, &k);
+    put_in(c, db, &k, e);
     call_changed(c, &k, NOTIFY_GENERIC, "move_from");
-    put_in(c, db, &k, e, "move_to");
+    notify_in(c, db, &k, "move_to");
     resp_i64(&c->out, 1);
 }
 
@@ -208,7 +218,8 @@ void cmd_copy(struct call *c)
     }
     struct entry *copy = entry_with_key(entry_fork(e), to.name);
     entry_set_lru(copy, call_fresh_access(c));
-    put_in(c, db, &to, copy, "copy_to");
+    put_in(c, db, &to, copy);
+    notify_in(c, db, &to, "copy_to");
     c->dirty++;
     resp_i64(&c->out, 1);
 }
@@ -256,7 +267,7 @@ void cmd_randomkey(struct call *c)
 static struct entry *object_entry(struct call *c)
 {
     struct key k = call_key(c, 2);
-    struct entry *e = call_look(c, &k);
+    struct entry *e = call_inspect(c, &k);
     if (!e) resp_null(&c->out);
     return e;
 }

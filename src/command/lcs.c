@@ -34,9 +34,12 @@ static bool parse_options(struct call *c, struct lcs *l)
 static bool operands(struct call *c, struct lcs *l, char digits[2][24])
 {
     struct bytes *text[] = {&l->a, &l->b};
+    struct key a = call_key(c, 1), b = call_key(c, 2);
+    /* Both are looked up before the type of either is looked at: the second one's miss is an event. */
+    struct entry *found[2] = {call_read(c, &a)};
+    found[1] = call_read(c, &b);
     for (size_t i = 0; i < 2; i++) {
-        struct key k = call_key(c, 1 + i);
-        struct entry *e = call_read(c, &k);
+        struct entry *e = found[i];
         if (e && entry_type(e) != TYPE_STRING) {
             resp_error(&c->out, "ERR The specified keys must contain string values");
             return false;

@@ -66,13 +66,14 @@ static void move_member(struct call *c, const struct key *k, struct entry *src, 
     if (g->is_new) g->e = set_new(g->key.name, c->argv[3]);
     /* Added first, so that running out of memory loses nothing. */
     enum status s = set_add(g->e, c->argv[3], &c->env->options->limits, &added);
-    growing_finish(c, g, s == OK);
     if (s != OK) {
+        growing_finish(c, g, false);
         collection_out_of_memory(c, 0);
         return;
     }
     set_remove(src, c->argv[3]);
     removed(c, k, src, "srem", 1);
+    growing_finish(c, g, true);
     if (added) call_changed(c, &g->key, NOTIFY_SET, "sadd");
     resp_i64(&c->out, 1);
 }

@@ -231,8 +231,7 @@ static void store_result(struct call *c, operation *op, const char *event)
         resp_error(&c->out, ERR_OOM_VALUE);
         return;
     }
-    if (call_peek(c, &k)) {
-        call_delete(c, &k);
+    if (call_delete(c, &k)) {
         call_changed(c, &k, NOTIFY_GENERIC, "del");
     }
     resp_i64(&c->out, 0);

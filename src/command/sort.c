@@ -390,8 +390,7 @@ static void store_result(struct sort *s)
         call_put(c, &k, to.list); /* the old value may be what was sorted: borrowed texts are over */
         call_changed(c, &k, NOTIFY_LIST, "sortstore");
         c->dirty += n - 1;
-    } else if (call_peek(c, &k)) {
-        call_delete(c, &k);
+    } else if (call_delete(c, &k)) {
         call_changed(c, &k, NOTIFY_GENERIC, "del");
     }
     resp_i64(&c->out, (int64_t)n);

@@ -233,8 +233,7 @@ static void zrange_store(struct call *c, const struct entry *e, struct ranks r)
 {
     struct key k = call_key(c, 1);
     if (r.first == r.end) {
-        if (call_peek(c, &k)) {
-            call_delete(c, &k);
+        if (call_delete(c, &k)) {
             call_changed(c, &k, NOTIFY_GENERIC, "del");
         }
         resp_i64(&c->out, 0);

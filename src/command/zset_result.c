@@ -146,8 +146,7 @@ void zset_result_store(struct call *c, const struct key *k, const struct zset_re
                        uint64_t changes)
 {
     if (r->n == 0) {
-        if (call_peek(c, k)) {
-            call_delete(c, k);
+        if (call_delete(c, k)) {
             call_changed(c, k, NOTIFY_GENERIC, "del");
         }
         resp_i64(&c->out, 0);

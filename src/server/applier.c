@@ -7,6 +7,7 @@
 #include "base/number.h"
 #include "server/conn.h"
 #include "server/multi.h"
+#include "server/notify.h"
 #include "server/pubsub.h"
 #include "server/renames.h"
 
@@ -43,9 +44,14 @@ struct applier {
 static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
 {
     struct applier *a = ctx;
-    (void)event;
     watch_key_changed(a->node, db, k, cls == NOTIFY_EXPIRED);
+    notify_keyspace(a->node, db, k, cls, event);
     waker_key_changed(&a->waker, db, k);
+}
+
+static void notified(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
+{
+    notify_keyspace(((struct applier *)ctx)->node, db, k, cls, event);
 }
 
 static void flushed(void *ctx, int db, int replaced_by)
@@ -75,6 +81,7 @@ struct applier *applier_create(struct node *n)
                                .rng = &a->rng,
                                .ctx = a,
                                .changed = changed,
+                               .notified = notified,
                                .flushed = flushed,
                                .free_tables = free_tables,
                                .cluster_enabled = config_bool(n->config, CFG_CLUSTER_ENABLED)};

@@ -427,5 +427,6 @@ void options_derive(const struct config *c, struct call_options *out)
         .lfu_settings = {(uint32_t)config_num(c, CFG_LFU_LOG_FACTOR), (uint32_t)config_num(c, CFG_LFU_DECAY_TIME)},
         .sanitize_dump_payload = config_num(c, CFG_SANITIZE_DUMP_PAYLOAD) != 0,
         .proto_max_bulk_len = config_num(c, CFG_PROTO_MAX_BULK_LEN),
+        .notify = (unsigned)config_num(c, CFG_NOTIFY_KEYSPACE_EVENTS),
     };
 }

@@ -113,6 +113,7 @@ struct worker {
     struct list waits;     /* connections in WAIT */
     struct list throttled; /* connections in WAIT_PUBLISH */
     struct pubsub_worker *pubsub;
+    bool notified; /* the present command has published keyspace notifications */
     struct resp_request requests[BATCH_MAX];
     struct call calls[BATCH_MAX];
     struct staged staged[BATCH_MAX];

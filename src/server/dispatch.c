@@ -526,6 +526,10 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
             result = execute(c, call);
     }
     if (result == DISPATCH_WAIT) return result;
+    if (c->worker->notified) {
+        c->worker->notified = false;
+        pubsub_hold_up(c);
+    }
     if (call->cmd) c->last_cmd = call->cmd;
     finish(c, call->cmd, reply_at);
     if (c->out.n > c->out_pos) conn_wants_write(c);

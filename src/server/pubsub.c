@@ -446,12 +446,12 @@ static void resume_throttled(struct worker *w)
     worker_resume_list(&w->throttled);
 }
 
-static void hold_up(struct conn *c, uint64_t *const workers)
+void pubsub_hold_up(struct conn *c)
 {
     struct node *n = c->worker->node;
     bool high = false;
     for (int i = 0; i < n->worker_count; i++)
-        if (workers[i / 64] >> (i % 64) & 1 && atomic_load(&n->workers[i]->pubsub->backlog) > BACKLOG_HIGH) high = true;
+        if (atomic_load_explicit(&n->workers[i]->pubsub->backlog, memory_order_relaxed) > BACKLOG_HIGH) high = true;
     if (!high || c->wait != WAIT_NOTHING) return;
     c->wait = WAIT_PUBLISH;
     list_push_back(&c->worker->throttled, &c->waiting_link);
@@ -519,7 +519,7 @@ uint64_t pubsub_publish(struct node *n, struct conn *publisher, enum pubsub_kind
         if (workers[i / 64] >> (i % 64) & 1) post(n->workers[i], m);
     unlock_entries(p, kind, hash);
     message_unref(m);
-    if (publisher) hold_up(publisher, workers);
+    if (publisher) pubsub_hold_up(publisher);
     return receivers;
 }
 

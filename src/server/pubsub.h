@@ -43,6 +43,8 @@ struct bytes pubsub_any(const struct conn *c, enum pubsub_kind kind);
  * for the message that cannot be had counts as nobody listening. */
 uint64_t pubsub_publish(struct node *n, struct conn *publisher, enum pubsub_kind kind, struct bytes channel,
                         struct bytes payload);
+/* Holds the connection up before its next command while any worker is far behind with its messages. */
+void pubsub_hold_up(struct conn *c);
 /* Whether anybody listens to anything of that kind at all; any thread, cheap. */
 bool pubsub_listened(const struct node *n, enum pubsub_kind kind);
 

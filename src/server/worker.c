@@ -8,6 +8,7 @@
 #include "server/memory.h"
 #include "server/migrate.h"
 #include "server/multi.h"
+#include "server/notify.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/topkeys.h"
@@ -199,11 +200,19 @@ void worker_adopt(struct worker *w, int fd, enum conn_kind kind)
     loop_post(w->loop, &a->mail);
 }
 
+static void notified(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
+{
+    struct worker *w = ctx;
+    if (!w->node->options->notify) return;
+    notify_keyspace(w->node, db, k, cls, event);
+    w->notified = true;
+}
+
 static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
 {
     struct worker *w = ctx;
-    (void)event;
     watch_key_changed(w->node, db, k, cls == NOTIFY_EXPIRED);
+    notified(w, db, k, cls, event);
     waker_key_changed(&w->waker, db, k);
 }
 
@@ -245,6 +254,7 @@ struct worker *worker_create(struct node *node, int id)
                                .rng = &w->rng,
                                .ctx = w,
                                .changed = changed,
+                               .notified = notified,
                                .flushed = flushed,
                                .free_tables = free_tables,
                                .cluster_enabled = node->cluster != NULL};
