@@ -78,6 +78,8 @@ struct conn {
     int64_t wait_deadline_ms; /* WAIT: monotonic; INT64_MAX: none */
     uint64_t wait_offset;
     int64_t wait_replicas;
+    uint64_t wait_ticket; /* its place among those that wait for slots, since it was parked first; 0: it was not */
+    unsigned wait_tries;  /* how often it found the slot taken again */
     enum { UNBLOCK_NO, UNBLOCK_TIMEOUT, UNBLOCK_ERROR } wait_unblocked; /* CLIENT UNBLOCK came; set at rest */
     struct blocked *blocked;                                            /* while wait is WAIT_KEYS */
     void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
@@ -126,7 +128,7 @@ struct worker {
     struct call_env env;
     struct waker waker;
     struct sleepers sleepers;
-    struct loop_timer timer;
+    struct loop_timer timer, look_timer;
     unsigned expire_slot;
     struct evictor *evictor;
     struct mail eviction; /* goes on with eviction in the next turn */
@@ -158,6 +160,8 @@ void worker_enter_gate(struct worker *w);
 
 /* Lets the connections go on that a pause held up. */
 void worker_resume_paused(struct worker *w);
+/* Calls waiting_room_look_again() after so many ms. */
+void worker_look_again(struct worker *w, int64_t ms);
 /* Lets all connections of a list (linked by waiting_link) go on. */
 void worker_resume_list(struct list *l);
 /* Closes the connections that somebody marked with `kill`. */
@@ -237,6 +241,13 @@ struct waiting_room *waiting_room_create(struct node *n);
 /* Parks the connection until the slot is free; false when it is free already. */
 bool waiting_room_park(struct waiting_room *r, struct conn *c, unsigned slot);
 void waiting_room_forget(struct waiting_room *r, struct conn *c);
+/* Before locking: true when a connection of another worker has waited too long for one of the slots; c is parked behind
+ * it. */
+bool waiting_room_must_queue(struct waiting_room *r, struct conn *c, const unsigned *slots, size_t n);
+/* A connection that was parked has its slots now. */
+void waiting_room_got(struct waiting_room *r, struct conn *c, const unsigned *slots, size_t n);
+/* Lets all connections of the worker that are parked try again. */
+void waiting_room_look_again(struct worker *w);
 void waiting_room_released(void *room, unsigned slot); /* the store's hook */
 
 /* For EXEC, which locks, routes and runs by itself. */

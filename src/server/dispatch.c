@@ -283,6 +283,7 @@ static bool try_lock_spinning(struct store *s, unsigned slot)
 static bool lock_slots(struct conn *c, const unsigned *slots, size_t n)
 {
     struct node *node = c->worker->node;
+    if (waiting_room_must_queue(node->waiting, c, slots, n)) return false;
     for (;;) {
         unsigned busy;
         size_t i = 0;
@@ -290,10 +291,12 @@ static bool lock_slots(struct conn *c, const unsigned *slots, size_t n)
         if (i < n)
             busy = slots[i];
         else if (waker_lock_more(&c->worker->waker, slots, n, &busy))
-            return true;
+            break;
         while (i > 0) slot_unlock(node->store, slots[--i]);
         if (waiting_room_park(node->waiting, c, busy)) return false;
     }
+    if (c->wait_ticket) waiting_room_got(node->waiting, c, slots, n);
+    return true;
 }
 
 static void unlock_slots(struct conn *c, const unsigned *slots, size_t n)

@@ -154,6 +154,19 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
 }
 
+enum { LOOK_NEVER_MS = 1 << 30 };
+
+static void look_tick(struct loop_timer *t, int64_t now_ms)
+{
+    (void)now_ms;
+    waiting_room_look_again(container_of(t, struct worker, look_timer));
+}
+
+void worker_look_again(struct worker *w, int64_t ms)
+{
+    if (w->look_timer.due_ms > w->now_mono_ms + ms) w->look_timer.due_ms = w->now_mono_ms + ms;
+}
+
 void worker_resume_paused(struct worker *w)
 {
     worker_resume_list(&w->paused);
@@ -264,6 +277,8 @@ struct worker *worker_create(struct node *node, int id)
     w->now_mono_ms = clock_mono_ms();
     w->timer = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
     loop_timer_add(w->loop, &w->timer);
+    w->look_timer = (struct loop_timer){.every_ms = LOOK_NEVER_MS, .tick = look_tick};
+    loop_timer_add(w->loop, &w->look_timer);
     loop_set_hooks(w->loop, turn_begin, turn_end, w);
     return w;
 }

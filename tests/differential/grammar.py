@@ -15,7 +15,8 @@ import bisect
 import itertools
 import struct
 
-import family_sets  # noqa: F401  registers its generators
+import family_blocking  # noqa: F401  registers its generators
+import family_sets  # noqa: F401
 from draw import DATABASES, FAR, INTS, JUNK, KEYS, NOT_INTS, Draw
 from registry import FAMILIES, TABLE, UNMUTATED, WEIGHT, command, number, simple
 from scope import SCOPE
