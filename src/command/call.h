@@ -25,6 +25,7 @@ struct call_options {
     bool sanitize_dump_payload;
     int64_t proto_max_bulk_len;
     unsigned notify; /* notify-keyspace-events: NOTIFY_..., 0: none */
+    int64_t hll_sparse_max_bytes;
 };
 
 /* Counted by each worker by itself, summed for INFO; relaxed. */

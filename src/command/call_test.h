@@ -74,7 +74,9 @@ static inline void harness_flushed(void *ctx, int db, int replaced_by)
 static inline void harness_init(struct harness *h)
 {
     *h = (struct harness){.version = 2, .now_ms = HARNESS_NOW, .lru_clock = HARNESS_LRU};
-    h->options = (struct call_options){.limits = store_limits_default, .proto_max_bulk_len = RESP_BULK_MAX_DEFAULT};
+    h->options = (struct call_options){.limits = store_limits_default,
+                                       .proto_max_bulk_len = RESP_BULK_MAX_DEFAULT,
+                                       .hll_sparse_max_bytes = 3000};
     h->store = store_create(16, (struct store_hooks){0});
     random_seed(&h->rng, 1);
     h->env = (struct call_env){.store = h->store,

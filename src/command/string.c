@@ -1,7 +1,7 @@
 /* The string commands, without bits and LCS. */
+#include "command/string.h"
 #include "base/mem.h"
 #include "base/number.h"
-#include "command/call.h"
 
 #include <math.h>
 
@@ -89,6 +89,22 @@ static bool write_at(struct call *c, const struct key *k, struct entry *e, size_
     if (!fresh) return false;
     call_put(c, k, entry_with_expire(fresh, expire_of(e)));
     return true;
+}
+
+char *string_open(struct call *c, const struct key *k, struct entry *e, size_t n)
+{
+    size_t have = e ? entry_string_len(e) : 0;
+    char *bytes = NULL;
+    if (e) bytes = n <= have ? entry_raw_bytes(e) : entry_raw_grow(e, n);
+    if (bytes) return bytes;
+    struct entry *fresh = entry_try_new_room(k->name, n > have ? n : have, &bytes);
+    if (!fresh) return NULL;
+    char digits[24];
+    struct bytes old = e ? entry_string(e, digits) : (struct bytes){0};
+    if (old.n) memcpy(bytes, old.p, old.n);
+    if (n > old.n) memset(bytes + old.n, 0, n - old.n);
+    call_put(c, k, entry_with_expire(fresh, expire_of(e)));
+    return entry_raw_bytes(store_find(c->env->store, c->db, k));
 }
 
 /* ---- Options of SET and GETEX ------------------------------------------------------------------------------------ */

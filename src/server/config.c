@@ -428,5 +428,6 @@ void options_derive(const struct config *c, struct call_options *out)
         .sanitize_dump_payload = config_num(c, CFG_SANITIZE_DUMP_PAYLOAD) != 0,
         .proto_max_bulk_len = config_num(c, CFG_PROTO_MAX_BULK_LEN),
         .notify = (unsigned)config_num(c, CFG_NOTIFY_KEYSPACE_EVENTS),
+        .hll_sparse_max_bytes = config_num(c, CFG_HLL_SPARSE_MAX_BYTES),
     };
 }

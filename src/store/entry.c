@@ -176,6 +176,20 @@ struct entry *entry_try_new_raw(struct bytes key, struct bytes value, size_t spa
         &(struct parts){.type_enc = type_enc(TYPE_STRING, ENC_RAW), .expire_at = -1, .key = key, .value = value});
 }
 
+struct entry *entry_try_new_room(struct bytes key, size_t n, char **data)
+{
+    struct entry *e;
+    if (n <= INLINE_MAX) {
+        static const char zeros[INLINE_MAX];
+        e = entry_try_new_raw(key, bytes_make(zeros, n), 0);
+    } else {
+        e = entry_try_boxed(key, (struct bytes){NULL, 0}, n);
+        if (e) ((struct blob *)entry_ptr(e))->n = n;
+    }
+    if (e) *data = entry_raw_bytes(e);
+    return e;
+}
+
 struct bytes entry_string(const struct entry *e, char digits[24])
 {
     assert(entry_type(e) == TYPE_STRING);
@@ -218,6 +232,20 @@ char *entry_raw_grow(struct entry *e, size_t n)
         b->n = n;
     }
     return b->data;
+}
+
+char *entry_raw_bytes(struct entry *e)
+{
+    struct bytes key, value;
+    assert(entry_type(e) == TYPE_STRING);
+    if (entry_enc(e) == ENC_INT) return NULL;
+    if (e->flags & ENTRY_WORD) {
+        struct blob *b = entry_ptr(e);
+        return atomic_load_explicit(&b->refs, memory_order_acquire) == 1 ? b->data : NULL;
+    }
+    entry_set_enc(e, ENC_RAW);
+    read_texts(e, &key, &value);
+    return (char *)(uintptr_t)value.p;
 }
 
 struct entry *entry_with_expire(struct entry *e, int64_t expire_at_ms)

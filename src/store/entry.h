@@ -116,6 +116,8 @@ struct entry *entry_new_word(struct bytes key, enum value_type type, enum encodi
 struct entry *entry_try_new_string(struct bytes key, struct bytes value);
 /* A string entry whose encoding is raw whatever its size (the result of an APPEND); `spare` bytes of room to grow. */
 struct entry *entry_try_new_raw(struct bytes key, struct bytes value, size_t spare);
+/* A raw string entry of n bytes that the caller fills in at *data before anything else happens to the entry. */
+struct entry *entry_try_new_room(struct bytes key, size_t n, char **data);
 
 /* The text of a string entry.  An integer is written into digits; otherwise the result borrows from the entry. */
 struct bytes entry_string(const struct entry *e, char digits[24]);
@@ -125,6 +127,9 @@ size_t entry_string_len(const struct entry *e);
  * and returns the data, which the caller may overwrite in place.  NULL when the entry is not of that kind or memory is
  * out (the caller then builds a new entry). */
 char *entry_raw_grow(struct entry *e, size_t n);
+/* For a string entry that nobody shares: its bytes, to be overwritten in place; it is raw from now on.  NULL when the
+ * value is an integer, or in a blob that somebody else holds. */
+char *entry_raw_bytes(struct entry *e);
 
 /* The same entry with another time of expiry (-1: none); may move: the result replaces e, which is gone. */
 struct entry *entry_with_expire(struct entry *e, int64_t expire_at_ms);

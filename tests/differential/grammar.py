@@ -12,14 +12,17 @@ command.  Things that would make the two servers differ without either being wro
 """
 
 import bisect
+import importlib
 import itertools
+import pathlib
 import struct
 
-import family_blocking  # noqa: F401  registers its generators
-import family_sets  # noqa: F401
 from draw import DATABASES, FAR, INTS, JUNK, KEYS, NOT_INTS, Draw
 from registry import FAMILIES, TABLE, UNMUTATED, WEIGHT, command, number, simple
 from scope import SCOPE
+
+for family in sorted(pathlib.Path(__file__).parent.glob("family_*.py")):
+    importlib.import_module(family.stem)  # registers its generators
 
 SLEEP = b"@sleep"
 
@@ -655,7 +658,7 @@ IN_FAMILIES = {name for names in FAMILIES.values() for name in names}
 ANY = chooser([name for name in TABLE if name not in IN_FAMILIES])
 NESTED = chooser([name for name in NESTABLE if name not in IN_FAMILIES])
 # What else happens to the keys of a family.
-AROUND = """DEL EXPIRE PERSIST COPY RENAME DUMP RESTORE TYPE OBJECT|ENCODING SET SADD SREM ZADD ZREM RPUSH HSET APPEND
+AROUND = """DEL EXPIRE PERSIST COPY RENAME DUMP RESTORE TYPE OBJECT|ENCODING SET SADD SREM ZADD ZREM RPUSH HSET
 MULTI EXEC"""
 
 
