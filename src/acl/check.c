@@ -12,11 +12,17 @@ static bool command_allowed(const struct acl_selector *s, const struct acl_reque
     return false;
 }
 
+/* As redis-server's matching: an empty name is matched by an empty pattern only, not by "*". */
+static bool matches(const struct acl_text *pattern, struct bytes name)
+{
+    return name.n ? glob_match(text_bytes(pattern), name, false) : pattern->n == 0;
+}
+
 static bool key_allowed(const struct acl_selector *s, struct bytes key, uint32_t need)
 {
     for (size_t i = 0; i < s->keys.n; i++) {
         const struct acl_text *p = s->keys.at[i];
-        if ((p->tag & need) == need && glob_match(text_bytes(p), key, false)) return true;
+        if ((p->tag & need) == need && matches(p, key)) return true;
     }
     return false;
 }
@@ -26,7 +32,7 @@ static bool channel_allowed(const struct acl_selector *s, struct bytes channel, 
     if (s->all_channels) return true;
     if (is_pattern) return texts_find(&s->channels, channel) != NULL;
     for (size_t i = 0; i < s->channels.n; i++)
-        if (glob_match(text_bytes(s->channels.at[i]), channel, false)) return true;
+        if (matches(s->channels.at[i], channel)) return true;
     return false;
 }
 

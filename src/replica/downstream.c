@@ -628,7 +628,7 @@ void hub_start(struct hub *h)
     if (pthread_create(&h->thread, NULL, run, h)) mem_abort(0);
 }
 
-int hub_kill(struct hub *h, uint64_t client_id, const char *addr)
+int hub_kill(struct hub *h, uint64_t client_id, const char *addr, const char *user)
 {
     int n = 0;
     hub_lock(h);
@@ -637,6 +637,7 @@ int hub_kill(struct hub *h, uint64_t client_id, const char *addr)
         struct sink *s = container_of(it, struct sink, link);
         if (client_id && s->req.client_id != client_id) continue;
         if (addr && strcmp(addr, s->req.peer) != 0) continue;
+        if (user && strncmp(user, s->req.user, HUB_USER_MAX - 1) != 0) continue;
         shutdown(s->req.fd, SHUT_RDWR); /* the hub's thread reads the end and drops it */
         n++;
     }
@@ -698,6 +699,7 @@ void hub_each(struct hub *h, void (*visit)(void *ctx, const struct hub_replica *
                                 .client_id = s->req.client_id,
                                 .age_s = (now - s->created_ms) / 1000};
         snprintf(r.peer, sizeof r.peer, "%s", s->req.peer);
+        snprintf(r.user, sizeof r.user, "%s", s->req.user);
         if (s->req.announced_ip[0]) {
             snprintf(r.ip, sizeof r.ip, "%s", s->req.announced_ip);
         } else {

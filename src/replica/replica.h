@@ -51,6 +51,8 @@ struct hub_host {
 };
 
 /* A replica's request, as its connection collected it. */
+enum { HUB_USER_MAX = 128 };
+
 struct hub_request {
     int fd;                     /* taken */
     struct tls_session *tls;    /* taken; NULL: plain */
@@ -61,6 +63,7 @@ struct hub_request {
     char id[REPLID_LENGTH + 1]; /* what PSYNC asked for; "?" for a full sync */
     int64_t offset;
     uint64_t client_id;
+    char user[HUB_USER_MAX]; /* who it is logged in as; a longer name is cut */
 };
 
 struct hub *hub_create(struct hub_host host);
@@ -69,8 +72,8 @@ void hub_start(struct hub *h);
 void hub_add(struct hub *h, const struct hub_request *request);
 /* Writes what the log holds to every replica that is online, without blocking; any thread. */
 void hub_flush(struct hub *h);
-/* Cuts connections: id 0 and addr NULL mean all; returns how many. */
-int hub_kill(struct hub *h, uint64_t client_id, const char *addr);
+/* Cuts connections: id 0, addr NULL and user NULL mean all; returns how many. */
+int hub_kill(struct hub *h, uint64_t client_id, const char *addr, const char *user);
 /* Asks all replicas to acknowledge (REPLCONF GETACK). */
 void hub_ask_ack(struct hub *h);
 /* How many replicas have acknowledged this offset. */
@@ -88,6 +91,7 @@ struct hub_replica {
     int64_t lag_s;
     uint64_t client_id;
     int64_t age_s;
+    char user[HUB_USER_MAX];
 };
 /* Calls visit for every replica. */
 void hub_each(struct hub *h, void (*visit)(void *ctx, const struct hub_replica *r), void *ctx);

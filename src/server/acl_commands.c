@@ -17,7 +17,7 @@ static struct node *node_of(const struct call *c)
 /* "%.*s" of what a client sent. */
 static int shown(struct bytes b)
 {
-    return (int)(b.n < 128 ? b.n : 128);
+    return (int)(b.n < 1 << 20 ? b.n : 1 << 20);
 }
 
 static void too_many(struct call *c)
@@ -179,6 +179,7 @@ void cmd_acl_setuser(struct call *c)
                     why);
     } else {
         acl_node_changed(n);
+        acl_disconnect_listeners(n, acl_find(n->acl, c->argv[2]), call_conn(c));
         resp_ok(&c->out);
     }
     mem_free(rules);
@@ -236,9 +237,11 @@ void cmd_acl_load(struct call *c)
         acl_exchange(n->acl, loaded);
         size_t count;
         const struct acl_user **old = acl_sorted(loaded, &count);
-        for (size_t i = 0; i < count; i++) acl_disconnect(n, old[i], call_conn(c));
+        for (size_t i = 0; i < count; i++)
+            if (old[i] != acl_default_user(loaded)) acl_disconnect(n, old[i], call_conn(c));
         mem_free(old);
         acl_node_changed(n);
+        acl_disconnect_listeners(n, acl_default_user(n->acl), call_conn(c));
         resp_ok(&c->out);
     } else {
         buf_append_char(&errors, '\0');

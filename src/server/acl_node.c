@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "server/client.h"
 #include "server/config_table.h"
+#include "server/pubsub.h"
+#include "server/replication.h"
 
 #include <string.h>
 
@@ -167,6 +169,16 @@ bool acl_log_in(struct call *call, struct bytes name, struct bytes password)
     return false;
 }
 
+static void close_conn(struct conn *c, const struct conn *me, bool *others)
+{
+    if (c == me) {
+        c->close_after_reply = true;
+        return;
+    }
+    atomic_store(&c->kill, true);
+    *others = true;
+}
+
 void acl_disconnect(struct node *n, const struct acl_user *u, struct conn *me)
 {
     bool others = false;
@@ -177,12 +189,29 @@ void acl_disconnect(struct node *n, const struct acl_user *u, struct conn *me)
             if (c->user != u) continue;
             c->user = acl_default_user(n->acl);
             c->authenticated = false;
-            if (c == me) {
-                c->close_after_reply = true;
-            } else {
-                atomic_store(&c->kill, true);
-                others = true;
-            }
+            close_conn(c, me, &others);
+        }
+    }
+    if (others) node_post_workers(n, worker_reap);
+    char *name = bytes_dup_cstr(acl_user_name(u));
+    replication_kill_links(n->replication, LINK_REPLICAS, 0, NULL, name);
+    mem_free(name);
+}
+
+static bool may_listen(void *ctx, enum pubsub_kind kind, struct bytes name)
+{
+    return acl_check_channel(ctx, name, kind == PUBSUB_PATTERN);
+}
+
+void acl_disconnect_listeners(struct node *n, const struct acl_user *u, struct conn *me)
+{
+    bool others = false;
+    if (!acl_user_limits_channels(u)) return;
+    for (int i = 0; i < n->worker_count; i++) {
+        list_each(it, &n->workers[i]->conns)
+        {
+            struct conn *c = container_of(it, struct conn, link);
+            if (c->user == u && pubsub_active(c) && !pubsub_all(c, may_listen, (void *)u)) close_conn(c, me, &others);
         }
     }
     if (others) node_post_workers(n, worker_reap);

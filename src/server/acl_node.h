@@ -26,6 +26,9 @@ static inline bool acl_must_log_in(const struct conn *c)
 /* Disconnects whoever is logged in as u, of which nothing is left behind; at rest.  me is told its reply first. */
 void acl_disconnect(struct node *n, const struct acl_user *u, struct conn *me);
 
+/* Disconnects listeners that u does not let listen any more; at rest, after u changed. */
+void acl_disconnect_listeners(struct node *n, const struct acl_user *u, struct conn *me);
+
 /* acl_file.c: the lines of an ACL file into a fresh table; appends to errors what is wrong with them. */
 bool acl_parse_file(struct acl *a, const char *path, struct bytes text, struct buf *errors);
 /* Reads and parses; false: *errors says what. */

@@ -249,12 +249,13 @@ static int kill_conns(struct node *n, const struct kill_filter *f, struct conn *
 static int kill_links(struct node *n, const struct kill_filter *f)
 {
     unsigned kinds = links_of(f->kind);
-    if (f->user && f->user != acl_default_user(n->acl)) return 0;
+    char *user = f->user ? bytes_dup_cstr(acl_user_name(f->user)) : NULL;
     if (f->user) kinds &= ~(unsigned)LINK_PRIMARY;
-    if (kinds == 0 || f->laddr.n) return 0;
     char *addr = f->addr.n ? bytes_dup_cstr(f->addr) : NULL;
-    int killed = replication_kill_links(n->replication, kinds, (uint64_t)f->id, addr);
+    int killed =
+        kinds == 0 || f->laddr.n ? 0 : replication_kill_links(n->replication, kinds, (uint64_t)f->id, addr, user);
     mem_free(addr);
+    mem_free(user);
     return killed;
 }
 

@@ -60,10 +60,9 @@ static void info_server(struct node *n, struct buf *b)
                n->cluster ? "cluster" : "standalone", os.sysname, os.release, os.machine, sizeof(void *) * 8, __GNUC__,
                __GNUC_MINOR__, __GNUC_PATCHLEVEL__, (long)getpid(), n->run_id,
                (long long)config_num(n->config, config_num(n->config, CFG_PORT) ? CFG_PORT : CFG_TLS_PORT),
-               (long long)now_us, (long long)up_s, (long long)up_s / 86400,
-               (long long)config_num(n->config, CFG_HZ), (long long)config_num(n->config, CFG_HZ),
-               (unsigned)(now_us / 1000000) & 0xffffff, executable, config_file(n->config), n->worker_count > 1,
-               COVEY_VERSION);
+               (long long)now_us, (long long)up_s, (long long)up_s / 86400, (long long)config_num(n->config, CFG_HZ),
+               (long long)config_num(n->config, CFG_HZ), (unsigned)(now_us / 1000000) & 0xffffff, executable,
+               config_file(n->config), n->worker_count > 1, COVEY_VERSION);
 }
 
 static void info_clients(struct node *n, struct buf *b)
@@ -151,14 +150,17 @@ static void info_stats(struct node *n, struct buf *b)
         "tracking_total_items:0\r\ntracking_total_prefixes:0\r\nunexpected_error_replies:0\r\n"
         "total_error_replies:%llu\r\ndump_payload_sanitizations:0\r\ntotal_reads_processed:0\r\n"
         "total_writes_processed:0\r\nio_threaded_reads_processed:0\r\nio_threaded_writes_processed:0\r\n"
-        "reply_buffer_shrinks:0\r\nreply_buffer_expands:0\r\n",
+        "reply_buffer_shrinks:0\r\nreply_buffer_expands:0\r\nacl_access_denied_auth:%llu\r\n"
+        "acl_access_denied_cmd:%llu\r\nacl_access_denied_key:%llu\r\nacl_access_denied_channel:%llu\r\n",
         (ull)atomic_load(&s->connections_received), (ull)sum.commands, (ull)rates.commands, (ull)sum.net_in,
         (ull)sum.net_out, rates.input_kbps, rates.output_kbps, (ull)atomic_load(&s->connections_rejected),
         (ull)atomic_load(&s->sync_full), (ull)atomic_load(&s->sync_partial_ok), (ull)atomic_load(&s->sync_partial_err),
         (ull)sum.expired, (ull)atomic_load(&s->evicted_keys), (ull)atomic_load(&s->evicted_clients),
         (long long)((int64_t)atomic_load(&s->over_maxmemory_us) + over_us) / 1000, (long long)over_us / 1000,
         (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL), pubsub_entries(n, PUBSUB_PATTERN),
-        pubsub_entries(n, PUBSUB_SHARD), (ull)errorstats_total(n->errors));
+        pubsub_entries(n, PUBSUB_SHARD), (ull)errorstats_total(n->errors),
+        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_AUTH), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_COMMAND),
+        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_KEY), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_CHANNEL));
 }
 
 static void append_time(struct buf *b, const char *name, struct timeval t)

@@ -333,6 +333,16 @@ struct bytes pubsub_any(const struct conn *c, enum pubsub_kind kind)
     return container_of(c->pubsub->subs[kind].next, struct subscription, own)->channel->name;
 }
 
+bool pubsub_all(const struct conn *c, bool (*may)(void *ctx, enum pubsub_kind kind, struct bytes name), void *ctx)
+{
+    for (int kind = 0; c->pubsub && kind < PUBSUB_KINDS; kind++)
+        list_each(
+            it,
+            &c->pubsub->subs[kind]) if (!may(ctx, (enum pubsub_kind)kind,
+                                             container_of(it, struct subscription, own)->channel->name)) return false;
+    return true;
+}
+
 void pubsub_reply_change(struct conn *c, struct resp_out *out, const char *what, enum pubsub_kind kind,
                          const struct bytes *name)
 {

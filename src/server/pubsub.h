@@ -34,6 +34,8 @@ static inline bool pubsub_active(const struct conn *c)
 {
     return c->pubsub != NULL;
 }
+/* False as soon as `may` says so of one of the connection's subscriptions; with the server at rest, any thread. */
+bool pubsub_all(const struct conn *c, bool (*may)(void *ctx, enum pubsub_kind kind, struct bytes name), void *ctx);
 /* The name of one of the connection's subscriptions; empty with p NULL: there is none.  Borrowed. */
 struct bytes pubsub_any(const struct conn *c, enum pubsub_kind kind);
 

@@ -161,7 +161,7 @@ static enum status upstream_load(void *ctx, const char *path, const char *id, ui
         watch_flushed(n, -1, -1, clock_wall_ms());
         detach_everything(n);
         change_log_restart(n->log, id, offset);
-        hub_kill(r->hub, 0, NULL); /* our own replicas stand in a log that goes on no more */
+        hub_kill(r->hub, 0, NULL, NULL); /* our own replicas stand in a log that goes on no more */
     }
     gate_open(n->gate);
     if (!current) return E_CLOSED;
@@ -188,7 +188,7 @@ static void resume_at_rest(struct replication *r, const char *id)
     applier_reset(r->applier, change_selected_db(r->node->log));
     if (id && memcmp(mine.id, id, REPLID_LENGTH) != 0) {
         change_id_adopt(r->node->log, id);
-        hub_kill(r->hub, 0, NULL);
+        hub_kill(r->hub, 0, NULL, NULL);
     }
     change_log_activate(r->node->log);
 }
@@ -348,7 +348,7 @@ static void promote_at_rest(struct replication *r)
     atomic_store(&r->link_state, UPSTREAM_NONE);
     log_set_role('M');
     if (!r->node->cluster) config_force_text(r->node->config, CFG_REPLICAOF, BYTES(""));
-    hub_kill(r->hub, 0, NULL); /* they come back and go on under the new id */
+    hub_kill(r->hub, 0, NULL, NULL); /* they come back and go on under the new id */
 }
 
 void replication_follow(struct replication *r, const char *host, int port)
@@ -619,6 +619,8 @@ static void hand_over(struct call *call, bool old_sync, struct bytes id, int64_t
     req->offset = offset;
     req->client_id = c->id;
     snprintf(req->peer, sizeof req->peer, "%s", c->peer);
+    struct bytes user = acl_user_name(c->user);
+    snprintf(req->user, sizeof req->user, "%.*s", (int)user.n, user.p);
     log_notice("Replica %s asks for synchronization", c->peer);
     req->fd = conn_detach_fd(c, &req->tls);
     hub_add(r->hub, req);
@@ -728,8 +730,8 @@ static void list_replica(void *ctx, const struct hub_replica *h)
     buf_printf(l->out,
                "id=%llu addr=%s laddr= fd=-1 name= age=%lld idle=0 flags=S db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 "
                "qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd=replconf "
-               "user=default redir=-1 resp=2\n",
-               (unsigned long long)h->client_id, h->peer, (long long)h->age_s);
+               "user=%s redir=-1 resp=2\n",
+               (unsigned long long)h->client_id, h->peer, (long long)h->age_s, h->user);
 }
 
 void replication_client_list(struct replication *r, struct buf *out, unsigned kinds)
@@ -746,10 +748,10 @@ void replication_client_list(struct replication *r, struct buf *out, unsigned ki
                u.host, u.port, (long long)(clock_mono_ms() - u.last_io_ms) / 1000);
 }
 
-int replication_kill_links(struct replication *r, unsigned kinds, uint64_t id, const char *addr)
+int replication_kill_links(struct replication *r, unsigned kinds, uint64_t id, const char *addr, const char *user)
 {
     int n = 0;
-    if (kinds & LINK_REPLICAS) n += hub_kill(r->hub, id, addr);
-    if (kinds & LINK_PRIMARY && !id && !addr && atomic_load(&r->is_replica) && upstream_cut(r->upstream)) n++;
+    if (kinds & LINK_REPLICAS) n += hub_kill(r->hub, id, addr, user);
+    if (kinds & LINK_PRIMARY && !id && !addr && !user && atomic_load(&r->is_replica) && upstream_cut(r->upstream)) n++;
     return n;
 }

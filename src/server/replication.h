@@ -61,6 +61,6 @@ void replication_info(struct replication *r, struct buf *out);
 enum link_kind { LINK_REPLICAS = 1, LINK_PRIMARY = 2 };
 void replication_client_list(struct replication *r, struct buf *out, unsigned kinds);
 /* Cuts links (id 0: all of those kinds); returns how many. */
-int replication_kill_links(struct replication *r, unsigned kinds, uint64_t id, const char *addr);
+int replication_kill_links(struct replication *r, unsigned kinds, uint64_t id, const char *addr, const char *user);
 
 #endif

@@ -61,6 +61,10 @@ static bool is_secret(const struct call *c, size_t i)
     if (c->cmd->id == CMD_ID_AUTH) return i > 0;
     if (c->cmd->id == CMD_ID_HELLO)
         return (i > 2 && call_arg_is(c, i - 1, "AUTH")) || (i > 3 && call_arg_is(c, i - 2, "AUTH"));
+    if (c->cmd->id == CMD_ID_ACL_SETUSER) return i > 1;
+    if (c->cmd->id == CMD_ID_MIGRATE)
+        return i > 5 &&
+               (call_arg_is(c, i - 1, "AUTH") || call_arg_is(c, i - 1, "AUTH2") || call_arg_is(c, i - 2, "AUTH2"));
     if (c->cmd->id != CMD_ID_CONFIG_SET || i < 3 || i % 2 == 0) return false;
     return call_arg_is(c, i - 1, "requirepass") || call_arg_is(c, i - 1, "masterauth") ||
            call_arg_is(c, i - 1, "masteruser") || call_arg_is(c, i - 1, "tls-key-file-pass") ||
