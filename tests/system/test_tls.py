@@ -441,7 +441,7 @@ CLUSTER = {"tls_cluster": "yes", "tls_replication": "yes"}
 def test_cluster_survives_a_kill(servers, authority, kinds):
     if covey.SANITIZED and "redis" in kinds:
         pytest.skip("one cluster is enough here")
-    cluster = servers.cluster(kinds, replicas=1, tls=authority, **authority.directives, **CLUSTER)
+    cluster = servers.cluster(kinds, replicas=1, timeout=1000 * covey.PATIENCE, tls=authority, **authority.directives, **CLUSTER)
     cluster.populate(300)
     assert {line.port for line in cluster_nodes(cluster.nodes[0]).values()} == {node.port for node in cluster.nodes}
     primary, replicas = next((p, r) for p, r in cluster.pairs() if r)
