@@ -203,6 +203,14 @@ void mem_collect(bool all)
 #endif
 }
 
+void mem_return_at_once(bool yes)
+{
+#if !COVEY_LIBC_MALLOC
+    enum { KEEP_MS = 25 };
+    mi_option_set(mi_option_decommit_delay, yes ? 0 : KEEP_MS);
+#endif
+}
+
 void mem_report(void (*put)(const char *text, void *ctx), void *ctx)
 {
 #if COVEY_LIBC_MALLOC

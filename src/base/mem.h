@@ -38,6 +38,9 @@ size_t mem_committed(void);
 /* Gives back to the system what the calling thread holds free; `all`: at once and whatever that costs (milliseconds),
  * else what is cheap.  Other threads keep theirs. */
 void mem_collect(bool all);
+/* Whether pages go back to the system the moment they are free, which spreads the cost when much is freed and makes it
+ * needless when it is not; otherwise they are kept a while. Not while another thread calls it. */
+void mem_return_at_once(bool yes);
 /* What the allocator has to say about itself, text for people. */
 void mem_report(void (*put)(const char *text, void *ctx), void *ctx);
 /* "mimalloc-2.0.9" or "libc". */

@@ -101,9 +101,10 @@ void cmd_hello(struct call *c)
     }
     if (!hello_options(c)) return;
     if (acl_must_log_in(conn)) {
-        resp_error(&c->out, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> "
-                            "<pass> option can be used to authenticate the client and select the RESP protocol version "
-                            "at the same time");
+        resp_error(&c->out,
+                   "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> "
+                   "<pass> option can be used to authenticate the client and select the RESP protocol version "
+                   "at the same time");
         return;
     }
     conn->resp = (uint8_t)version;

@@ -100,6 +100,21 @@ struct staged {
     struct bytes in;   /* the request as it came, in read_buf */
 };
 
+/* Giving memory back to the system: what the thread has seen; memory.h. */
+struct memory_trim {
+    unsigned seen; /* node.memory_falls when it was looked at last */
+};
+
+/* Active expiry: where the worker's pass over its slots stands. */
+struct expiry {
+    struct mail mail; /* the next slice */
+    bool posted;
+    int db;
+    unsigned slot;
+    int64_t budget_us;     /* of time, till the next tick */
+    uint64_t input_before; /* net_in at the last slice */
+};
+
 struct worker {
     struct node *node;
     struct loop *loop;
@@ -129,7 +144,8 @@ struct worker {
     struct waker waker;
     struct sleepers sleepers;
     struct loop_timer timer, look_timer;
-    unsigned expire_slot;
+    struct expiry expiry;
+    struct memory_trim trim;
     struct evictor *evictor;
     struct mail eviction; /* goes on with eviction in the next turn */
     bool eviction_posted;
@@ -143,7 +159,7 @@ struct worker {
     struct call_stats stats;
     struct command_stats commands[CMD_ID_COUNT];
     struct topkeys *topkeys;
-    int64_t sample_in; /* commands until one is looked at for topkeys */
+    int64_t sample_in;                                 /* commands until one is looked at for topkeys */
     _Atomic(struct histogram *) latency[CMD_ID_COUNT]; /* nanoseconds; made at a command's first use, never freed */
     _Atomic uint64_t net_in, net_out;
     _Atomic int conn_count;
@@ -157,6 +173,10 @@ void worker_adopt(struct worker *w, int fd, enum conn_kind kind);
 /* Leaves the gate in the middle of a turn and comes back; for a command that must run with the server at rest. */
 void worker_leave_gate(struct worker *w);
 void worker_enter_gate(struct worker *w);
+
+/* ---- active_expiry.c ---- */
+/* From the worker's timer: starts or goes on with a pass over its slots. */
+void worker_expire(struct worker *w, int64_t every_ms);
 
 /* Lets the connections go on that a pause held up. */
 void worker_resume_paused(struct worker *w);

@@ -140,7 +140,7 @@ static void info_stats(struct node *n, struct buf *b)
         "total_net_repl_output_bytes:0\r\ninstantaneous_input_kbps:%.2f\r\ninstantaneous_output_kbps:%.2f\r\n"
         "instantaneous_input_repl_kbps:0.00\r\ninstantaneous_output_repl_kbps:0.00\r\nrejected_connections:%llu\r\n"
         "sync_full:%llu\r\nsync_partial_ok:%llu\r\nsync_partial_err:%llu\r\nexpired_keys:%llu\r\n"
-        "expired_stale_perc:0.00\r\nexpired_time_cap_reached_count:0\r\nexpire_cycle_cpu_milliseconds:0\r\n"
+        "expired_stale_perc:0.00\r\nexpired_time_cap_reached_count:%llu\r\nexpire_cycle_cpu_milliseconds:%llu\r\n"
         "evicted_keys:%llu\r\nevicted_clients:%llu\r\ntotal_eviction_exceeded_time:%lld\r\n"
         "current_eviction_exceeded_time:%lld\r\nkeyspace_hits:%llu\r\nkeyspace_misses:%llu\r\npubsub_channels:%zu\r\n"
         "pubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
@@ -155,7 +155,8 @@ static void info_stats(struct node *n, struct buf *b)
         (ull)atomic_load(&s->connections_received), (ull)sum.commands, (ull)rates.commands, (ull)sum.net_in,
         (ull)sum.net_out, rates.input_kbps, rates.output_kbps, (ull)atomic_load(&s->connections_rejected),
         (ull)atomic_load(&s->sync_full), (ull)atomic_load(&s->sync_partial_ok), (ull)atomic_load(&s->sync_partial_err),
-        (ull)sum.expired, (ull)atomic_load(&s->evicted_keys), (ull)atomic_load(&s->evicted_clients),
+        (ull)sum.expired, (ull)atomic_load(&s->expire_cut_short), (ull)atomic_load(&s->expire_us) / 1000,
+        (ull)atomic_load(&s->evicted_keys), (ull)atomic_load(&s->evicted_clients),
         (long long)((int64_t)atomic_load(&s->over_maxmemory_us) + over_us) / 1000, (long long)over_us / 1000,
         (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL), pubsub_entries(n, PUBSUB_PATTERN),
         pubsub_entries(n, PUBSUB_SHARD), (ull)errorstats_total(n->errors),

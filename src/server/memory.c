@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/latency.h"
 #include "server/replication.h"
 #include "store/evict.h"
 
@@ -186,7 +187,9 @@ enum memory_room memory_make_room(struct worker *w)
         return ROOM_THERE;
     }
     /* Tables that a flush took away are more than enough, usually, and it is not known how much. */
+    int64_t start_us = clock_mono_us();
     enum memory_room room = reaper_has_tables(n->reaper) ? ROOM_COMING : evict(w, limit, over);
+    latency_note(n, "eviction-cycle", (uint64_t)(clock_mono_us() - start_us));
     if (room == ROOM_COMING) memory_evict_soon(w);
     w->out_of_memory = room == ROOM_NONE;
     if (room == ROOM_THERE)
@@ -194,6 +197,33 @@ enum memory_room memory_make_room(struct worker *w)
     else
         note_over(n);
     return room;
+}
+
+/* ---- giving memory back ---- */
+
+enum { FALL_MIN = 4 << 20, FALL_PART = 128, STEADY_TICKS = 10 };
+
+void memory_watch(struct node *n)
+{
+    size_t used = mem_used(), before = n->used_before;
+    n->used_before = used;
+    if (used + FALL_MIN < before && used + before / FALL_PART < before) {
+        if (n->steady_ticks == 0) mem_return_at_once(true);
+        n->steady_ticks = STEADY_TICKS;
+        atomic_fetch_add(&n->memory_falls, 1);
+    } else if (n->steady_ticks && --n->steady_ticks == 0) {
+        mem_return_at_once(false);
+        reaper_collect(n->reaper); /* what belongs to no thread any more: that can take long */
+    }
+    if (atomic_load_explicit(&n->purge_wanted, memory_order_relaxed) && atomic_exchange(&n->purge_wanted, false))
+        mem_collect(true);
+}
+
+void memory_trim(const struct node *n, struct memory_trim *t)
+{
+    unsigned falls = atomic_load_explicit(&n->memory_falls, memory_order_relaxed);
+    if (falls != t->seen) mem_collect(false);
+    t->seen = falls;
 }
 
 /* ---- the view ---- */

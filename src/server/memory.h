@@ -26,6 +26,14 @@ size_t memory_not_counted(const struct node *n); /* mem_not_counted_for_evict */
 /* Memory of the change log beyond the backlog. */
 size_t memory_replica_buffers(const struct node *n);
 
+/* ---- giving memory back to the system ----
+ * Pages belong to the thread that allocated in them; only that one can give them back.  So while memory in use falls
+ * (a mass expiry, a flush), each thread that allocates looks after its own with every tick. */
+/* From the main thread's tick: notices a fall. */
+void memory_watch(struct node *n);
+/* From the ticks of each thread. */
+void memory_trim(const struct node *n, struct memory_trim *t);
+
 /* At the end of a turn, outside the gate: when all clients together take more than maxmemory-clients, closes the
  * largest. */
 void memory_evict_clients(struct worker *w);

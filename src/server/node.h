@@ -45,8 +45,9 @@ struct node_stats {
     _Atomic uint64_t connections_received, connections_rejected, query_buffer_disconnects, output_limit_disconnects;
     _Atomic uint64_t sync_full, sync_partial_ok, sync_partial_err;
     _Atomic uint64_t evicted_keys, evicted_clients;
-    _Atomic uint64_t over_maxmemory_us;      /* time spent above maxmemory, but for a time that goes on */
-    _Atomic int64_t over_maxmemory_since_us; /* monotonic; 0: not above it */
+    _Atomic uint64_t expire_us, expire_cut_short; /* active expiry: time taken, and ticks whose budget did not do */
+    _Atomic uint64_t over_maxmemory_us;           /* time spent above maxmemory, but for a time that goes on */
+    _Atomic int64_t over_maxmemory_since_us;      /* monotonic; 0: not above it */
 };
 
 struct node {
@@ -71,7 +72,7 @@ struct node {
     struct errorstats *errors;
     struct acl *acl; /* users; changed with the server at rest */
     struct acl_log *acl_log;
-    struct renames *renames; /* of rename-command; NULL: no command has another name */
+    struct renames *renames;                 /* of rename-command; NULL: no command has another name */
     struct sampler *sampler;                 /* rates for INFO */
     _Atomic(struct migrate_cache *) migrate; /* connections that MIGRATE keeps; NULL before its first use */
     struct loop *main_loop;
@@ -87,13 +88,16 @@ struct node {
     _Atomic int blocked_count;            /* clients in WAIT */
     _Atomic uint64_t dirty;               /* changes since the last save */
     _Atomic bool loading;                 /* the dataset is being loaded: most commands get -LOADING */
+    size_t used_before;                   /* main thread: mem_used() at the last tick */
+    int steady_ticks;                     /* main thread: till memory counts as steady again; 0: it does */
+    _Atomic unsigned memory_falls;        /* ticks in which memory in use has fallen much */
     _Atomic bool purge_wanted;            /* MEMORY PURGE: the main thread gives back its free pages too */
     _Atomic bool active_expire;           /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic int64_t client_pause;         /* CLIENT PAUSE: until (monotonic ms) * 4 + enum pause_mode, in one word */
     _Atomic int64_t failover_pause_until; /* a manual failover holds writes until then (monotonic ms); 0: none */
     _Atomic int watch_count;              /* keys under WATCH anywhere; 0 spares the look-up */
-    _Atomic bool auth_required;           /* a new connection has to log in: the default user is off or has a password */
-    _Atomic bool open_to_all;             /* the default user needs no password */
+    _Atomic bool auth_required; /* a new connection has to log in: the default user is off or has a password */
+    _Atomic bool open_to_all;   /* the default user needs no password */
     _Atomic bool shutdown_requested;
 };
 

@@ -9,6 +9,7 @@
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/errorstats.h"
+#include "server/latency.h"
 #include "server/listen.h"
 #include "server/memory.h"
 #include "server/multi.h"
@@ -17,7 +18,6 @@
 #include "server/replication.h"
 #include "server/sampler.h"
 #include "server/shutdown.h"
-#include "server/latency.h"
 #include "server/slowlog.h"
 
 #include <errno.h>
@@ -35,6 +35,7 @@ struct main_thread {
     struct node *node;
     struct loop_source signals;
     struct loop_timer timer;
+    struct memory_trim trim;
 };
 
 /* ---- signals and the clock ---- */
@@ -54,7 +55,8 @@ static void tick(struct loop_timer *t, int64_t now_mono_ms)
 {
     struct main_thread *m = container_of(t, struct main_thread, timer);
     (void)now_mono_ms;
-    mem_used(); /* keeps the peak */
+    memory_watch(m->node); /* keeps the peak, too */
+    memory_trim(m->node, &m->trim);
     persistence_tick(m->node->persistence, clock_wall_ms());
 }
 

@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, READ_BUFFER = 256 * 1024, EXPIRE_BUCKETS = 16 };
+enum { TICK_MS = 100, READ_BUFFER = 256 * 1024 };
 
 struct adopt_mail {
     struct mail mail;
@@ -67,59 +67,6 @@ static void turn_end(void *ctx)
     memory_evict_clients(w);
 }
 
-/* ---- expiry ---- */
-
-static void expired(void *ctx, const struct key *k, struct entry *e)
-{
-    (void)e;
-    call_expire(ctx, k);
-}
-
-/* One slot of one database; true when there is more to do there. */
-static bool expire_slot(struct worker *w, int db, unsigned slot)
-{
-    if (!slot_try_lock(w->node->store, slot)) return true;
-    w->effects.n = 0;
-    struct call call = {.env = &w->env,
-                        .db = db,
-                        .now_ms = w->now_ms,
-                        .effects = &w->effects,
-                        .effects_wanted = change_log_active(w->node->log)};
-    bool more = store_expire_slot(w->node->store, db, slot, w->now_ms, EXPIRE_BUCKETS, expired, &call);
-    if (call.effect_count) {
-        /* Each deletion stands by itself: no MULTI around them. */
-        change_append(w->node->log, db, buf_bytes(&w->effects), 1, db);
-    }
-    if (waker_has_work(&w->waker)) waker_serve(&w->waker, &slot, 1, false, w->now_ms);
-    waker_unlock_more(&w->waker);
-    slot_unlock(w->node->store, slot);
-    return more;
-}
-
-static void expire_some(struct worker *w)
-{
-    struct node *n = w->node;
-    if (data_node_is_replica(n) || atomic_load(&n->loading) || !atomic_load(&n->active_expire)) return;
-    if (node_paused(n, w->now_mono_ms) != PAUSE_NONE) return;
-    /* A quarter of the time at most: TICK_MS / 4. */
-    int64_t deadline_us = clock_mono_us() + TICK_MS * 1000 / 4;
-    int databases = store_databases(n->store);
-    for (int db = 0; db < databases; db++) {
-        if (store_db_ttl_count(n->store, db) == 0) continue;
-        for (unsigned i = 0; i < SLOT_COUNT; i++) {
-            unsigned slot = (w->expire_slot + i) % SLOT_COUNT;
-            if (slot % (unsigned)n->worker_count != (unsigned)w->id) continue;
-            unsigned rounds = 0;
-            while (store_slot_may_expire(n->store, db, slot, w->now_ms) && expire_slot(w, db, slot)) {
-                if (++rounds % 16 == 0 && (clock_mono_us() > deadline_us || gate_wanted(w->gate))) {
-                    w->expire_slot = slot;
-                    return;
-                }
-            }
-        }
-    }
-}
-
 /* ---- connections ---- */
 
 static void check_conn(struct worker *w, struct conn *c)
@@ -143,9 +90,8 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     struct worker *w = container_of(t, struct worker, timer);
     (void)now_ms;
     w->memory_calm_for = 0; /* what was known of the other threads is old */
-    int64_t began_us = clock_mono_us();
-    expire_some(w);
-    latency_note(w->node, "expire-cycle", (uint64_t)(clock_mono_us() - began_us));
+    worker_expire(w, TICK_MS);
+    memory_trim(w->node, &w->trim);
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);

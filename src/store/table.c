@@ -164,6 +164,18 @@ static void table_extend(struct table *t)
     t->segments[segment] = buckets_new(SEGMENT_BUCKETS);
 }
 
+/* Gives back what a table that has shrunk by half does not need. */
+static void table_fit_first(struct table *t)
+{
+    uint32_t n = t->bucket_count;
+    if (n >= SEGMENT_BUCKETS || t->bucket_cap < 2 * n + 2) return;
+    struct bucket *first = buckets_new(n);
+    memcpy(first, t->first, n * sizeof *first);
+    mem_free(t->first);
+    t->first = first;
+    t->bucket_cap = n;
+}
+
 static void chain_free_overflow(struct bucket *head)
 {
     for (struct bucket *b = bucket_next(head), *next; b; b = next) {
@@ -209,6 +221,7 @@ void table_merge_one(struct table *t)
             t->segments = NULL;
         }
     }
+    table_fit_first(t);
 }
 
 static uint64_t reverse_bits(uint64_t v)
