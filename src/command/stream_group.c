@@ -94,9 +94,11 @@ void cmd_xgroup_setid(struct call *c)
 {
     struct group_args a = {.mkstream = false};
     struct target t;
+    struct stream_id id;
     if (!parse_group_args(c, false, &a)) return;
     if (!target_find(c, false, true, &t)) return;
-    if (!parse_group_id(c, stream_of(t.e), &t.g->last_id)) return;
+    if (!parse_group_id(c, stream_of(t.e), &id)) return;
+    t.g->last_id = id;
     t.g->entries_read = a.entries_read;
     call_changed(c, &t.k, NOTIFY_STREAM, "xgroup-setid");
     resp_ok(&c->out);

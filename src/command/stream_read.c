@@ -107,7 +107,10 @@ static bool parse_wanted(struct call *c, const struct read_args *a, size_t i, co
         return a->is_group || fail(c, "ERR The > ID can be specified only when calling XREADGROUP using the GROUP "
                                       "<group> <consumer> option.");
     }
-    return stream_arg_id(c, arg, &w->after);
+    if (!stream_arg_id(c, arg, &w->after)) return false;
+    /* The highest id has no history behind it: redis-server takes it for ">". */
+    w->newest = a->is_group && stream_id_cmp(w->after, STREAM_ID_MAX) == 0;
+    return true;
 }
 
 /* ---- what a group gives -------------------------------------------------------------------------------------------*/

@@ -644,6 +644,7 @@ uint64_t stream_trim(struct stream *s, const struct stream_trim *trim)
 bool stream_has_gap_from(const struct stream *s, struct stream_id id)
 {
     if (!s->length || stream_id_is_zero(s->max_deleted_id)) return false;
+    if (stream_id_cmp(s->first_id, s->max_deleted_id) > 0) return false; /* all that is left is newer */
     return stream_id_cmp(id, s->max_deleted_id) <= 0;
 }
 

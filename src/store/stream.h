@@ -121,7 +121,7 @@ uint64_t stream_trim(struct stream *s, const struct stream_trim *trim);
 /* How many entries were ever added up to and including id, which tells how far a group is; STREAM_READ_UNKNOWN when
  * removed entries make that unknowable.  Redis's estimate, which shows in XINFO. */
 int64_t stream_distance(const struct stream *s, struct stream_id id);
-/* Whether an entry at or above id was removed by its id. */
+/* Whether an entry at or above id, and not before the first one there is, was removed by its id. */
 bool stream_has_gap_from(const struct stream *s, struct stream_id id);
 
 /* Where a walk stands.  The stream must not change meanwhile. */

@@ -7,10 +7,11 @@ same check serves a plain reply and the slice of an EXEC reply.  A check returns
 
 from collections import Counter
 
+import compare_streams
 from draw import ALL_KEYS, JUNK, MISSING
 from resp import is_error, is_null
 
-SUBCOMMANDS = (b"OBJECT", b"COMMAND", b"CLIENT", b"CONFIG", b"DEBUG")
+SUBCOMMANDS = (b"OBJECT", b"COMMAND", b"CLIENT", b"CONFIG", b"DEBUG", b"XGROUP", b"XINFO")
 TTL_SLACK = {b"TTL": 2, b"EXPIRETIME": 2, b"PTTL": 3000, b"PEXPIRETIME": 3000}
 COMPACT = (b"listpack", b"intset")
 
@@ -307,9 +308,33 @@ def dump_body(payload):
 BYTE_EQUAL = (b"int", b"embstr", b"raw", b"listpack", b"intset")
 
 
+def rdb_string(data, at):
+    """(text, next); a number stays as it is encoded."""
+    value, start, special = rdb_length(data, at)
+    if not special:
+        return data[start : start + value], start + value
+    if value == 3:
+        packed, start, _ = rdb_length(data, start)
+        size, start, _ = rdb_length(data, start)
+        return lzf_expand(data[start : start + packed], size), start + packed
+    return data[at : start + (1 << value)], start + (1 << value)
+
+
+def stream_body(payload):
+    """A stream's payload with its nodes as they are without compression, and without the checksum."""
+    count, at, _ = rdb_length(payload, 1)
+    out = [payload[:at]]
+    for _ in range(2 * count):  # id, listpack
+        text, at = rdb_string(payload, at)
+        out.append(b"%d:" % len(text) + text)
+    return b"".join(out) + payload[at:-8]
+
+
 def same_dump(encoding, one, two):
     if one[0] != "$" or two[0] != "$" or one[1] is None or two[1] is None:
         return same(one, two)
+    if encoding == b"stream":
+        return compare_streams.same_payload(*(stream_body(payload) for payload in (one[1], two[1])))
     if encoding not in BYTE_EQUAL or one == two:
         return None if one[1][-10:-8] == two[1][-10:-8] else "RDB versions differ"
     try:
@@ -427,6 +452,7 @@ CHECKS = {
     "COMMAND|DOCS": command_docs,
     "COMMAND|COUNT": command_count,
     "COMMAND|GETKEYSANDFLAGS": keys_and_flags,
+    **compare_streams.CHECKS,
     **{name.decode(): near(slack) for name, slack in TTL_SLACK.items()},
 }
 SCANS = ("SCAN", "HSCAN", "SSCAN", "ZSCAN")

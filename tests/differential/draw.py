@@ -15,6 +15,7 @@ KEYS = {
     "l": [b"l1{a}", b"l2{a}", b"plain"],
     "t": [b"t1{a}", b"t2{a}", b"t{b}"],
     "z": [b"z1{a}", b"z2{a}", b"{a}\x00\xff"],
+    "x": [b"x1{a}", b"x2{a}", b"stream"],
 }
 ALL_KEYS = [key for keys in KEYS.values() for key in keys]
 MISSING = b"none{a}"

@@ -17,6 +17,7 @@ import itertools
 import pathlib
 import struct
 
+import family_streams
 from draw import DATABASES, FAR, INTS, JUNK, KEYS, NOT_INTS, Draw
 from registry import FAMILIES, TABLE, UNMUTATED, WEIGHT, command, number, simple
 from scope import SCOPE
@@ -702,6 +703,8 @@ def unwanted(argv, worse):
 def endless(argv):
     """A call that asks for a string of up to 512 MB or for random elements without end; never sent."""
     name = argv[0].upper()
+    if family_streams.unsafe(argv):
+        return True
     if name == b"SETRANGE" and len(argv) == 4:
         return argv[2].isdigit() and 100000 < int(argv[2]) < 536870911
     if name in (b"SRANDMEMBER", b"HRANDFIELD", b"ZRANDMEMBER") and len(argv) == 3:
@@ -775,4 +778,5 @@ def payload_sources():
         (b"p12", [b"ZADD", b"p12"] + [arg for i in many for arg in (b"%d.25" % i, b"m%d" % i)]),
         (b"p13", [b"HSET", b"p13", b"f", b"v" * 100]),
         (b"p14", [b"ZADD", b"p14", b"1", b"m" * 100]),
+        *family_streams.PAYLOADS,
     ]

@@ -407,7 +407,8 @@ class Runner:
     @staticmethod
     def _value_read(key, kind):
         return {b"string": [b"GET", key], b"list": [b"LRANGE", key, b"0", b"-1"], b"hash": [b"HGETALL", key],
-                b"set": [b"SMEMBERS", key], b"zset": [b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]}[kind]  # fmt: skip
+                b"set": [b"SMEMBERS", key], b"zset": [b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"],
+                b"stream": [b"XRANGE", key, b"-", b"+"]}[kind]  # fmt: skip
 
     def _compare_values(self, number, reads, left, right):
         for argv, one, two in zip(reads, left, right):
