@@ -70,6 +70,7 @@ struct call_env {
      * the server is at rest.  changed() is not called for its keys.  NULL: nobody listens. */
     void (*flushed)(void *ctx, int db, int replaced_by);
     bool cluster_enabled;
+    bool one_database; /* cluster mode with no more than that: MOVE and the like are refused */
 };
 
 enum {

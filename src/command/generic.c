@@ -160,7 +160,7 @@ void cmd_move(struct call *c)
 {
     struct key k = call_key(c, 1);
     int db;
-    if (c->env->cluster_enabled) {
+    if (c->env->one_database) {
         resp_error(&c->out, "ERR MOVE is not allowed in cluster mode");
         return;
     }
@@ -203,7 +203,7 @@ void cmd_copy(struct call *c)
     int db;
     bool replace;
     if (!parse_copy(c, &db, &replace)) return;
-    if (c->env->cluster_enabled && (c->db || db)) {
+    if (c->env->one_database && (c->db || db)) {
         resp_error(&c->out, "ERR Copying to another database is not allowed in cluster mode");
         return;
     }

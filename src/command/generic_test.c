@@ -82,7 +82,7 @@ static void copies_are_independent(void **state)
     h->db = 3;
     assert_string_equal(run(h, cmd_get, "GET a"), "$6\r\nvaluex\r\n");
     h->db = 0;
-    h->env.cluster_enabled = true;
+    h->env.cluster_enabled = h->env.one_database = true;
     assert_string_equal(run(h, cmd_copy, "COPY a z DB 3"),
                         "-ERR Copying to another database is not allowed in cluster mode\r\n");
 }
@@ -227,7 +227,7 @@ static void swapping(void **state)
     assert_int_equal(h->flushes, 2);
     h->db = 5;
     assert_string_equal(run(h, cmd_get, "GET a"), "$4\r\nzero\r\n");
-    h->env.cluster_enabled = true;
+    h->env.cluster_enabled = h->env.one_database = true;
     assert_string_equal(run(h, cmd_swapdb, "SWAPDB 0 5"), "-ERR SWAPDB is not allowed in cluster mode\r\n");
     assert_string_equal(run(h, cmd_move, "MOVE a 1"), "-ERR MOVE is not allowed in cluster mode\r\n");
 }

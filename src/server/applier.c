@@ -84,7 +84,8 @@ struct applier *applier_create(struct node *n)
                                .notified = notified,
                                .flushed = flushed,
                                .free_tables = free_tables,
-                               .cluster_enabled = config_bool(n->config, CFG_CLUSTER_ENABLED)};
+                               .cluster_enabled = config_bool(n->config, CFG_CLUSTER_ENABLED),
+                               .one_database = node_has_one_database(n)};
     waker_init(&a->waker, n, &a->env);
     resp_parser_init(&a->parser, INT64_MAX);
     return a;

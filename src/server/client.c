@@ -120,7 +120,7 @@ void cmd_select(struct call *c)
     if (!call_arg_i64(c, 1, &db, NULL)) return;
     if (db < INT32_MIN || db > INT32_MAX)
         resp_error(&c->out, "ERR value is out of range, value must between -2147483648 and 2147483647");
-    else if (n->cluster && db != 0)
+    else if (node_has_one_database(n) && db != 0)
         resp_error(&c->out, "ERR SELECT is not allowed in cluster mode");
     else if (db < 0 || db >= store_databases(n->store))
         resp_error(&c->out, "ERR DB index is out of range");

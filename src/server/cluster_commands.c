@@ -303,7 +303,7 @@ void cmd_cluster_countkeysinslot(struct call *call)
     if (slot < 0 || slot >= SLOT_COUNT)
         resp_error(&call->out, "ERR Invalid slot");
     else
-        resp_i64(&call->out, (int64_t)store_slot_count(call->env->store, 0, (unsigned)slot));
+        resp_i64(&call->out, (int64_t)store_slot_count(call->env->store, call->db, (unsigned)slot));
 }
 
 struct key_walk {
@@ -338,7 +338,7 @@ void cmd_cluster_getkeysinslot(struct call *call)
     size_t mark = resp_defer(&call->out);
     uint64_t cursor = 0;
     do {
-        cursor = store_scan_slot(call->env->store, 0, s, cursor, walk_key, &w);
+        cursor = store_scan_slot(call->env->store, call->db, s, cursor, walk_key, &w);
     } while (cursor && w.left > 0);
     resp_defer_array(&call->out, mark, w.found);
     if (lock) dispatch_unlock_slots(c, &s, 1);

@@ -40,34 +40,35 @@ static void delete_effect(void *ctx, struct entry *e)
 }
 
 /* The lock is for a load, which goes on beside the gate. */
-static void detach_slot(struct node *n, unsigned slot)
+static void detach_slot(struct node *n, int db, unsigned slot)
 {
     slot_lock(n->store, slot);
-    struct table *t = store_detach_slot(n->store, 0, slot);
+    struct table *t = store_detach_slot(n->store, db, slot);
     slot_unlock(n->store, slot);
     reaper_free_tables(n->reaper, &t, 1);
 }
 
-static void delete_slot(struct node *n, unsigned slot)
+static void delete_slot(struct node *n, int db, unsigned slot)
 {
     struct deletion d = {.node = n};
-    if (store_slot_count(n->store, 0, slot) == 0) return;
+    if (store_slot_count(n->store, db, slot) == 0) return;
     if (change_log_active(n->log) && !data_node_is_replica(n)) {
         uint64_t cursor = 0;
-        do cursor = store_scan_slot(n->store, 0, slot, cursor, delete_effect, &d);
+        do cursor = store_scan_slot(n->store, db, slot, cursor, delete_effect, &d);
         while (cursor);
         /* Each DEL stands by itself. */
-        if (d.count) change_append(n->log, 0, buf_bytes(&d.effects), 1, 0);
+        if (d.count) change_append(n->log, db, buf_bytes(&d.effects), 1, db);
         buf_deinit(&d.effects);
     }
-    detach_slot(n, slot);
+    detach_slot(n, db, slot);
 }
 
 static void delete_slots(struct node *n, const uint8_t *slots)
 {
     gate_close(n->gate);
     store_walks_stop(n->store);
-    for (unsigned s = cluster_bit_next(slots, 0); s < SLOT_COUNT; s = cluster_bit_next(slots, s + 1)) delete_slot(n, s);
+    for (unsigned s = cluster_bit_next(slots, 0); s < SLOT_COUNT; s = cluster_bit_next(slots, s + 1))
+        for (int db = 0; db < store_databases(n->store); db++) delete_slot(n, db, s);
     store_walks_go(n->store);
     gate_open(n->gate);
 }
@@ -76,7 +77,8 @@ static void flush(struct node *n)
 {
     gate_close(n->gate);
     store_walks_stop(n->store);
-    for (unsigned slot = 0; slot < SLOT_COUNT; slot++) detach_slot(n, slot);
+    for (int db = 0; db < store_databases(n->store); db++)
+        for (unsigned slot = 0; slot < SLOT_COUNT && store_db_count(n->store, db); slot++) detach_slot(n, db, slot);
     store_walks_go(n->store);
     gate_open(n->gate);
 }
@@ -198,7 +200,10 @@ static void host_source(void *ctx, char out[NET_ADDRESS_MAX])
 
 static uint64_t count_keys(void *ctx, unsigned slot)
 {
-    return store_slot_count(((struct node *)ctx)->store, 0, slot);
+    const struct store *s = ((struct node *)ctx)->store;
+    uint64_t keys = 0;
+    for (int db = 0; db < store_databases(s); db++) keys += store_slot_count(s, db, slot);
+    return keys;
 }
 
 /* ---- configuration ---- */
@@ -369,7 +374,7 @@ bool cluster_node_create(struct node *n)
 
 bool cluster_node_start(struct node *n)
 {
-    for (int db = 1; db < store_databases(n->store); db++) {
+    for (int db = 1; node_has_one_database(n) && db < store_databases(n->store); db++) {
         if (store_db_count(n->store, db) == 0) continue;
         log_warning("You can't have keys in a DB different than DB 0 when in Cluster mode. Exiting.");
         return false;

@@ -22,6 +22,7 @@ struct request {
     const struct node *node;
     const struct key *keys;
     size_t n;
+    int db;
     bool write, asking, readonly, is_migrate;
     bool locked; /* the keys' slots: only then can be seen which keys are there */
 };
@@ -30,7 +31,7 @@ struct request {
 static size_t count_missing(const struct request *r)
 {
     size_t missing = 0;
-    for (size_t i = 0; i < r->n; i++) missing += store_find(r->node->store, 0, &r->keys[i]) == NULL;
+    for (size_t i = 0; i < r->n; i++) missing += store_find(r->node->store, r->db, &r->keys[i]) == NULL;
     return missing;
 }
 
@@ -138,6 +139,7 @@ static bool route(struct conn *c, struct call *call, const struct key *keys, siz
     struct request r = {.node = node,
                         .keys = keys,
                         .n = n,
+                        .db = call->db,
                         .write = write,
                         .asking = c->asking || call->cmd->flags & CMD_ASKING,
                         .readonly = c->readonly,

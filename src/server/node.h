@@ -101,6 +101,11 @@ struct node {
     _Atomic bool shutdown_requested;
 };
 
+/* Cluster mode without cluster-databases: nothing but database 0 can be used. */
+static inline bool node_has_one_database(const struct node *n)
+{
+    return config_bool(n->config, CFG_CLUSTER_ENABLED) && config_num(n->config, CFG_CLUSTER_DATABASES) == 1;
+}
 /* Whether this node is a replica now; any thread. */
 bool data_node_is_replica(const struct node *n);
 /* CLIENT PAUSE until then (monotonic ms); PAUSE_NONE ends it at once.  Any thread. */

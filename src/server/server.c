@@ -175,6 +175,13 @@ static void dispose(void *ctx, struct entry *e)
     reaper_free_entry(n->reaper, e);
 }
 
+/* With one database for the cluster the others are there as in redis-server, but cannot be selected. */
+static int number_of_databases(const struct config *cfg)
+{
+    int64_t own = config_num(cfg, CFG_DATABASES), clustered = config_num(cfg, CFG_CLUSTER_DATABASES);
+    return (int)(config_bool(cfg, CFG_CLUSTER_ENABLED) && clustered > 1 ? clustered : own);
+}
+
 static struct node *node_create(struct config *cfg)
 {
     struct node *n = mem_calloc(1, sizeof *n);
@@ -191,7 +198,7 @@ static struct node *node_create(struct config *cfg)
     n->waiting = waiting_room_create(n);
     n->watch = watch_registry_create();
     n->blocking = blocking_create();
-    n->store = store_create((int)config_num(cfg, CFG_DATABASES), (struct store_hooks){n, slot_released, dispose});
+    n->store = store_create(number_of_databases(cfg), (struct store_hooks){n, slot_released, dispose});
     n->gate = gate_create();
     n->log = change_log_create((size_t)config_num(cfg, CFG_REPL_BACKLOG_SIZE));
     n->main_loop = loop_create();

@@ -216,7 +216,8 @@ struct worker *worker_create(struct node *node, int id)
                                .notified = notified,
                                .flushed = flushed,
                                .free_tables = free_tables,
-                               .cluster_enabled = node->cluster != NULL};
+                               .cluster_enabled = node->cluster != NULL,
+                               .one_database = node_has_one_database(node)};
     waker_init(&w->waker, node, &w->env);
     sleepers_init(w);
     w->now_ms = clock_wall_ms();
