@@ -51,14 +51,19 @@ static enum claim take(struct claimer *m, struct stream_id id, struct bytes id_t
     return CLAIM_DONE;
 }
 
-/* Finds stream and group; false: the error was replied. */
-static bool claimer_init(struct claimer *m, struct call *c)
+/* Looks for the key, which comes first: a miss is told even when an argument is wrong. */
+static struct entry *claimer_init(struct claimer *m, struct call *c)
 {
     m->c = c;
     m->k = call_key(c, 1);
     m->group = c->argv[2];
     m->name = c->argv[3];
-    struct entry *e = call_peek(c, &m->k);
+    return call_read(c, &m->k);
+}
+
+/* Whether there is the group; false: the error was replied. */
+static bool claimer_check(struct call *c, const struct claimer *m, const struct entry *e)
+{
     if (e && entry_type(e) != TYPE_STREAM) {
         resp_error(&c->out, ERR_WRONGTYPE);
         return false;
@@ -137,7 +142,7 @@ void cmd_xclaim(struct call *c)
     struct claim_args a = {.force = false};
     struct stream_id id;
     size_t end = 5, n = 0;
-    if (!claimer_init(&m, c)) return;
+    if (!claimer_check(c, &m, claimer_init(&m, c))) return;
     if (!call_arg_i64(c, 4, &m.min_idle_ms, "ERR Invalid min-idle-time argument for XCLAIM")) return;
     if (m.min_idle_ms < 0) m.min_idle_ms = 0;
     while (end < c->argc && stream_id_parse(c->argv[end], 0, false, &id)) end++;
@@ -233,10 +238,11 @@ void cmd_xautoclaim(struct call *c)
     int64_t count = AUTOCLAIM_COUNT;
     struct buf gone = {0}, entries = {0}, *out = c->out.buf;
     size_t n = 0;
+    const struct entry *e = claimer_init(&m, c);
     if (!call_arg_i64(c, 4, &m.min_idle_ms, "ERR Invalid min-idle-time argument for XAUTOCLAIM")) return;
     if (m.min_idle_ms < 0) m.min_idle_ms = 0;
     if (!stream_arg_start(c, 5, &id) || !parse_autoclaim(c, &m, &count)) return;
-    if (!claimer_init(&m, c)) return;
+    if (!claimer_check(c, &m, e)) return;
     claimer_edit(&m);
     c->out.buf = &entries; /* the cursor, known at the end, stands before them */
     bool ok = autoclaim(&m, &id, count, &n, &gone);

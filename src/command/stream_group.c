@@ -161,7 +161,7 @@ void cmd_xgroup_help(struct call *c)
 void cmd_xack(struct call *c)
 {
     struct key k = call_key(c, 1);
-    struct entry *e = call_peek(c, &k);
+    struct entry *e = call_read(c, &k);
     struct stream_id id;
     if (e && entry_type(e) != TYPE_STREAM) {
         resp_error(&c->out, ERR_WRONGTYPE);

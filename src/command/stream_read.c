@@ -244,7 +244,7 @@ static size_t serve_all(struct call *c, const struct read_args *a, struct wanted
     for (size_t i = 0; i < a->streams; i++) {
         if (!call_serves(c, a->first + i)) continue;
         struct key k = call_key(c, a->first + i);
-        struct entry *e = call_peek(c, &k);
+        struct entry *e = call_read(c, &k);
         const struct stream *s = e ? stream_of(e) : NULL;
         if (!has_something(a, s, &wanted[i])) continue;
         if (n++ == 0) mark = resp_defer(&c->out);
