@@ -30,10 +30,11 @@ struct harness {
     /* To be changed by a test between runs. */
     struct call_options options;
     int db;
-    unsigned flags;     /* CALL_... */
-    uint8_t version;    /* of RESP */
-    int64_t now_ms;     /* starts at HARNESS_NOW */
-    uint32_t lru_clock; /* starts at HARNESS_LRU */
+    unsigned flags;      /* CALL_... */
+    uint8_t version;     /* of RESP */
+    int64_t now_ms;      /* starts at HARNESS_NOW */
+    uint32_t lru_clock;  /* starts at HARNESS_LRU */
+    uint32_t served_arg; /* run for a client that sleeps */
     struct call_env env;
 
     /* Results of the last run. */
@@ -42,7 +43,10 @@ struct harness {
     const char *effects; /* "DEL a; SET b 'x y'": what replicas repeat; arguments that are no plain words quoted */
     const char *events;  /* "set k; expire k": what changed() was told, in order */
     uint64_t dirty;
-    bool exclusive;   /* the handler asked for the server at rest */
+    bool exclusive; /* the handler asked for the server at rest */
+    bool waits;     /* it wants its client to sleep, as in `wait` without the arguments, and did not reply */
+    struct call_wait wait;
+    const char *kept; /* the arguments that are kept for then, as one line */
     unsigned flushes; /* calls of flushed() since the beginning */
     int flushed_db;   /* argument of the last one */
 
@@ -50,7 +54,7 @@ struct harness {
     struct store *store;
     struct call_stats stats;
     struct random rng;
-    struct buf reply_buf, effects_raw, effects_buf, events_buf;
+    struct buf reply_buf, effects_raw, effects_buf, events_buf, kept_buf;
 };
 
 static inline void harness_changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
@@ -74,9 +78,8 @@ static inline void harness_flushed(void *ctx, int db, int replaced_by)
 static inline void harness_init(struct harness *h)
 {
     *h = (struct harness){.version = 2, .now_ms = HARNESS_NOW, .lru_clock = HARNESS_LRU};
-    h->options = (struct call_options){.limits = store_limits_default,
-                                       .proto_max_bulk_len = RESP_BULK_MAX_DEFAULT,
-                                       .hll_sparse_max_bytes = 3000};
+    h->options = (struct call_options){
+        .limits = store_limits_default, .proto_max_bulk_len = RESP_BULK_MAX_DEFAULT, .hll_sparse_max_bytes = 3000};
     h->store = store_create(16, (struct store_hooks){0});
     random_seed(&h->rng, 1);
     h->env = (struct call_env){.store = h->store,
@@ -95,6 +98,7 @@ static inline void harness_deinit(struct harness *h)
     buf_deinit(&h->effects_raw);
     buf_deinit(&h->effects_buf);
     buf_deinit(&h->events_buf);
+    buf_deinit(&h->kept_buf);
 }
 
 /* Locks or unlocks the slots of the keys, each once. */
@@ -155,6 +159,22 @@ static inline void harness_decode_effects(struct harness *h, unsigned count)
     resp_parser_deinit(&parser);
 }
 
+static inline void harness_take_wait(struct harness *h, struct call *c)
+{
+    h->waits = c->wait != NULL;
+    h->kept_buf.n = 0;
+    if (!h->waits) return;
+    h->wait = *c->wait;
+    for (size_t i = 0; c->wait->kept && i < c->argc; i++) {
+        if (i) buf_append_char(&h->kept_buf, ' ');
+        harness_quote(&h->kept_buf, c->wait->kept[i]);
+    }
+    buf_append_char(&h->kept_buf, '\0');
+    h->kept = h->kept_buf.p;
+    h->wait.kept = NULL;
+    call_wait_free(c->wait);
+}
+
 static inline void harness_once(struct harness *h, const struct command *cmd, command_handler *handler,
                                 const struct bytes *argv, size_t argc, unsigned flags)
 {
@@ -169,6 +189,7 @@ static inline void harness_once(struct harness *h, const struct command *cmd, co
                      .flags = flags,
                      .now_ms = h->now_ms,
                      .lru_clock = h->lru_clock,
+                     .served_arg = h->served_arg,
                      .effects_wanted = true,
                      .effects = &h->effects_raw};
     int n = call_prepare_keys(&c);
@@ -187,7 +208,8 @@ static inline void harness_once(struct harness *h, const struct command *cmd, co
         assert_true(h->reply_buf.n == 0 && h->effects_raw.n == 0 && c.dirty == 0);
         return;
     }
-    assert_true(h->reply_buf.n > 0);
+    harness_take_wait(h, &c);
+    assert_true((h->reply_buf.n > 0) != h->waits);
     harness_decode_effects(h, c.effect_count);
 }
 

@@ -32,6 +32,8 @@ static bool expire_slot(struct worker *w, int db, unsigned slot)
     bool more = store_expire_slot(n->store, db, slot, w->now_ms, BUCKETS_A_LOOK, expired, &call);
     /* Each deletion stands by itself: no MULTI around them. */
     if (call.effect_count) change_append(n->log, db, buf_bytes(&w->effects), 1, db);
+    if (waker_has_work(&w->waker)) waker_serve(&w->waker, &slot, 1, false, w->now_ms); /* XREADGROUP */
+    waker_unlock_more(&w->waker);
     slot_unlock(n->store, slot);
     return more;
 }

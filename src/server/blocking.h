@@ -71,6 +71,8 @@ struct sleepers {
 void sleepers_init(struct worker *w);
 /* Puts the connection to sleep as call->wait says, and takes that; under the locks the call ran under. */
 void blocking_begin(struct conn *c, struct call *call);
+/* What its sleep takes: the arguments. */
+size_t blocking_memory(const struct conn *c);
 /* Forgets a connection that is about to be freed. */
 void blocking_forget(struct conn *c);
 /* Cluster: wakes connections whose slots are not served here any more; from the worker's tick. */

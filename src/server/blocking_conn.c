@@ -132,6 +132,11 @@ void blocking_begin(struct conn *c, struct call *call)
     mem_free(wait);
 }
 
+size_t blocking_memory(const struct conn *c)
+{
+    return c->blocked ? c->blocked->argv_bytes : 0;
+}
+
 /* ---- ends ---- */
 
 /* Nothing of the sleep is left at the connection. */

@@ -62,7 +62,7 @@ static size_t flags_of(const struct conn *c, char out[16])
 void client_line(const struct conn *c, const struct call *now, struct buf *out)
 {
     char flags[16];
-    size_t flag_count = flags_of(c, flags), in = c->in.n - c->in_pos, args = c->queue_bytes;
+    size_t flag_count = flags_of(c, flags), in = c->in.n - c->in_pos, args = c->queue_bytes + blocking_memory(c);
     size_t pending = c->out.n - c->out_pos;
     int64_t ms = clock_wall_ms();
     const struct command *cmd = now ? now->cmd : c->last_cmd;

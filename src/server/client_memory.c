@@ -11,7 +11,7 @@ enum { LIMIT_MIN = 128 * 1024, RETRY_MS = 100 };
 
 size_t conn_memory(const struct conn *c)
 {
-    return sizeof *c + c->in.cap + c->out.cap + c->queue_bytes + c->queue_cap * sizeof *c->queue;
+    return sizeof *c + blocking_memory(c) + c->in.cap + c->out.cap + c->queue_bytes + c->queue_cap * sizeof *c->queue;
 }
 
 void conn_count_memory(struct conn *c)
