@@ -210,8 +210,30 @@ void tls_contexts_destroy(struct tls_contexts *c)
 
 /* ---- the contexts in force ---- */
 
+/* OpenSSL's memory counts like ours, if it has not begun to allocate; a failed allocation is its to handle. */
+static void *count_malloc(size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    return n ? mem_try_alloc(n) : NULL;
+}
+
+static void *count_realloc(void *p, size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    if (n) return mem_try_realloc(p, n);
+    mem_free(p);
+    return NULL;
+}
+
+static void count_free(void *p, const char *file, int line)
+{
+    (void)file, (void)line;
+    mem_free(p);
+}
+
 struct tls *tls_create(void)
 {
+    (void)CRYPTO_set_mem_functions(count_malloc, count_realloc, count_free);
     struct tls *t = mem_calloc(1, sizeof *t);
     pthread_mutex_init(&t->mu, NULL);
     return t;

@@ -5,7 +5,7 @@ usage: ./run bench [--quick | --full] [--only NAME[,NAME...]] [--workers N]
 
   --quick     small counts, to see that everything works; the figures mean little
   --full      five failovers with a node timeout of 15 s as well, instead of one
-  --only      some of: throughput commands memory failover sync
+  --only      some of: throughput tls commands memory failover sync
   --workers   workers of the Covey node in the throughput runs (default: its own default)
 """
 import argparse
@@ -16,6 +16,7 @@ import time
 
 import commands
 import figures
+import secured
 from target import COVEY, Failure
 
 
@@ -44,10 +45,10 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--only", default="throughput,commands,memory,failover,sync")
+    parser.add_argument("--only", default="throughput,tls,commands,memory,failover,sync")
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
-    unknown = set(options.only) - {"throughput", "commands", "memory", "failover", "sync"}
+    unknown = set(options.only) - {"throughput", "tls", "commands", "memory", "failover", "sync"}
     if unknown:
         parser.error(f"no such figures: {', '.join(sorted(unknown))}")
     return options
@@ -57,6 +58,7 @@ def measure(options, size, say):
     """Rows, and what failed."""
     rows, failed = [], []
     runs = {"throughput": lambda: figures.throughput(size, say, options.workers),
+            "tls": lambda: secured.figures(size, say, options.workers),
             "commands": lambda: commands.figures(size, say, options.workers), "memory": lambda: figures.memory(size, say),
             "failover": lambda: figures.failover(size, say), "sync": lambda: figures.full_sync(size, say)}
     for name in options.only:

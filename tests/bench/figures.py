@@ -10,11 +10,11 @@ from target import COVEY, Connection, Failure, KINDS, Server, SmallCluster, wait
 OPERATIONS = ("SET", "GET")
 
 
-def run_benchmark(server, operation, pipeline, count, keys):
+def run_benchmark(server, operation, pipeline, count, keys, port=None, options=()):
     before = server.cpu_seconds()
     done = subprocess.run(
-        ["redis-benchmark", "-h", "127.0.0.1", "-p", str(server.port), "-t", operation.lower(), "-n", str(count), "-c", "50",
-         "-P", str(pipeline), "-d", "64", "-r", str(keys), "--csv"],
+        ["redis-benchmark", "-h", "127.0.0.1", "-p", str(port or server.port), "-t", operation.lower(), "-n", str(count), "-c", "50",
+         "-P", str(pipeline), "-d", "64", "-r", str(keys), "--csv", *options],
         capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
     cpu = server.cpu_seconds() - before
     rows = [line.split(",") for line in done.stdout.splitlines() if line.startswith(f'"{operation}')]
