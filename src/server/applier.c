@@ -10,6 +10,7 @@
 #include "server/notify.h"
 #include "server/pubsub.h"
 #include "server/renames.h"
+#include "server/tracking.h"
 
 #include <sched.h>
 
@@ -45,6 +46,7 @@ static void changed(void *ctx, int db, const struct key *k, enum notify_class cl
 {
     struct applier *a = ctx;
     watch_key_changed(a->node, db, k, cls == NOTIFY_EXPIRED);
+    tracking_key_changed(a->node, NULL, k);
     notify_keyspace(a->node, db, k, cls, event);
     waker_key_changed(&a->waker, db, k);
 }
@@ -58,6 +60,7 @@ static void flushed(void *ctx, int db, int replaced_by)
 {
     struct applier *a = ctx;
     watch_flushed(a->node, db, replaced_by, clock_wall_ms());
+    if (replaced_by < 0) tracking_flushed(a->node);
     waker_flushed(&a->waker, db);
 }
 

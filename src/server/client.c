@@ -6,6 +6,7 @@
 #include "server/acl_node.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
+#include "server/tracking.h"
 
 static const char ERR_NAME[] = "ERR Client names cannot contain spaces, newlines or special characters.";
 static const char ERR_WRONGPASS[] = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -157,6 +158,7 @@ void cmd_reset(struct call *c)
     multi_discard(conn);
     watch_clear(conn);
     pubsub_forget(conn);
+    tracking_off(conn);
     client_set_name(conn, BYTES(""));
     conn->db = 0;
     conn->resp = 2;

@@ -5,6 +5,7 @@
 #include "server/client.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "server/tracking.h"
 
 #include <stdlib.h>
 
@@ -50,6 +51,11 @@ static size_t flags_of(const struct conn *c, char out[16])
     if (c->in_multi) out[n++] = 'x';
     if (c->wait == WAIT_REPLICAS || blocking_asleep(c)) out[n++] = 'b';
     if (atomic_load(&c->dirty_cas)) out[n++] = 'd';
+    if (c->tracking) {
+        out[n++] = 't';
+        if (c->tracking->flags & TRACKING_BROKEN) out[n++] = 'R';
+        if (c->tracking->flags & TRACKING_BCAST) out[n++] = 'B';
+    }
     if (c->close_after_reply) out[n++] = 'c';
     if (c->close_asap || atomic_load(&c->kill)) out[n++] = 'A';
     if (c->is_unix) out[n++] = 'U';
@@ -73,13 +79,14 @@ void client_line(const struct conn *c, const struct call *now, struct buf *out)
     buf_printf(out,
                "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%.*s db=%d sub=%zu psub=%zu ssub=%zu "
                "multi=%lld qbuf=%zu qbuf-free=%zu argv-mem=%zu multi-mem=%zu rbs=%zu rbp=%zu obl=%zu oll=0 omem=0 "
-               "tot-mem=%zu events=%s%s cmd=%s user=%.*s redir=-1 resp=%d",
+               "tot-mem=%zu events=%s%s cmd=%s user=%.*s redir=%lld resp=%d",
                (unsigned long long)c->id, c->peer, c->local, c->src.fd, c->name ? c->name : "",
                (long long)(ms - c->created_ms) / 1000, (long long)(now ? 0 : (ms - c->last_ms) / 1000), (int)flag_count,
                flags, c->db, pubsub_count(c, PUBSUB_CHANNEL), pubsub_count(c, PUBSUB_PATTERN),
                pubsub_count(c, PUBSUB_SHARD), c->in_multi ? (long long)c->queue_n : -1ll, in, c->in.cap - c->in.n, args,
                c->queue_bytes, c->out.cap, pending, pending, total, c->src.events & NET_READ ? "r" : "",
-               c->src.events & NET_WRITE ? "w" : "", cmd ? cmd->name : "NULL", (int)user.n, user.p, c->resp);
+               c->src.events & NET_WRITE ? "w" : "", cmd ? cmd->name : "NULL", (int)user.n, user.p,
+               c->tracking ? (long long)c->tracking->redirect.id : -1ll, c->resp);
 }
 
 /* All connections in the order of their ids; with the server at rest.  mem_free() the result. */

@@ -8,6 +8,7 @@
 #include "server/listen.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "server/tracking.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -69,6 +70,7 @@ static void delete_slots(struct node *n, const uint8_t *slots)
     store_walks_stop(n->store);
     for (unsigned s = cluster_bit_next(slots, 0); s < SLOT_COUNT; s = cluster_bit_next(slots, s + 1))
         for (int db = 0; db < store_databases(n->store); db++) delete_slot(n, db, s);
+    tracking_slots_gone(n, slots);
     store_walks_go(n->store);
     gate_open(n->gate);
 }
@@ -79,6 +81,7 @@ static void flush(struct node *n)
     store_walks_stop(n->store);
     for (int db = 0; db < store_databases(n->store); db++)
         for (unsigned slot = 0; slot < SLOT_COUNT && store_db_count(n->store, db); slot++) detach_slot(n, db, slot);
+    tracking_flushed(n);
     store_walks_go(n->store);
     gate_open(n->gate);
 }

@@ -8,6 +8,7 @@
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "server/tracking.h"
 
 #include <assert.h>
 #include <unistd.h>
@@ -74,6 +75,7 @@ static void conn_free(struct conn *c)
     multi_discard(c);
     watch_clear(c);
     pubsub_forget(c);
+    tracking_off(c);
     list_remove(&c->dirty);
     list_remove(&c->link);
     conn_table_remove(c);

@@ -84,9 +84,10 @@ struct conn {
     struct blocked *blocked;                                            /* while wait is WAIT_KEYS */
     void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
     uint64_t argv_mem;
-    struct pubsub_conn *pubsub; /* its subscriptions; NULL: it has none */
-    size_t keep_out;            /* the output of the present command up to here is pushed: CLIENT REPLY OFF leaves it */
-    size_t counted_memory;      /* its part of worker.client_memory */
+    struct pubsub_conn *pubsub;     /* its subscriptions; NULL: it has none */
+    struct tracking_conn *tracking; /* CLIENT TRACKING; NULL: off */
+    size_t keep_out;       /* the output of the present command up to here is pushed: CLIENT REPLY OFF leaves it */
+    size_t counted_memory; /* its part of worker.client_memory */
 };
 
 struct histogram;
@@ -130,7 +131,9 @@ struct worker {
     struct list waits;     /* connections in WAIT */
     struct list throttled; /* connections in WAIT_PUBLISH */
     struct pubsub_worker *pubsub;
-    bool notified; /* the present command has published keyspace notifications */
+    struct tracking_worker *tracking;
+    uint64_t executing; /* id of the connection whose command is being executed; 0: none */
+    bool notified;      /* the present command has published keyspace notifications */
     struct resp_request requests[BATCH_MAX];
     struct call calls[BATCH_MAX];
     struct staged staged[BATCH_MAX];

@@ -16,6 +16,7 @@
 #include "server/replication.h"
 #include "server/slowlog.h"
 #include "server/topkeys.h"
+#include "server/tracking.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -341,6 +342,7 @@ void dispatch_run(struct conn *c, struct call *call)
         call->flags |= CALL_KEYS_LIMITED;
     call_run(call);
     if (call->want_exclusive) return;
+    if (c->tracking && call->cmd->flags & CMD_READONLY) tracking_remember(c, call);
     uint64_t took = clock_ticks() - begin;
     add(&stats->calls, 1);
     add(&stats->ticks, took);
@@ -518,9 +520,11 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     c->keep_out = 0;
     enum dispatch_result result = DISPATCH_DONE;
     (void)req;
+    c->worker->executing = c->id;
     if (known_and_complete(call) && allowed_now(c, call)) {
         if (must_pause(c, call)) {
             park_for_pause(c);
+            c->worker->executing = 0;
             return DISPATCH_WAIT;
         }
         if (c->in_multi && queues(call))
@@ -528,6 +532,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
         else
             result = execute(c, call);
     }
+    c->worker->executing = 0;
     if (result == DISPATCH_WAIT) return result;
     if (c->worker->notified) {
         c->worker->notified = false;
@@ -535,6 +540,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     }
     if (call->cmd) c->last_cmd = call->cmd;
     finish(c, call->cmd, reply_at);
+    tracking_after_command(c, call->cmd);
     if (c->out.n > c->out_pos) conn_wants_write(c);
     return result;
 }

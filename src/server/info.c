@@ -12,6 +12,7 @@
 #include "server/replication.h"
 #include "server/sampler.h"
 #include "server/topkeys.h"
+#include "server/tracking.h"
 
 #include <stdio.h>
 #include <sys/resource.h>
@@ -67,13 +68,15 @@ static void info_server(struct node *n, struct buf *b)
 
 static void info_clients(struct node *n, struct buf *b)
 {
+    struct tracking_totals tracking;
+    tracking_totals(n, &tracking);
     buf_printf(
         b,
         "connected_clients:%d\r\ncluster_connections:0\r\nmaxclients:%lld\r\nclient_recent_max_input_buffer:0\r\n"
-        "client_recent_max_output_buffer:0\r\nblocked_clients:%d\r\ntracking_clients:0\r\n"
+        "client_recent_max_output_buffer:0\r\nblocked_clients:%d\r\ntracking_clients:%zu\r\n"
         "clients_in_timeout_table:%d\r\n",
         atomic_load(&n->client_count), (long long)config_num(n->config, CFG_MAXCLIENTS),
-        atomic_load(&n->blocked_count) + blocking_clients(n), blocking_timeouts(n));
+        atomic_load(&n->blocked_count) + blocking_clients(n), tracking.clients, blocking_timeouts(n));
 }
 
 static double ratio(double a, double b)
@@ -126,6 +129,8 @@ static void info_memory(struct node *n, struct buf *b)
 
 static void info_stats(struct node *n, struct buf *b)
 {
+    struct tracking_totals tracking;
+    tracking_totals(n, &tracking);
     struct stats_sum sum;
     struct rates rates;
     struct node_stats *s = &n->stats;
@@ -146,8 +151,8 @@ static void info_stats(struct node *n, struct buf *b)
         "pubsub_patterns:%zu\r\npubsubshard_channels:%zu\r\nlatest_fork_usec:0\r\ntotal_forks:0\r\n"
         "migrate_cached_sockets:0\r\nslave_expires_tracked_keys:0\r\nactive_defrag_hits:0\r\n"
         "active_defrag_misses:0\r\nactive_defrag_key_hits:0\r\nactive_defrag_key_misses:0\r\n"
-        "total_active_defrag_time:0\r\ncurrent_active_defrag_time:0\r\ntracking_total_keys:0\r\n"
-        "tracking_total_items:0\r\ntracking_total_prefixes:0\r\nunexpected_error_replies:0\r\n"
+        "total_active_defrag_time:0\r\ncurrent_active_defrag_time:0\r\ntracking_total_keys:%zu\r\n"
+        "tracking_total_items:%zu\r\ntracking_total_prefixes:%zu\r\nunexpected_error_replies:0\r\n"
         "total_error_replies:%llu\r\ndump_payload_sanitizations:0\r\ntotal_reads_processed:0\r\n"
         "total_writes_processed:0\r\nio_threaded_reads_processed:0\r\nio_threaded_writes_processed:0\r\n"
         "reply_buffer_shrinks:0\r\nreply_buffer_expands:0\r\nacl_access_denied_auth:%llu\r\n"
@@ -159,7 +164,8 @@ static void info_stats(struct node *n, struct buf *b)
         (ull)atomic_load(&s->evicted_keys), (ull)atomic_load(&s->evicted_clients),
         (long long)((int64_t)atomic_load(&s->over_maxmemory_us) + over_us) / 1000, (long long)over_us / 1000,
         (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL), pubsub_entries(n, PUBSUB_PATTERN),
-        pubsub_entries(n, PUBSUB_SHARD), (ull)errorstats_total(n->errors),
+        pubsub_entries(n, PUBSUB_SHARD), tracking.keys, tracking.items, tracking.prefixes,
+        (ull)errorstats_total(n->errors),
         (ull)acl_log_refusals(n->acl_log, ACL_DENIED_AUTH), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_COMMAND),
         (ull)acl_log_refusals(n->acl_log, ACL_DENIED_KEY), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_CHANNEL));
 }

@@ -19,6 +19,7 @@ struct conn;
 struct waiting_room;
 struct watch_registry;
 struct pubsub;
+struct tracking;
 struct blocking;
 struct persistence;
 struct reaper;
@@ -61,6 +62,7 @@ struct node {
     struct waiting_room *waiting; /* connections that wait for a slot */
     struct watch_registry *watch;
     struct pubsub *pubsub;
+    struct tracking *tracking;
     struct blocking *blocking; /* clients that sleep until a key has something for them */
     struct persistence *persistence;
     struct replication *replication;

@@ -8,6 +8,7 @@
 #include "server/conn.h"
 #include "server/multi.h"
 #include "server/replication.h"
+#include "server/tracking.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -373,6 +374,7 @@ enum status persistence_reload(struct persistence *p, bool save_first, char **er
         if (st != OK) return st;
     }
     watch_flushed(p->node, -1, -1, clock_wall_ms());
+    tracking_flushed(p->node);
     empty_store(p->node);
     return load_file(p, data_node_is_replica(p->node), false, error);
 }

@@ -440,12 +440,17 @@ static size_t weight(const struct message *m)
     return m->n + MESSAGE_OVERHEAD;
 }
 
+void pubsub_backlog_add(struct worker *w, size_t bytes)
+{
+    atomic_fetch_add(&w->pubsub->backlog, bytes);
+}
+
 static void post(struct worker *w, struct message *m)
 {
     struct delivery *d = mem_alloc(sizeof *d);
     *d = (struct delivery){.mail.deliver = deliver, .worker = w, .message = m};
     atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);
-    atomic_fetch_add(&w->pubsub->backlog, weight(m));
+    pubsub_backlog_add(w, weight(m));
     loop_post(w->loop, &d->mail);
 }
 
@@ -469,7 +474,7 @@ void pubsub_hold_up(struct conn *c)
     atomic_store(&n->pubsub->throttled, true);
 }
 
-static void caught_up(struct worker *w, size_t bytes)
+void pubsub_backlog_done(struct worker *w, size_t bytes)
 {
     size_t before = atomic_fetch_sub(&w->pubsub->backlog, bytes);
     if (before - bytes >= BACKLOG_LOW || !atomic_load(&w->node->pubsub->throttled)) return;
@@ -576,7 +581,7 @@ void pubsub_run(struct worker *w)
         size_t bytes = weight(m);
         message_unref(m);
         mem_free(d);
-        caught_up(w, bytes);
+        pubsub_backlog_done(w, bytes);
     }
     if (!q->first || q->woken) return;
     q->woken = true;

@@ -45,6 +45,9 @@ struct bytes pubsub_any(const struct conn *c, enum pubsub_kind kind);
  * for the message that cannot be had counts as nobody listening. */
 uint64_t pubsub_publish(struct node *n, struct conn *publisher, enum pubsub_kind kind, struct bytes channel,
                         struct bytes payload);
+/* Counts bytes of other mail (BCAST keys) that waits at a worker, for pubsub_hold_up(); any thread.  done: on w's. */
+void pubsub_backlog_add(struct worker *w, size_t bytes);
+void pubsub_backlog_done(struct worker *w, size_t bytes);
 /* Holds the connection up before its next command while any worker is far behind with its messages. */
 void pubsub_hold_up(struct conn *c);
 /* Whether anybody listens to anything of that kind at all; any thread, cheap. */

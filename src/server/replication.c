@@ -11,6 +11,7 @@
 #include "server/listen.h"
 #include "server/multi.h"
 #include "server/persistence.h"
+#include "server/tracking.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -159,6 +160,7 @@ static enum status upstream_load(void *ctx, const char *path, const char *id, ui
         persistence_save_cancel(n->persistence);
         atomic_store(&n->loading, true);
         watch_flushed(n, -1, -1, clock_wall_ms());
+        tracking_flushed(n);
         detach_everything(n);
         change_log_restart(n->log, id, offset);
         hub_kill(r->hub, 0, NULL, NULL); /* our own replicas stand in a log that goes on no more */

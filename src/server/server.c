@@ -19,6 +19,7 @@
 #include "server/sampler.h"
 #include "server/shutdown.h"
 #include "server/slowlog.h"
+#include "server/tracking.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -213,6 +214,7 @@ static struct node *node_create(struct config *cfg)
     config_set_applier(cfg, config_apply, n);
     n->sampler = sampler_create(n);
     n->pubsub = pubsub_create(n);
+    n->tracking = tracking_create(n);
     n->worker_count = (int)config_num(cfg, CFG_WORKERS);
     n->workers = mem_calloc((size_t)n->worker_count, sizeof *n->workers);
     return acl_node_create(n) ? n : NULL;

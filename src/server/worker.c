@@ -12,6 +12,7 @@
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/topkeys.h"
+#include "server/tracking.h"
 #include "store/evict.h"
 
 #include <stdio.h>
@@ -57,6 +58,7 @@ static void turn_end(void *ctx)
     /* Changes of keys whose slots were let go of at once: all that can be done is to try again. */
     if (waker_has_work(&w->waker)) waker_serve(&w->waker, NULL, 0, false, w->now_ms);
     replication_flush(w->node->replication);
+    tracking_run(w);
     pubsub_run(w);
     while (!list_empty(&w->dirty)) {
         struct conn *c = container_of(w->dirty.next, struct conn, dirty);
@@ -97,6 +99,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     replication_check_waits(w);
     worker_resume_list(&w->throttled);
     blocking_check_slots(w);
+    if (w->id == 0) tracking_shrink(w->node);
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
 }
 
@@ -171,6 +174,7 @@ static void changed(void *ctx, int db, const struct key *k, enum notify_class cl
 {
     struct worker *w = ctx;
     watch_key_changed(w->node, db, k, cls == NOTIFY_EXPIRED);
+    tracking_key_changed(w->node, w, k);
     notified(w, db, k, cls, event);
     waker_key_changed(&w->waker, db, k);
 }
@@ -179,6 +183,7 @@ static void flushed(void *ctx, int db, int replaced_by)
 {
     struct worker *w = ctx;
     watch_flushed(w->node, db, replaced_by, w->now_ms);
+    if (replaced_by < 0) tracking_flushed(w->node);
     waker_flushed(&w->waker, db);
 }
 
@@ -202,6 +207,7 @@ struct worker *worker_create(struct node *node, int id)
     list_init(&w->waits);
     list_init(&w->throttled);
     w->pubsub = pubsub_worker_create();
+    w->tracking = tracking_worker_create();
     buf_reserve(&w->read_buf, READ_BUFFER);
     uint64_t seed;
     random_secure(&seed, sizeof seed);

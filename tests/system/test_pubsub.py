@@ -71,7 +71,7 @@ def test_own_messages_come_before_the_reply(node4):
         for words in (["MULTI"], ["PUBLISH", "ch", "2"], ["GET", "none"]):
             c(*words)
         c.send("EXEC")
-        assert c.file.readline() == b"*2\r\n"
+        assert c.line() == b"*2\r\n"
         assert c.many(4) == [[b"message", b"ch", b"2"], [b"pmessage", b"c*", b"ch", b"2"], 2, None]
         c.send("CLIENT", "REPLY", "OFF")
         c.send("PUBLISH", "ch", "3")

@@ -26,13 +26,12 @@ class Wire:
         self.sock.settimeout(timeout * covey.PATIENCE)
         self.sock.connect((node.host, node.port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.sock.makefile("rb")
+        self.buffer, self.at = b"", 0
         self.id = self("CLIENT", "ID")
         if version == 3:
             self("HELLO", 3)
 
     def close(self):
-        self.file.close()
         self.sock.close()
 
     def __enter__(self):
@@ -45,11 +44,34 @@ class Wire:
         parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         self.sock.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
 
+    def _more(self):
+        data = self.sock.recv(1 << 18)
+        if not data:
+            raise Closed
+        self.buffer, self.at = self.buffer[self.at:] + data, 0
+
+    def line(self):
+        """The next line, with its end."""
+        while (end := self.buffer.find(b"\n", self.at)) < 0:
+            self._more()
+        line, self.at = self.buffer[self.at:end + 1], end + 1
+        return line
+
+    def exactly(self, count):
+        if len(self.buffer) - self.at < count:
+            parts, have = [self.buffer[self.at:]], len(self.buffer) - self.at
+            while have < count:
+                parts.append(self.sock.recv(1 << 18))
+                if not parts[-1]:
+                    raise Closed
+                have += len(parts[-1])
+            self.buffer, self.at = b"".join(parts), 0
+        data, self.at = self.buffer[self.at:self.at + count], self.at + count
+        return data
+
     def read(self):
         """The next reply or pushed message."""
-        line = self.file.readline()
-        if not line:
-            raise Closed
+        line = self.line()
         kind, rest = line[:1], line[1:-2]
         if kind == b"+":
             return rest.decode()
@@ -66,10 +88,7 @@ class Wire:
         if kind in b"$=":
             if int(rest) < 0:
                 return None
-            data = self.file.read(int(rest) + 2)
-            if len(data) != int(rest) + 2:
-                raise Closed
-            return data[:-2]
+            return self.exactly(int(rest) + 2)[:-2]
         if kind in b"*~>":
             if int(rest) < 0:
                 return None
@@ -88,7 +107,7 @@ class Wire:
 
     def silent(self, seconds=0.2):
         """Whether nothing comes for that long."""
-        return not select.select([self.sock], [], [], seconds * covey.PATIENCE)[0]
+        return self.at == len(self.buffer) and not select.select([self.sock], [], [], seconds * covey.PATIENCE)[0]
 
     def closed(self, timeout=10):
         """Whether the server ends the connection within that time; drops what comes before."""
