@@ -226,6 +226,18 @@ def test_client_unblock(server):
     assert node.cmd("LLEN", "k") == 1 and node.stat("blocked_clients", "clients") == 0
 
 
+def test_a_pause_does_not_stop_the_clock_of_who_sleeps(server):
+    sleeper, stays = sleepers(server, ("BLPOP", "k", 0.3), ("BLPOP", "k", 0))
+    server.cmd("CLIENT", "PAUSE", 60000, "WRITE")
+    assert sleeper.reply() is None
+    late = Sleeper(server, "BLPOP", "k", 0.05)
+    assert not late.answered(0.3)
+    pusher = Sleeper(server, "RPUSH", "k", 1)
+    assert not pusher.answered(0.1) and not stays.answered()
+    server.cmd("CLIENT", "UNPAUSE")
+    assert late.reply() is None and pusher.reply() == 1 and stays.reply() == [b"k", b"1"]
+
+
 def test_who_is_gone_takes_nothing(server):
     a, b, c = sleepers(server, ("BLPOP", "k", 0), ("BLPOP", "k", 0), ("BLPOP", "k", 0))
     a.close()
@@ -438,6 +450,39 @@ def test_everything_at_once(servers):
         assert_same_data(dataset(node, db), dataset(other, db), f"redis-server's db {db}")
         assert_same_data(dataset(node, db), dataset(covey_replica, db), f"the Covey replica's db {db}")
     assert node.stat("blocked_clients", "clients") == 0
+
+
+@pytest.mark.sanitizer
+def test_streams_at_once(servers):
+    """Readers of several streams, which may find nothing for them where others do, and groups that come and go."""
+    node = servers.node("covey", workers=3)
+    stop, seen, ids, streams = threading.Event(), [0], [], [f"s{n}" for n in range(4)]
+
+    def crowd(seed):
+        rng, client = random.Random(seed), node.new_client(single_connection_client=True)
+        ids.append(client.client_id())
+        while not stop.is_set():
+            a, b = rng.sample(streams, 2)
+            words = rng.choice([("XREAD", "BLOCK", 5, "STREAMS", a, b, "$", "$"), ("XREAD", "BLOCK", 3, "STREAMS", a, b, "$", 9 ** 15),
+                                ("XREADGROUP", "GROUP", "g", seed, "BLOCK", 4, "STREAMS", a, b, ">", ">"),
+                                ("XADD", a, "*", "f", seed), ("XADD", a, "MAXLEN", 5, "*", "f", seed), ("DEL", a),
+                                ("XGROUP", "CREATE", a, "g", "$", "MKSTREAM"), ("XGROUP", "DESTROY", a, "g"), ("SET", a, 1, "PX", 1),
+                                ("CLIENT", "UNBLOCK", rng.choice(ids)), ("RENAME", a, b), ("KEYS", "*")])
+            try:
+                if client.execute_command(*words) and words[0].startswith("XREAD"):
+                    seen[0] += 1
+            except redis.ResponseError:
+                pass
+
+    threads = [threading.Thread(target=crowd, args=(n,)) for n in range(12)]
+    for thread in threads:
+        thread.start()
+    time.sleep(20 if covey.LONG else 4)
+    stop.set()
+    for thread in threads:
+        thread.join(20 * PATIENCE)
+        assert not thread.is_alive()
+    assert seen[0] > 20 and node.stat("blocked_clients", "clients") == 0
 
 
 def test_a_stream_of_pops_reaches_a_redis_replica(servers):
