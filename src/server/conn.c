@@ -122,7 +122,8 @@ int conn_detach_fd(struct conn *c, struct tls_session **tls)
 /* Whether the connection may go on with its next request. */
 static bool may_run(const struct conn *c)
 {
-    return c->wait == WAIT_NOTHING && !c->close_after_reply && !c->close_asap && c->src.fd >= 0;
+    return c->wait == WAIT_NOTHING && !c->close_after_reply && !c->close_asap && c->src.fd >= 0 &&
+           !atomic_load_explicit(&c->kill, memory_order_relaxed);
 }
 
 static void protocol_error(struct conn *c)

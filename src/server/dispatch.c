@@ -213,6 +213,8 @@ static bool allowed_now(struct conn *c, struct call *call)
 {
     struct node *n = c->worker->node;
     uint32_t flags = call->cmd->flags;
+    /* On its way out, perhaps since it waited for the server to be at rest: it has no user any more. */
+    if (atomic_load_explicit(&c->kill, memory_order_relaxed)) return false;
     const char *not_here = dispatch_protected_refusal(c, call->cmd);
     if (not_here) {
         refuse(call, not_here);

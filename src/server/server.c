@@ -215,6 +215,7 @@ static struct node *node_create(struct config *cfg)
     n->sampler = sampler_create(n);
     n->pubsub = pubsub_create(n);
     n->tracking = tracking_create(n);
+    n->renames = config_renames(cfg);
     n->worker_count = (int)config_num(cfg, CFG_WORKERS);
     n->workers = mem_calloc((size_t)n->worker_count, sizeof *n->workers);
     return acl_node_create(n) ? n : NULL;
