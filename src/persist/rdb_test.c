@@ -219,6 +219,13 @@ static void test_payloads(void **state)
         "111d1d0000000600816302842d696e6605816102010181620283322e3504ff0a003992339be11f323d",
         "130110000000000000000100000000000000011d1d0000000a0001010001010181660200010201000100018176020401ff0101010101"
         "000001000a00ff55ab626ac035db",
+        /* Fields alike and not, an entry removed, two groups, three consumers. */
+        "13011000000000000000010000000000000001404f4f0000001f00030101010201816602816e0200010201000100018176020c01050103"
+        "0100010101817702dffb02050100010401dfff0201018167028178020601020104010001817602c12c020501ff03050101010102040202"
+        "67310501040300000000000000010000000000000001256dba02a20100000100000000000000050000000000000000256dba02a2010000"
+        "0100000000000000050000000000000001256dba02a2010000010305616c696365256dba02a20100000200000000000000010000000000"
+        "0000010000000000000005000000000000000003626f62256dba02a201000001000000000000000500000000000000010469646c65276d"
+        "ba02a201000000026732050181ffffffffffffffff00000a005f8ddab802dae908",
     };
     for (size_t i = 0; i < sizeof same / sizeof same[0]; i++) assert_payload(same[i], same[i]);
     /* A stream of version 1 is written as one of version 2. */
@@ -407,6 +414,65 @@ static void assert_refused(const char *hex)
     struct entry *e = NULL;
     assert_int_equal(restore_body(hex, &e), E_CORRUPT);
     assert_null(e);
+}
+
+/* A stream put together from parts; what a case leaves NULL is right. */
+struct stream_parts {
+    const char *nodes, *length, *last, *pending, *consumers;
+};
+
+static enum status restore_stream(struct stream_parts parts)
+{
+    static const char node[] = "01 10 0000000000000001 0000000000000001 1d 1d0000000a0001010001010181660200010201000100"
+                               "018176020401ff";
+    static const char one[] = "0000000000000001 0000000000000001";
+    char body[2000], pending[200], consumers[400];
+    snprintf(pending, sizeof pending, "01 %s 1122334455667788 01", one);
+    snprintf(consumers, sizeof consumers, "01 05'alice' 0102030405060708 01 %s", one);
+    snprintf(body, sizeof body, "13 %s %s %s 01 01 00 00 01 01 03'grp' 01 01 01 %s %s",
+             parts.nodes ? parts.nodes : node, parts.length ? parts.length : "01", parts.last ? parts.last : "01 01",
+             parts.pending ? parts.pending : pending, parts.consumers ? parts.consumers : consumers);
+    struct entry *e = NULL;
+    enum status st = restore_body(body, &e);
+    if (st == OK) entry_free(e);
+    return st;
+}
+
+static void test_refused_streams(void **state)
+{
+#define NODE_LP " 1d 1d0000000a0001010001010181660200010201000100018176020401ff"
+#define NODE_1_1 "10 0000000000000001 0000000000000001" NODE_LP
+#define NODE_2_1 "10 0000000000000002 0000000000000001" NODE_LP
+#define ID_1 "0000000000000001 0000000000000001"
+#define ID_2 "0000000000000002 0000000000000001"
+#define TIMES " 1122334455667788 01 "
+    static const struct stream_parts right[] = {
+        {.nodes = NULL},
+        {.nodes = "02 " NODE_1_1 NODE_2_1, .length = "02", .last = "02 01"},
+        {.nodes = "00", .length = "00"},
+        {.pending = "00", .consumers = "00"},
+    };
+    static const struct stream_parts wrong[] = {
+        {.length = "02"},
+        {.nodes = "00"},
+        {.last = "01 00"}, /* below the entry there is */
+        {.nodes = "02 " NODE_2_1 NODE_1_1, .length = "02", .last = "02 01"},
+        {.nodes = "02 " NODE_1_1 NODE_1_1, .length = "02", .last = "02 01"},
+        {.nodes = "01 0f 00000000000001 0000000000000001" NODE_LP},
+        {.nodes = "01 10 0000000000000001 0000000000000001 07 070000000000ff"}, /* an empty node */
+        {.pending = "00"},   /* what the consumer has is not the group's */
+        {.consumers = "00"}, /* nobody has what is pending */
+        {.pending = "02 " ID_1 TIMES ID_1 TIMES},
+        {.pending = "02 " ID_2 TIMES ID_1 TIMES},
+        {.consumers = "01 05'alice' 0102030405060708 01 " ID_2},
+        {.consumers = "01 05'alice' 0102030405060708 02 " ID_1 ID_1},
+        {.consumers = "02 05'alice' 0102030405060708 01 " ID_1 " 03'bob' 0102030405060708 01 " ID_1},
+        {.consumers = "02 05'alice' 0102030405060708 01 " ID_1 " 05'alice' 0102030405060708 00"},
+        {.consumers = "80 ffffffff 05'alice' 0102030405060708 01 " ID_1},
+        {.pending = "80 ffffffff " ID_1 TIMES},
+    };
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) assert_int_equal(restore_stream(right[i]), OK);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) assert_int_equal(restore_stream(wrong[i]), E_CORRUPT);
 }
 
 static void test_refused_payloads(void **state)
@@ -1089,6 +1155,7 @@ int main(void)
         cmocka_unit_test(test_version_11),
         cmocka_unit_test(test_refused_payloads),
         cmocka_unit_test(test_empty_stream),
+        cmocka_unit_test(test_refused_streams),
         cmocka_unit_test(test_empty_file),
         cmocka_unit_test(test_items),
         cmocka_unit_test(test_refused_files),
