@@ -79,9 +79,9 @@ enum {
     CALL_ON_REPLICA =
         1 << 2,            /* this node is a replica: expired keys are hidden, their deletion comes from the primary */
     CALL_IN_EXEC = 1 << 3, /* part of a transaction */
-    CALL_KEEP_EXPIRED = 1 << 5, /* during a pause: expired keys are hidden, and deleted later */
-    CALL_LOADING = 1 << 4,      /* replayed from a file */
-    CALL_MAY_WAIT = 1 << 6,     /* call_wait() may put the client to sleep: neither in a transaction nor a script */
+    CALL_KEEP_EXPIRED = 1 << 5,  /* during a pause: expired keys are hidden, and deleted later */
+    CALL_LOADING = 1 << 4,       /* replayed from a file */
+    CALL_MAY_WAIT = 1 << 6,      /* call_wait() may put the client to sleep: neither in a transaction nor a script */
     CALL_KEYS_LIMITED = 1 << 12, /* the user may not read all keys: SORT follows no patterns */
 };
 
@@ -107,9 +107,13 @@ struct call {
 
     uint32_t served_arg; /* 0, or: run again for a waiting client, for the key at argv[served_arg] alone */
 
+    void *prepared;  /* what the dispatcher looked up ahead for this handler; NULL: nothing */
+    bool token_held; /* STORE_TOKEN, beside the slots */
+
     /* Results */
     uint64_t dirty;         /* changes made; 0: nothing is propagated */
     bool want_exclusive;    /* set by call_exclusive() */
+    bool want_restart;      /* begin anew from the look-up of the slots; nothing was replied or changed */
     bool verbatim_off;      /* the handler said itself what to propagate */
     bool effects_wanted;    /* false: nobody listens, propagation is not built */
     struct call_wait *wait; /* what call_wait() asked for; the caller takes it */

@@ -16,4 +16,9 @@ bool cluster_route_unlocked(struct conn *c, struct call *call, const struct key 
  * lock, because a worker ends subscriptions to slots that were lost on its own thread.  Any mode. */
 bool cluster_route_channels(struct conn *c, struct call *call);
 
+/* Why a command of a script may not touch these keys here, although the script may run; an error without '-'.  NULL: it
+ * may.  The keys' slots need not be locked. */
+const char *cluster_script_objection(struct conn *c, const struct call *call, const struct key *keys, size_t n,
+                                     bool write);
+
 #endif

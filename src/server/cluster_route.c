@@ -159,3 +159,22 @@ bool cluster_route_unlocked(struct conn *c, struct call *call, const struct key 
 {
     return route(c, call, keys, n, write, false);
 }
+
+const char *cluster_script_objection(struct conn *c, const struct call *call, const struct key *keys, size_t n,
+                                     bool write)
+{
+    struct request r = {.node = c->worker->node,
+                        .keys = keys,
+                        .n = n,
+                        .write = write,
+                        .asking = c->asking,
+                        .readonly = c->readonly,
+                        .is_migrate = call->cmd->id == CMD_ID_MIGRATE};
+    switch (n ? decide(&r) : ROUTE_SERVE) {
+    case ROUTE_SERVE: return NULL;
+    case ROUTE_DOWN_FOR_WRITES:
+        return "ERR Script attempted to execute a write command while the cluster is down and readonly";
+    case ROUTE_DOWN: return "ERR Script attempted to execute a command while the cluster is down";
+    default: return "ERR Script attempted to access a non local key in a cluster node";
+    }
+}

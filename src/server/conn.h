@@ -144,6 +144,7 @@ struct worker {
     struct buf effects;
     struct random rng;
     struct call_env env;
+    _Atomic(struct script_worker *) scripts; /* Lua states; NULL before the first script */
     struct waker waker;
     struct sleepers sleepers;
     struct loop_timer timer, look_timer;

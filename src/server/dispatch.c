@@ -14,6 +14,7 @@
 #include "server/pubsub.h"
 #include "server/renames.h"
 #include "server/replication.h"
+#include "server/scripting.h"
 #include "server/slowlog.h"
 #include "server/topkeys.h"
 #include "server/tracking.h"
@@ -338,19 +339,20 @@ void dispatch_run(struct conn *c, struct call *call)
     struct worker *w = c->worker;
     struct command_stats *stats = &w->commands[call->cmd->id];
     uint64_t begin = clock_ticks();
-    size_t reply_at = c->out.n;
+    const struct buf *out = call->out.buf; /* the connection's, or a script's */
+    size_t reply_at = out->n;
     if (!acl_user_is_free(c->user) && (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) &&
         !dispatch_acl_reads_all_keys(c, call))
         call->flags |= CALL_KEYS_LIMITED;
     call_run(call);
-    if (call->want_exclusive) return;
+    if (call->want_exclusive || call->want_restart) return;
     if (c->tracking && call->cmd->flags & CMD_READONLY) tracking_remember(c, call);
     uint64_t took = clock_ticks() - begin;
     add(&stats->calls, 1);
     add(&stats->ticks, took);
-    if (c->out.n > reply_at && c->out.p[reply_at] == '-') {
+    if (out->n > reply_at && out->p[reply_at] == '-') {
         add(&stats->failed, 1);
-        errorstats_note(w->node->errors, bytes_make(c->out.p + reply_at, c->out.n - reply_at));
+        errorstats_note(w->node->errors, bytes_make(out->p + reply_at, out->n - reply_at));
     }
     if (call->dirty) atomic_fetch_add_explicit(&w->node->dirty, call->dirty, memory_order_relaxed);
     latency_track(w, call->cmd, took);
@@ -374,7 +376,8 @@ static void execute_locked(struct conn *c, struct call *call, const struct key *
     call->flags |= CALL_MAY_WAIT;
     w->effects.n = 0;
     dispatch_run(c, call);
-    if (!call->want_exclusive) dispatch_append_effects(c, call->db, call->effect_count, call->db);
+    if (!call->want_exclusive && !call->want_restart)
+        dispatch_append_effects(c, call->db, call->effect_count, call->db);
     if (call->wait) blocking_begin(c, call);
     if (waker_has_work(&w->waker))
         waker_serve(&w->waker, slots, slot_count, call->flags & CALL_EXCLUSIVE, call->now_ms);
@@ -415,7 +418,8 @@ static bool collect_keys(struct call *call, struct key_list *out, unsigned inlin
     if (n > CALL_KEYS_INLINE) {
         struct command_key *found = mem_alloc((size_t)n * sizeof *found);
         command_keys(call->cmd, call->argv, call->argc, found, (size_t)n);
-        out->memory = mem_alloc((size_t)n * (sizeof *out->keys + sizeof *out->slots));
+        /* One more slot: scripts may need the token beside them. */
+        out->memory = mem_alloc((size_t)n * sizeof *out->keys + ((size_t)n + 1) * sizeof *out->slots);
         out->keys = out->memory;
         out->slots = (unsigned *)(out->keys + n);
         out->n = (size_t)n;
@@ -436,10 +440,10 @@ static bool routed_elsewhere(struct conn *c, struct call *call)
     return !here;
 }
 
-static enum dispatch_result execute(struct conn *c, struct call *call)
+static enum dispatch_result execute_once(struct conn *c, struct call *call)
 {
     unsigned inline_slots[SLOTS_INLINE];
-    struct key_list list = {.n = 0};
+    struct key_list list = {.slots = inline_slots};
     size_t slot_count = 0;
     bool one = call->key_count == 1 && call->cmd->last == call->cmd->first;
     if (one) {
@@ -449,6 +453,8 @@ static enum dispatch_result execute(struct conn *c, struct call *call)
     } else if (collect_keys(call, &list, inline_slots)) {
         slot_count = slots_sort_unique(list.slots, list.n);
     }
+    call->token_held = script_is_call(call->cmd) && script_needs_token(c, call);
+    if (call->token_held) list.slots[slot_count++] = STORE_TOKEN;
     if (!lock_slots(c, list.slots, slot_count)) {
         mem_free(list.memory);
         return DISPATCH_WAIT;
@@ -458,6 +464,18 @@ static enum dispatch_result execute(struct conn *c, struct call *call)
     if (call->want_exclusive) execute_exclusive(c, call, list.keys, list.n);
     mem_free(list.memory);
     return c->wait == WAIT_SLOT ? DISPATCH_WAIT : DISPATCH_DONE; /* EXEC locks by itself and may have to wait */
+}
+
+static enum dispatch_result execute(struct conn *c, struct call *call)
+{
+    enum dispatch_result result = execute_once(c, call);
+    while (call->want_restart) {
+        /* A script turned out to need the token; the next try holds it. */
+        call->want_restart = call->verbatim_off = false;
+        call->dirty = call->effect_count = 0;
+        result = execute_once(c, call);
+    }
+    return result;
 }
 
 bool dispatch_lock_slots(struct conn *c, const unsigned *slots, size_t n)

@@ -12,6 +12,7 @@
 #include "server/replication.h"
 #include "server/sampler.h"
 #include "server/topkeys.h"
+#include "server/scripting.h"
 #include "server/tracking.h"
 
 #include <stdio.h>
@@ -84,13 +85,18 @@ static double ratio(double a, double b)
     return b > 0 ? a / b : 0;
 }
 
-static void info_memory_scripts(struct buf *b)
+static void info_memory_scripts(struct node *n, struct buf *b)
 {
-    buf_append_cstr(b, "used_memory_lua:0\r\nused_memory_vm_eval:0\r\nused_memory_lua_human:0B\r\n"
-                       "used_memory_scripts_eval:0\r\nnumber_of_cached_scripts:0\r\nnumber_of_functions:0\r\n"
-                       "number_of_libraries:0\r\nused_memory_vm_functions:0\r\nused_memory_vm_total:0\r\n"
-                       "used_memory_vm_total_human:0B\r\nused_memory_functions:0\r\nused_memory_scripts:0\r\n"
-                       "used_memory_scripts_human:0B\r\n");
+    struct scripting_stats st;
+    scripting_stats_get(n, &st);
+    buf_printf(b, "used_memory_vm_eval:%zu\r\n", st.vm_eval);
+    append_size(b, "used_memory_lua", st.vm_eval);
+    buf_printf(b, "used_memory_scripts_eval:%zu\r\nnumber_of_cached_scripts:%zu\r\n", st.scripts_memory, st.scripts);
+    buf_printf(b, "number_of_functions:%zu\r\nnumber_of_libraries:%zu\r\nused_memory_vm_functions:%zu\r\n",
+               st.functions, st.libraries, st.vm_functions);
+    append_size(b, "used_memory_vm_total", st.vm_eval + st.vm_functions);
+    buf_printf(b, "used_memory_functions:%zu\r\n", st.functions_memory);
+    append_size(b, "used_memory_scripts", st.scripts_memory + st.functions_memory);
 }
 
 static void info_memory(struct node *n, struct buf *b)
@@ -108,7 +114,7 @@ static void info_memory(struct node *n, struct buf *b)
                "allocator_active:%zu\r\nallocator_resident:%zu\r\n",
                v.peak_perc, v.overhead, v.startup, v.dataset, v.dataset_perc, v.used, v.committed, v.rss);
     append_size(b, "total_system_memory", (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE));
-    info_memory_scripts(b);
+    info_memory_scripts(n, b);
     append_size(b, "maxmemory", (uint64_t)config_num(n->config, CFG_MAXMEMORY));
     buf_printf(b,
                "maxmemory_policy:%.*s\r\nallocator_frag_ratio:%.2f\r\nallocator_frag_bytes:%lld\r\n"

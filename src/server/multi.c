@@ -10,6 +10,7 @@
 #include "server/cluster_link.h"
 #include "server/errorstats.h"
 #include "server/persistence.h"
+#include "server/scripting.h"
 
 enum { STRIPES = 256 };
 
@@ -230,7 +231,9 @@ static bool needs_server_at_rest(const struct command *cmd)
     case CMD_ID_SWAPDB:
     case CMD_ID_SORT:
     case CMD_ID_SORT_RO: return true;
-    default: return cmd->flags & CMD_ADMIN || cmd->group[0] == 'c'; /* connection and cluster commands may too */
+    default:
+        return script_is_call(cmd) || cmd->id == CMD_ID_SCRIPT_FLUSH || cmd->flags & CMD_ADMIN ||
+               cmd->group[0] == 'c'; /* connection and cluster commands may too */
     }
 }
 

@@ -33,6 +33,7 @@ struct tls;
 struct acl;
 struct acl_log;
 struct renames;
+struct scripting;
 
 /* What a command cost, for INFO commandstats; written by one worker, read by all. */
 struct command_stats {
@@ -74,7 +75,8 @@ struct node {
     struct errorstats *errors;
     struct acl *acl; /* users; changed with the server at rest */
     struct acl_log *acl_log;
-    struct renames *renames;                 /* of rename-command; NULL: no command has another name */
+    struct renames *renames; /* of rename-command; NULL: no command has another name */
+    struct scripting *scripting;
     struct sampler *sampler;                 /* rates for INFO */
     _Atomic(struct migrate_cache *) migrate; /* connections that MIGRATE keeps; NULL before its first use */
     struct loop *main_loop;

@@ -17,6 +17,7 @@
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/sampler.h"
+#include "server/scripting.h"
 #include "server/shutdown.h"
 #include "server/slowlog.h"
 #include "server/tracking.h"
@@ -196,6 +197,7 @@ static struct node *node_create(struct config *cfg)
     n->started_ms = clock_wall_ms();
     atomic_store(&n->active_expire, true);
     n->reaper = reaper_create();
+    n->scripting = scripting_create();
     n->waiting = waiting_room_create(n);
     n->watch = watch_registry_create();
     n->blocking = blocking_create();

@@ -18,9 +18,9 @@ struct waiting_room {
         struct list waiting; /* conn.waiting_link, first come first served */
     } stripe[STRIPES];
     _Atomic uint64_t next_ticket;
-    _Atomic int asked_count;            /* slots somebody asked for; 0 spares the look-up */
-    _Atomic int asked[SLOT_COUNT];      /* id + 1 of the worker whose turn it is; 0: anybody's */
-    int64_t asked_until_ms[SLOT_COUNT]; /* under the stripe */
+    _Atomic int asked_count;             /* slots somebody asked for; 0 spares the look-up */
+    _Atomic int asked[STORE_LOCKS];      /* id + 1 of the worker whose turn it is; 0: anybody's */
+    int64_t asked_until_ms[STORE_LOCKS]; /* under the stripe */
 };
 
 struct resume_mail {
@@ -134,7 +134,7 @@ void waiting_room_forget(struct waiting_room *r, struct conn *c)
     pthread_mutex_unlock(&r->stripe[slot % STRIPES].mu);
 }
 
-enum { ANY_SLOT = SLOT_COUNT };
+enum { ANY_SLOT = STORE_LOCKS };
 
 /* Takes the worker's connections that wait for the slot out of the queue. */
 static void collect(struct waiting_room *room, unsigned stripe, const struct worker *w, unsigned slot,

@@ -30,7 +30,8 @@ struct detached {
 struct store {
     int databases;
     struct store_hooks hooks;
-    _Atomic uint32_t locks[SLOT_COUNT]; /* 0 free, 1 held, 2 held and waited for */
+    _Atomic uint32_t locks[STORE_LOCKS]; /* the last one: STORE_TOKEN */
+    /* 0 free, 1 held, 2 held and waited for */
     struct db **db;                     /* by physical number; the array never changes */
     int *db_physical;                   /* by the number clients use; changed only with the server at rest */
 

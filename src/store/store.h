@@ -47,6 +47,8 @@ int store_databases(const struct store *s);
 
 /* ---- locks ------------------------------------------------------------------------------------------------------
  * A slot's lock covers the slot in every database.  Nobody waits for one slot while holding another. */
+/* A lock beside those of the slots that is taken and waited for like one and guards no keys: the script token. */
+enum { STORE_TOKEN = SLOT_COUNT, STORE_LOCKS };
 bool slot_try_lock(struct store *s, unsigned slot);
 /* Marks the slot as waited for, so that its next unlock calls slot_released.  False if the lock has become free
  * meanwhile (try again). */

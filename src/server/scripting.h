@@ -1,0 +1,67 @@
+/* scripting.h: EVAL, FCALL and what they need of the node; inside src/server only.
+ *
+ * A script holds the slots of the keys it declares, as every command does.  One that may touch others runs with the
+ * script token beside them (STORE_TOKEN, locked like a slot): there is one such script at a time in the node, it may
+ * wait for further slots while it holds some, and keeps all to its end.  Whoever else holds a slot never waits for one,
+ * so the token's holder always gets what it wants.
+ *
+ * Whether a script needs the token is learnt: the first run of each has it; one that kept to its declared keys runs
+ * without it from then on.  If such a script breaks that after all and has written nothing yet, it begins anew with the
+ * token.  If it has written, it is "stalled": it waits for the token, and as long as it does, the token's holder may
+ * borrow the slots it holds, between two of its commands; what it has done so far is in the change log before. */
+#ifndef COVEY_SERVER_SCRIPTING_H
+#define COVEY_SERVER_SCRIPTING_H
+
+#include "script/script.h"
+#include "server/conn.h"
+
+struct scripting *scripting_create(void);
+extern const struct script_host script_host;
+
+/* ---- for dispatch ---- */
+
+/* Whether a call runs a script (EVAL, FCALL, ...). */
+bool script_is_call(const struct command *cmd);
+/* Looks the call's script up before its slots are locked; true: the token has to be held beside them. */
+bool script_needs_token(struct conn *c, struct call *call);
+
+/* ---- for INFO ---- */
+struct scripting_stats {
+    size_t vm_eval, vm_functions; /* bytes of all Lua states */
+    size_t scripts, scripts_memory, functions, libraries, functions_memory;
+};
+void scripting_stats_get(struct node *n, struct scripting_stats *out);
+
+/* ---- inside: script_run.c, used by script_eval.c and script_functions.c ---- */
+
+/* What is to be run. */
+struct script_target {
+    const struct script_body *body; /* of a script */
+    unsigned flags;                 /* enum script_flag */
+    _Atomic int *manners;
+    struct bytes name;
+    bool read_only_command; /* EVAL_RO, FCALL_RO */
+};
+/* The VM of this worker, made at its first use and up to date with the cache. */
+struct script_vm *script_worker_vm(struct worker *w, enum script_vm_kind kind);
+/* Runs it and replies; `call` is EVAL or FCALL, its keys begin at argv[first_key]. */
+void script_run(struct call *call, struct script_vm *vm, const struct script_target *target, size_t first_key,
+                size_t key_count);
+/* The numbers of keys of EVAL and FCALL; false: the error was replied. */
+bool script_key_count(struct call *call, size_t *count);
+
+/* Of the node. */
+struct scripting {
+    struct script_cache *cache;
+    pthread_mutex_t mu;  /* guards `stalled`; order: after the slots */
+    struct list stalled; /* script_run.link of runs that wait for the token with slots in hand */
+};
+
+/* Of a worker: behind worker.scripts, made at its first script. */
+struct script_worker {
+    _Atomic(struct script_vm *) vm[2]; /* by enum script_vm_kind */
+    uint64_t generation;               /* of the cache that vm[SCRIPT_VM_EVAL] has compiled from */
+    struct script_body *recent[256];   /* of that generation, by the SHA's first byte */
+};
+
+#endif

@@ -1,0 +1,241 @@
+"""Scripts and functions: across workers, under load, in replication and in cluster mode. What single scripts answer is
+in tests/differential/test_scripts.py."""
+import contextlib
+import threading
+import time
+
+import pytest
+import redis
+
+import covey
+from covey import PATIENCE, wait_for, wait_in_sync
+
+ROLES = [("covey", "redis"), ("redis", "covey"), ("covey", "covey")]
+
+
+def spread(node, count=8):
+    """Connections enough that every worker has one."""
+    return [node.new_client(single_connection_client=True) for _ in range(count)]
+
+
+def test_a_script_of_one_worker_is_known_to_all(servers):
+    node = servers.node("covey", workers=3)
+    clients = spread(node)
+    sha = clients[0].script_load("return {KEYS[1], ARGV[1]}")
+    for client in clients:
+        assert client.evalsha(sha, 1, "k", "a") == [b"k", b"a"]
+        assert client.script_exists(sha) == [True]
+    clients[1].script_flush()
+    for client in clients:
+        with pytest.raises(redis.exceptions.NoScriptError):
+            client.evalsha(sha, 0)
+    assert clients[2].eval("return {KEYS[1], ARGV[1]}", 1, "k", "b") == [b"k", b"b"]
+    assert clients[3].evalsha(sha, 1, "k", "c") == [b"k", b"c"]
+    assert node.info("memory")["number_of_cached_scripts"] == 1
+
+
+def crowd(seconds, steps):
+    """Runs each function over and over in a thread; what they raise is raised here."""
+    stop, errors = threading.Event(), []
+
+    def run(step):
+        try:
+            while not stop.is_set():
+                step()
+        except Exception as error:
+            errors.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=run, args=(step,), daemon=True) for step in steps]
+    for thread in threads:
+        thread.start()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join(20 * PATIENCE)
+    assert not any(thread.is_alive() for thread in threads), "a script waits for ever"
+    if errors:
+        raise errors[0]
+
+
+MOVE = """
+local from, to = ARGV[1], ARGV[2]
+if ARGV[3] == 'w' then redis.call('incr', KEYS[1]) end
+local v = redis.call('decr', from)
+redis.call('incr', to)
+return v
+"""
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("mode", ["undeclared", "declared", "stray_after_write"])
+def test_scripts_that_lock_in_opposite_orders(servers, mode):
+    """What one takes the other gives: the sum stays, whatever the scripts declare and in which order they touch."""
+    node = servers.node("covey", workers=2)
+    names = ["a", "b", "c", "d"]
+    node.cmd("MSET", *[x for n in names for x in (n, 1000)])
+
+    def step(client, one, other):
+        def run():
+            if mode == "declared":
+                client.eval("redis.call('decr', KEYS[1]) return redis.call('incr', KEYS[2])", 2, one, other)
+            elif mode == "undeclared":
+                client.eval(MOVE, 0, one, other, "")
+            else:
+                client.eval(MOVE, 1, "own:" + one, one, other, "w")
+                # A run that keeps to its keys teaches the server that this text needs no token.
+                client.eval(MOVE.replace("return v", "return v -- " + one), 3, "own:" + one, one, other, one, other, "w")
+                client.eval("if ARGV[3] then redis.call('set', KEYS[1], 1) redis.call('decr', ARGV[1]) "
+                            "redis.call('incr', ARGV[2]) end return 1", 1, "own2:" + one, one, other, "go")
+        return run
+
+    pairs = [("a", "b"), ("b", "a"), ("c", "d"), ("d", "a"), ("b", "c"), ("a", "d")]
+    crowd(4, [step(client, *pair) for client, pair in zip(spread(node, len(pairs)), pairs)])
+    assert sum(int(node.cmd("GET", n)) for n in names) == 4000
+
+
+@pytest.mark.sanitizer
+def test_scripts_that_were_clean_stray_after_a_write(servers):
+    """Known to keep to their keys, then both break it crosswise with writes done: no deadlock, nothing lost."""
+    node = servers.node("covey", workers=2)
+    text = """redis.call('incr', KEYS[1])
+              if ARGV[1] then redis.call('incr', ARGV[1]) redis.call('incr', ARGV[2]) end
+              -- %s"""
+    clients = spread(node, 4)
+    counts = {}
+    for turn in range(150):
+        def run(client, own, first, second):
+            script = text % f"{turn} {own}"
+            client.eval(script, 1, own)
+            barrier.wait()
+            client.eval(script, 1, own, first, second)
+        barrier = threading.Barrier(4)
+        keys = ["x1", "x2", "x3", "x4"]
+        threads = [threading.Thread(target=run, args=(clients[i], keys[i], keys[(i + 1) % 4], keys[(i + 2) % 4]), daemon=True)
+                   for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20 * PATIENCE)
+            assert not thread.is_alive(), f"deadlock in turn {turn}"
+    counts = {k: int(node.cmd("GET", k)) for k in ["x1", "x2", "x3", "x4"]}
+    assert counts == {k: 150 * 4 for k in counts}
+
+
+@pytest.mark.parametrize("primary_kind,replica_kind", ROLES)
+def test_effects_reach_a_replica(servers, primary_kind, replica_kind):
+    primary, replica = servers.node(primary_kind), servers.node(replica_kind)
+    replica.cmd("REPLICAOF", primary.host, primary.port)
+    wait_in_sync(primary, replica)
+    primary.cmd("EVAL", "redis.call('set', 'one', redis.call('time')[1]) return 1", 0)
+    primary.cmd("EVAL", "for i = 1, 10 do redis.call('rpush', KEYS[1], math.random(100)) end", 1, "list")
+    primary.cmd("EVAL", "redis.call('select', 3) redis.call('set', 'in3', 1) redis.call('select', 0) redis.call('set', 'in0', 1)", 0)
+    primary.cmd("SET", "after", 1)
+    primary.cmd("EVAL", "redis.call('select', 5) redis.call('set', 'in5', 1)", 0)
+    primary.cmd("SET", "after5", 1)
+    primary.cmd("EVAL", "redis.set_repl(redis.REPL_NONE) redis.call('set', 'hidden', 1)", 0)
+    with contextlib.suppress(redis.ResponseError):
+        primary.cmd("EVAL", "redis.call('incr', 'partial') error('x')", 0)
+    pipe = primary.new_client().pipeline(transaction=True)
+    pipe.set("m", 1)
+    pipe.eval("return redis.call('incrby', KEYS[1], 5)", 1, "m")
+    assert pipe.execute() == [True, 6]
+    wait_in_sync(primary, replica)
+    for db in (0, 3, 5):
+        ours, theirs = (n.new_client(db=db) for n in (primary, replica))
+        keys = sorted(ours.keys())
+        if db == 0:
+            keys.remove(b"hidden")
+        assert sorted(theirs.keys()) == keys
+        for key in keys:
+            assert theirs.dump(key) == ours.dump(key), key
+
+
+def test_watch_and_multi(servers):
+    node = servers.node("covey", workers=2)
+    watcher = node.new_client()
+    with watcher.pipeline() as pipe:
+        pipe.watch("w")
+        node.cmd("EVAL", "redis.call('set', 'w', 1)", 0)
+        pipe.multi()
+        pipe.set("w", 2)
+        with pytest.raises(redis.WatchError):
+            pipe.execute()
+
+
+def test_many_different_scripts(servers):
+    """A hundred thousand scripts are kept, as in Redis, and not more than that costs there."""
+    node = servers.node("covey", workers=2)
+    before = node.info("memory")["used_memory"]
+    count = 100000 // (10 if covey.SANITIZED else 1)
+    client = node.new_client()
+    for begin in range(0, count, 1000):
+        pipe = client.pipeline(transaction=False)
+        for i in range(begin, begin + 1000):
+            pipe.eval(f"return {i}", 0)
+        assert pipe.execute() == list(range(begin, begin + 1000))
+    info = node.info("memory")
+    assert info["number_of_cached_scripts"] == count
+    assert info["used_memory_vm_eval"] > 0 and info["used_memory_scripts_eval"] > 8 * count
+    assert info["used_memory"] - before < count * 2000
+    node.cmd("SCRIPT", "FLUSH")
+    node.cmd("EVAL", "return 1", 0)
+    assert node.info("memory")["used_memory"] - before < count * 500
+
+
+@pytest.mark.sanitizer
+def test_script_flush_while_scripts_run(servers):
+    node = servers.node("covey", workers=2)
+    flusher, clients = node.new_client(), spread(node, 4)
+    numbers = [0] * 4
+
+    def step(i):
+        def run():
+            numbers[i] += 1
+            assert clients[i].eval(f"return {numbers[i] % 50} + redis.call('incr', KEYS[1]) * 0", 1, f"n{i}") == numbers[i] % 50
+        return run
+
+    def flush():
+        flusher.script_flush()
+        time.sleep(0.005)
+
+    crowd(3, [step(i) for i in range(4)] + [flush])
+    assert [int(node.cmd("GET", f"n{i}")) for i in range(4)] == numbers
+
+
+def test_exclusive_commands_in_scripts(servers):
+    node = servers.node("covey", workers=2)
+    node.cmd("MSET", "a", 1, "b", 2)
+    assert node.cmd("EVAL", "return #redis.call('keys', '*')", 0) == 2
+    assert node.cmd("EVAL", "redis.call('set', 'c', 3) return #redis.call('keys', '*')", 0) == 3
+    node.cmd("EVAL", "redis.call('set', 'd', 1) redis.call('flushall') redis.call('set', 'e', 1)", 0)
+    assert node.cmd("KEYS", "*") == [b"e"]
+    # The name is put together at run time: before the first write that makes no difference.
+    node.cmd("EVAL", "redis.call('flush' .. 'all') redis.call('set', 'f', 1)", 0)
+    assert node.cmd("KEYS", "*") == [b"f"]
+    node.cmd("RPUSH", "l", 2, 1)
+    node.cmd("MSET", "w_1", 5, "w_2", 3)
+    assert node.cmd("EVAL", "redis.call('set', 'g', 1) return redis.call('sort', KEYS[1], 'by', 'w_*', 'get', 'w_*')", 1, "l") == [b"3", b"5"]
+
+
+@pytest.mark.parametrize("kind", ["covey", "redis"])
+def test_cluster_mode(servers, kind):
+    node = servers.node(kind, cluster_enabled="yes")
+    node.cmd("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+    node.cmd("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    wait_for("the cluster to be up", lambda: node.cmd("SET", "{" + covey.tag_of_slot(5) + "}", 1))
+    here, near, away = (covey.tag_of_slot(s) for s in (5, 6, 9000))
+    assert node.cmd("EVAL", "return redis.call('set', KEYS[1], 1)", 1, here) == b"OK"
+    assert node.cmd("EVAL", "redis.call('set', KEYS[1], 1) return redis.call('set', ARGV[1], 2)", 1, here, near) == b"OK"
+    with pytest.raises(redis.ResponseError, match="Script attempted to access a non local key in a cluster node script: "):
+        node.cmd("EVAL", "return redis.call('set', ARGV[1], 2)", 1, here, away)
+    with pytest.raises(redis.ResponseError, match="Script attempted to access a non local key in a cluster node"):
+        node.cmd("EVAL", "return redis.call('mset', KEYS[1], 1, ARGV[1], 2)", 1, here, near)
+    with pytest.raises(redis.ResponseError, match="Script attempted to access keys that do not hash to the same slot"):
+        node.cmd("EVAL", "#!lua\nredis.call('set', KEYS[1], 1) return redis.call('set', ARGV[1], 2)", 1, here, near)
+    assert node.cmd("EVAL", "#!lua flags=allow-cross-slot-keys\nredis.call('set', KEYS[1], 1) "
+                    "return redis.call('set', ARGV[1], 2)", 1, here, near) == b"OK"
+    with pytest.raises(redis.ResponseError, match="Can not run script on cluster, 'no-cluster' flag is set"):
+        node.cmd("EVAL", "#!lua flags=no-cluster\nreturn 1", 0)
+    with pytest.raises(redis.ResponseError, match="(?i)crossslot|same slot"):
+        node.cmd("EVAL", "return 1", 2, here, near)
