@@ -73,7 +73,7 @@ struct blocking {
     _Atomic int clients; /* asleep */
     _Atomic int places;  /* blocked_at in the registry; 0 spares the look-up */
     _Atomic int extras;  /* clients with an extra slot */
-    _Atomic int at_slot[SLOT_COUNT];
+    _Atomic int at_slot[STORE_LOCKS];
 };
 
 static inline struct blocking_stripe *blocking_stripe_of(struct blocking *r, unsigned slot)
