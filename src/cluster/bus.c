@@ -87,6 +87,7 @@ struct cluster {
     uint64_t next_inbound;
     uint64_t persisted; /* newest durable nodes.conf */
     int64_t node_timeout_ms;
+    int handshakes; /* steps of TLS handshakes in this turn */
     struct writer writer;
     struct buf encode;
     struct publication *publishing; /* whose sending is being carried out */
@@ -319,6 +320,7 @@ static void link_connected(struct link *l)
 /* Goes on with the handshake.  True: it is over, and the link can be used. */
 static bool link_shake_hands(struct link *l)
 {
+    if (++l->cluster->handshakes > TLS_HANDSHAKES_A_TURN) return false; /* the socket stays ready: in the next turn */
     enum status st = tls_handshake(l->tls);
     if (st == OK) {
         if (l->connecting)
@@ -619,6 +621,7 @@ static void carry_out(struct cluster *c)
 static void turn_end(void *ctx)
 {
     struct cluster *c = ctx;
+    c->handshakes = 0;
     for (int i = 0; i < LINK_BUCKETS; i++) {
         for (bool again = true; again;) {
             again = false;

@@ -12,7 +12,11 @@
 
 #include "net/net.h"
 
-enum { TLS_HANDSHAKE_MS = 10000 }; /* how long anybody may take to shake hands */
+enum {
+    TLS_HANDSHAKE_MS = 10000, /* how long anybody may take to shake hands */
+    TLS_HANDSHAKES_A_TURN =
+        4, /* a step may take a millisecond: more of them would keep a loop's other clients waiting */
+};
 
 enum tls_auth { TLS_AUTH_NO, TLS_AUTH_YES, TLS_AUTH_OPTIONAL };
 

@@ -17,6 +17,7 @@ static void refuse_stranger(struct conn *c)
 static bool handshake(struct conn *c)
 {
     struct worker *w = c->worker;
+    if (++w->handshakes > TLS_HANDSHAKES_A_TURN) return false; /* the socket stays ready: in the next turn */
     enum status st = tls_handshake(c->tls);
     /* A handshake takes about a millisecond; who wants the server at rest shall not wait for all that have come. */
     if (gate_wanted(w->gate)) {

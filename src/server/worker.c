@@ -47,6 +47,7 @@ static void turn_begin(void *ctx)
     worker_enter_gate(w);
     w->now_ms = clock_wall_ms();
     w->now_mono_ms = loop_now_ms(w->loop);
+    w->handshakes = 0;
 }
 
 /* The stream to the replicas leaves before the replies of the same turn, so that a crash in between loses no

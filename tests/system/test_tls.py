@@ -293,6 +293,58 @@ def test_session_caching(servers, authority, caching):
     assert reused == [False, caching == "yes"]
 
 
+def test_a_storm_of_handshakes_leaves_others_their_turn(servers, authority):
+    """One worker, many clients that want to shake hands at once: who is connected goes on being served."""
+    node = tls_node(servers, authority, workers=1)
+    hellos = []
+    for _ in range(150):
+        out = ssl.MemoryBIO()
+        with pytest.raises(ssl.SSLWantReadError):
+            authority.context().wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+        hellos.append(out.read())
+    client = node.new_client(single_connection_client=True)
+    raws = [socket.create_connection((node.host, node.port), timeout=10) for _ in hellos]
+    alone = min(_seconds(client.ping) for _ in range(20))
+    for raw, hello in zip(raws, hellos):
+        raw.sendall(hello)
+    during = sorted(_seconds(client.ping) for _ in range(5))
+    for raw in raws:
+        raw.settimeout(20 * covey.PATIENCE)
+        assert raw.recv(5)[:1] == b"\x16"
+        raw.close()
+    print(f"PING alone {alone * 1000:.1f} ms, during {[round(d * 1000, 1) for d in during]}")
+    assert during[2] < 0.5 * covey.PATIENCE
+
+
+def _seconds(action):
+    began = time.monotonic()
+    assert action()
+    return time.monotonic() - began
+
+
+def test_authorities_in_a_directory_and_a_certificate_for_outgoing_links(servers, authority, tmp_path):
+    covey.run(["cp", authority.path("ca.crt"), str(tmp_path)])
+    covey.run(["openssl", "rehash", str(tmp_path)])
+    authority.make("outgoing")
+    covey.run(["openssl", "dhparam", "-dsaparam", "-out", str(tmp_path / "dh.pem"), "2048"])
+    directives = {**authority.directives, "tls_ca_cert_file": "", "tls_ca_cert_dir": str(tmp_path)}
+    primary = servers.node(tls=authority, tls_replication="yes", tls_dh_params_file=str(tmp_path / "dh.pem"), **directives)
+    context = authority.context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("DHE-RSA-AES128-GCM-SHA256")
+    with secured(primary, authority, context=context) as wrapped:
+        assert wrapped.cipher()[0] == "DHE-RSA-AES128-GCM-SHA256"
+    replica = servers.node(tls=authority, tls_replication="yes", tls_client_cert_file=authority.path("outgoing.crt"),
+                           tls_client_key_file=authority.path("outgoing.key"), **directives)
+    replica.cmd("REPLICAOF", primary.host, primary.port)
+    primary.cmd("SET", "a", "b")
+    wait_in_sync(primary, replica)
+    # what goes out is that certificate: with a wrong key for it nothing is changed
+    with pytest.raises(redis.ResponseError, match="Unable to update TLS configuration"):
+        replica.cmd("CONFIG", "SET", "tls-client-key-file", authority.path("server.key"))
+    assert replica.stat("master_link_status") == "up"
+
+
 # ---------------------------------------------------------------------------------------------------- reloading
 
 @pytest.mark.sanitizer
