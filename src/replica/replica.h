@@ -139,12 +139,16 @@ struct upstream_host {
      * incomplete), E_CORRUPT when it is not a stream. *ack_wanted: a GETACK was among them. */
     enum status (*apply)(void *ctx, struct bytes stream, size_t *taken, bool *ack_wanted);
     void (*state_changed)(void *ctx, enum upstream_state state);
+    /* upstream_hand_over(): that node has taken the role (ok), or said that it does not. */
+    void (*handed_over)(void *ctx, bool ok);
 };
 
 struct upstream *upstream_create(struct upstream_host host);
 /* Follows that address from now on; "" stops.  Does not wait; what the old link still delivers fails
  * upstream_is_current(). */
 void upstream_follow(struct upstream *u, const char *host, int port);
+/* The same, and asks that node, a replica of ours so far, to take the role of primary first (PSYNC ... FAILOVER). */
+void upstream_hand_over(struct upstream *u, const char *host, int port);
 /* For host functions, on the link's thread: false when the link under way is not the one that is wanted. */
 bool upstream_is_current(struct upstream *u);
 /* Cuts the present connection; it is made again at once.  False: there was none. */

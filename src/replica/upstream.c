@@ -32,6 +32,7 @@ struct upstream {
     pthread_cond_t target_changed;
     char target[256];          /* under mu; "" none */
     int target_port;           /* under mu */
+    bool handing_over;         /* under mu: the target is to take our role */
     uint64_t generation;       /* under mu: changes with every follow and cut */
     struct upstream_info info; /* under mu */
 
@@ -362,15 +363,25 @@ static enum status full_sync(struct upstream *u, const char *id, uint64_t offset
 
 /* ---- PSYNC ---- */
 
+/* Whether the target still has to be asked to take the role. */
+static bool is_handing_over(struct upstream *u, bool done)
+{
+    pthread_mutex_lock(&u->mu);
+    bool yes = u->handing_over && u->generation == u->my_generation;
+    if (done && yes) u->handing_over = false;
+    pthread_mutex_unlock(&u->mu);
+    return yes;
+}
+
 static enum status ask_for_stream(struct upstream *u, char line[LINE_MAX_BYTES])
 {
     struct change_id id;
     char digits[24];
     change_id_get(u->host.log, &id);
     size_t n = format_u64(digits, change_offset(u->host.log) + 1);
-    struct bytes argv[] = {BYTES("PSYNC"), bytes_of(id.id), bytes_make(digits, n)};
+    struct bytes argv[] = {BYTES("PSYNC"), bytes_of(id.id), bytes_make(digits, n), BYTES("FAILOVER")};
     log_notice("Trying a partial resynchronization (request %s:%.*s).", id.id, (int)n, digits);
-    enum status st = request(u, 3, argv);
+    enum status st = request(u, is_handing_over(u, false) ? 4 : 3, argv);
     return st == OK ? read_line(u, line) : st;
 }
 
@@ -380,6 +391,12 @@ static enum status synchronize(struct upstream *u)
     unsigned long long offset;
     enum status st = ask_for_stream(u, line);
     if (st != OK) return st;
+    bool taken = strncmp(line, "+CONTINUE", 9) == 0 || strncmp(line, "+FULLRESYNC", 11) == 0;
+    if (is_handing_over(u, true)) {
+        if (!taken) log_notice("The chosen replica does not take the role: %.200s", line);
+        u->host.handed_over(u->host.ctx, taken);
+        if (!taken) return E_STALE;
+    }
     if (strncmp(line, "+CONTINUE", 9) == 0) {
         const char *next = line[9] == ' ' ? line + 10 : NULL;
         if (next && strlen(next) != REPLID_LENGTH) return E_CORRUPT;
@@ -547,9 +564,10 @@ static void wake(struct upstream *u)
     (void)n; /* full: it wakes up anyway */
 }
 
-void upstream_follow(struct upstream *u, const char *host, int port)
+static void follow(struct upstream *u, const char *host, int port, bool hand_over)
 {
     pthread_mutex_lock(&u->mu);
+    u->handing_over = hand_over;
     snprintf(u->target, sizeof u->target, "%s", host);
     u->target_port = port;
     snprintf(u->info.host, sizeof u->info.host, "%s", host);
@@ -561,6 +579,16 @@ void upstream_follow(struct upstream *u, const char *host, int port)
     wake(u);
     pthread_cond_broadcast(&u->target_changed);
     pthread_mutex_unlock(&u->mu);
+}
+
+void upstream_follow(struct upstream *u, const char *host, int port)
+{
+    follow(u, host, port, false);
+}
+
+void upstream_hand_over(struct upstream *u, const char *host, int port)
+{
+    follow(u, host, port, true);
 }
 
 bool upstream_cut(struct upstream *u)

@@ -24,6 +24,7 @@ struct blocking;
 struct persistence;
 struct reaper;
 struct slowlog;
+struct failover;
 struct latency;
 struct errorstats;
 struct migrate_cache;
@@ -71,6 +72,7 @@ struct node {
     struct cluster_state *cluster_state;
     struct reaper *reaper; /* frees large values in the background */
     struct slowlog *slowlog;
+    struct failover *failover;
     struct latency *latency;
     struct errorstats *errors;
     struct acl *acl; /* users; changed with the server at rest */

@@ -1,5 +1,6 @@
 /* replication.c: the node between its replicas (hub) and its primary (upstream), and the commands about both. */
 #include "server/replication.h"
+#include "server/failover.h"
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -231,6 +232,8 @@ static void upstream_changed(void *ctx, enum upstream_state state)
     if (state == UPSTREAM_CONNECT) applier_reset(r->applier, change_selected_db(r->node->log));
 }
 
+static void upstream_handed_over(void *ctx, bool ok);
+
 /* ---- life ---- */
 
 struct replication *replication_create(struct node *n)
@@ -261,7 +264,8 @@ struct replication *replication_create(struct node *n)
                                                          .load = upstream_load,
                                                          .resumed = upstream_resumed,
                                                          .apply = upstream_apply,
-                                                         .state_changed = upstream_changed});
+                                                         .state_changed = upstream_changed,
+                                                         .handed_over = upstream_handed_over});
     return r;
 }
 
@@ -327,7 +331,7 @@ void replication_refuse_sync(struct replication *r, bool refuse)
 
 /* ---- roles; with the server at rest ---- */
 
-static void follow_at_rest(struct replication *r, const char *host, int port)
+static void follow_at_rest(struct replication *r, const char *host, int port, bool hand_over)
 {
     bool was = atomic_exchange(&r->is_replica, true);
     log_set_role('S');
@@ -335,13 +339,16 @@ static void follow_at_rest(struct replication *r, const char *host, int port)
     if (!was)
         log_notice("Before turning into a replica, using my own history to make a partial resynchronization possible");
     atomic_store(&r->link_state, UPSTREAM_CONNECT);
-    upstream_follow(r->upstream, host, port);
+    if (hand_over)
+        upstream_hand_over(r->upstream, host, port);
+    else
+        upstream_follow(r->upstream, host, port);
     char text[300];
     int n = snprintf(text, sizeof text, "%s %d", host, port);
     if (!r->node->cluster) config_force_text(r->node->config, CFG_REPLICAOF, bytes_make(text, (size_t)n));
 }
 
-static void promote_at_rest(struct replication *r)
+void replication_promote_at_rest(struct replication *r)
 {
     if (!atomic_load(&r->is_replica)) return;
     upstream_follow(r->upstream, "", 0);
@@ -356,15 +363,42 @@ static void promote_at_rest(struct replication *r)
 void replication_follow(struct replication *r, const char *host, int port)
 {
     gate_close(r->node->gate);
-    follow_at_rest(r, host, port);
+    follow_at_rest(r, host, port, false);
     gate_open(r->node->gate);
 }
 
 void replication_promote(struct replication *r)
 {
     gate_close(r->node->gate);
-    promote_at_rest(r);
+    replication_promote_at_rest(r);
     gate_open(r->node->gate);
+}
+
+void replication_hand_over(struct replication *r, const char *host, int port)
+{
+    gate_close(r->node->gate);
+    follow_at_rest(r, host, port, true);
+    gate_open(r->node->gate);
+}
+
+static void upstream_handed_over(void *ctx, bool ok)
+{
+    failover_answered(((struct replication *)ctx)->node, ok);
+}
+
+void replication_each_replica(struct replication *r, void (*visit)(void *ctx, const struct hub_replica *h), void *ctx)
+{
+    hub_each(r->hub, visit, ctx);
+}
+
+int replication_replica_count(const struct replication *r)
+{
+    return hub_replica_count(r->hub);
+}
+
+void replication_ask_ack(struct replication *r)
+{
+    hub_ask_ack(r->hub);
 }
 
 void replication_facts(const struct replication *r, struct replication_facts *out)
@@ -493,7 +527,7 @@ void cmd_replicaof(struct call *c)
     }
     if (!call_exclusive(c)) return;
     if (none) {
-        promote_at_rest(r);
+        replication_promote_at_rest(r);
         resp_ok(&c->out);
         return;
     }
@@ -504,7 +538,7 @@ void cmd_replicaof(struct call *c)
         return;
     }
     char *host = bytes_dup_cstr(c->argv[1]);
-    follow_at_rest(r, host, (int)port);
+    follow_at_rest(r, host, (int)port, false);
     mem_free(host);
     resp_ok(&c->out);
 }
@@ -639,6 +673,10 @@ static bool may_sync(struct call *call)
         resp_error(&call->out, "NOMASTERLINK Can't SYNC while not connected with my master");
         return false;
     }
+    if (failover_in_progress(r->node)) {
+        resp_error(&call->out, "NOMASTERLINK Can't SYNC while failing over");
+        return false;
+    }
     if (c->out.n > c->out_pos) {
         resp_error(&call->out, "ERR SYNC and PSYNC are invalid with pending output");
         return false;
@@ -646,9 +684,30 @@ static bool may_sync(struct call *call)
     return true;
 }
 
+/* Our primary asks us to take its role.  False: replied, or it will be asked again with the server at rest. */
+static bool take_role(struct call *c)
+{
+    struct replication *r = of(c);
+    struct change_id id;
+    change_id_get(r->node->log, &id);
+    if (!atomic_load(&r->is_replica)) {
+        resp_error(&c->out, "ERR PSYNC FAILOVER can't be sent to a master.");
+        return false;
+    }
+    if (!bytes_ieq(c->argv[1], bytes_of(id.id))) {
+        resp_error(&c->out, "ERR PSYNC FAILOVER replid must match my replid.");
+        return false;
+    }
+    if (!call_exclusive(c)) return false;
+    log_notice("Failover request received for replid %s.", id.id);
+    replication_promote_at_rest(r);
+    return true;
+}
+
 void cmd_psync(struct call *c)
 {
     int64_t offset;
+    if (c->argc > 3 && call_arg_is(c, 3, "failover") && !take_role(c)) return;
     if (!call_arg_i64(c, 2, &offset, NULL)) return;
     if (may_sync(c)) hand_over(c, false, c->argv[1].n <= REPLID_LENGTH ? c->argv[1] : BYTES("?"), offset);
 }
@@ -717,13 +776,13 @@ void replication_info(struct replication *r, struct buf *out)
     struct change_window w;
     change_id_get(r->node->log, &id);
     change_window_get(r->node->log, &w);
-    buf_printf(
-        out,
-        "master_failover_state:no-failover\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\nmaster_repl_offset:%llu\r\n"
-        "second_repl_offset:%lld\r\nrepl_backlog_active:%d\r\nrepl_backlog_size:%zu\r\n"
-        "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n",
-        id.id, id.id2, (unsigned long long)change_offset(r->node->log), (long long)id.second_offset, w.active, w.size,
-        (unsigned long long)w.first, (unsigned long long)w.length);
+    buf_printf(out,
+               "master_failover_state:%s\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\nmaster_repl_offset:%llu\r\n"
+               "second_repl_offset:%lld\r\nrepl_backlog_active:%d\r\nrepl_backlog_size:%zu\r\n"
+               "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n",
+               failover_state(r->node), id.id, id.id2, (unsigned long long)change_offset(r->node->log),
+               (long long)id.second_offset, w.active, w.size, (unsigned long long)w.first,
+               (unsigned long long)w.length);
 }
 
 static void list_replica(void *ctx, const struct hub_replica *h)

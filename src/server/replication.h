@@ -32,6 +32,16 @@ void replication_follow(struct replication *r, const char *host, int port);
 /* Becomes a primary: a new id, the old one kept as the second; nothing happens on a primary. */
 void replication_promote(struct replication *r);
 
+/* The same with the server at rest. */
+void replication_promote_at_rest(struct replication *r);
+/* Becomes a replica of a replica, which takes the role (FAILOVER); failover_answered() is told how it went. */
+void replication_hand_over(struct replication *r, const char *host, int port);
+/* Our replicas. */
+struct hub_replica;
+void replication_each_replica(struct replication *r, void (*visit)(void *ctx, const struct hub_replica *h), void *ctx);
+int replication_replica_count(const struct replication *r);
+void replication_ask_ack(struct replication *r);
+
 /* Sealed, the applier stops at the next command or EXEC boundary; what comes in waits.  Any thread. */
 void replication_seal(struct replication *r, bool sealed);
 bool replication_applying(const struct replication *r); /* a batch of the stream is being executed */

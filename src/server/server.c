@@ -9,6 +9,7 @@
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/errorstats.h"
+#include "server/failover.h"
 #include "server/latency.h"
 #include "server/listen.h"
 #include "server/memory.h"
@@ -210,6 +211,7 @@ static struct node *node_create(struct config *cfg)
     n->persistence = persistence_create(n);
     n->replication = replication_create(n);
     slowlog_init(n);
+    n->failover = failover_create();
     latency_init(n);
     n->errors = errorstats_create();
     config_set_listener(cfg, config_changed, n);

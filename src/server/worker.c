@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/failover.h"
 #include "server/latency.h"
 #include "server/memory.h"
 #include "server/migrate.h"
@@ -102,6 +103,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     blocking_check_slots(w);
     if (w->id == 0) tracking_shrink(w->node);
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
+    if (w->id == 0) failover_tick(w);
 }
 
 enum { LOOK_NEVER_MS = 1 << 30 };
