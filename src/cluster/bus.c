@@ -86,7 +86,7 @@ struct cluster {
     struct list links[LINK_BUCKETS];
     uint64_t next_inbound;
     uint64_t persisted; /* newest durable nodes.conf */
-    int64_t node_timeout_ms;
+    _Atomic int64_t node_timeout_ms; /* set by any thread */
     int handshakes; /* steps of TLS handshakes in this turn */
     struct writer writer;
     struct buf encode;
@@ -875,6 +875,11 @@ void cluster_run(struct cluster *c, cluster_fn *fn, void *arg)
     }
     pthread_cond_destroy(&r.finished);
     pthread_mutex_destroy(&r.mu);
+}
+
+void cluster_set_node_timeout(struct cluster *c, int64_t ms)
+{
+    atomic_store(&c->node_timeout_ms, ms);
 }
 
 static void deliver_publication(struct mail *m)

@@ -63,6 +63,8 @@ struct cluster_host {
  * in the option.  NULL: *error says why (mem_free()). */
 struct cluster *cluster_new(const struct cluster_config *config, const char *path, const char *bind,
                             const struct cluster_host *host, char **error);
+/* cluster-node-timeout was changed: what the links and the questions to peers go by; the core is told by itself. */
+void cluster_set_node_timeout(struct cluster *c, int64_t ms);
 /* The dataset is there: starts the core and the threads. */
 void cluster_run_threads(struct cluster *c, const struct cluster_history *restored);
 /* Writes nodes.conf a last time, if a write is under way waits for it. */

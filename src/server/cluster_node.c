@@ -273,6 +273,7 @@ void cluster_node_reconfigure(struct node *n)
     if (!n->cluster) return;
     derive_config(n, &config);
     cluster_run(n->cluster, apply_config, &config);
+    cluster_set_node_timeout(n->cluster, config.node_timeout_ms);
 }
 
 /* ---- a primary that comes back with less than its replicas have ---- */

@@ -573,3 +573,14 @@ def test_no_failover_without_a_majority(servers):
     for primary, _ in pairs[:2]:
         primary.start()
     cluster.wait_whole()
+
+
+def test_node_timeout_can_be_changed_live(servers):
+    """A cluster made with a long timeout notices a death soon once the timeout was lowered."""
+    cluster = servers.cluster(["covey"] * 6, replicas=1, timeout=60000)
+    primary, (replica,) = cluster.pairs()[0]
+    covey.wait_in_sync(primary, replica)
+    for node in cluster.nodes:
+        node.client.config_set("cluster-node-timeout", 1000)
+    primary.kill()
+    cluster.wait_primary(replica, 15)
