@@ -216,7 +216,7 @@ static bool allowed_now(struct conn *c, struct call *call)
     uint32_t flags = call->cmd->flags;
     /* On its way out, perhaps since it waited for the server to be at rest: it has no user any more. */
     if (atomic_load_explicit(&c->kill, memory_order_relaxed)) return false;
-    const char *not_here = dispatch_protected_refusal(c, call->cmd);
+    const char *not_here = flags & CMD_ADMIN ? dispatch_protected_refusal(c, call->cmd) : NULL;
     if (not_here) {
         refuse(call, not_here);
         return false;

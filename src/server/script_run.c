@@ -201,11 +201,11 @@ static const char *not_permitted(struct run *r, const struct call *call)
     switch (dispatch_acl_verdict(r->conn, call, ACL_IN_LUA)) {
     case ACL_ALLOWED: return NULL;
     case ACL_DENIED_KEY:
-        return "NOPERM The user executing the script can't access at least one of the keys mentioned in the command "
+        return "ERR The user executing the script can't access at least one of the keys mentioned in the command "
                "arguments";
     case ACL_DENIED_CHANNEL:
-        return "NOPERM The user executing the script can't publish to the channel mentioned in the command";
-    default: return "NOPERM The user executing the script can't run this command or subcommand";
+        return "ERR The user executing the script can't publish to the channel mentioned in the command";
+    default: return "ERR The user executing the script can't run this command or subcommand";
     }
 }
 

@@ -55,8 +55,7 @@ static struct bytes keep_arg(struct bytes arg)
     return keep_text(&b);
 }
 
-/* Passwords are not kept. */
-static bool is_secret(const struct call *c, size_t i)
+bool slowlog_is_secret(const struct call *c, size_t i)
 {
     if (c->cmd->id == CMD_ID_AUTH) return i > 0;
     if (c->cmd->id == CMD_ID_HELLO)
@@ -84,7 +83,7 @@ static struct slow_entry *entry_of(const struct conn *c, const struct call *call
             buf_printf(&b, "... (%zu more arguments)", call->argc - ARGS_KEPT + 1);
             e->argv[i] = keep_text(&b);
         } else {
-            e->argv[i] = keep_arg(is_secret(call, i) ? BYTES("(redacted)") : call->argv[i]);
+            e->argv[i] = keep_arg(slowlog_is_secret(call, i) ? BYTES("(redacted)") : call->argv[i]);
         }
     }
     e->peer = mem_strdup(c->peer);
