@@ -163,6 +163,12 @@ void call_changed(struct call *c, const struct key *k, enum notify_class cls, co
     call_notify(c, k, cls, event);
 }
 
+void call_side_changed(struct call *c, const struct key *k, enum notify_class cls, const char *event)
+{
+    c->dirty++;
+    notified(c, k, cls, event);
+}
+
 void call_notify(struct call *c, const struct key *k, enum notify_class cls, const char *event)
 {
     c->env->changed(c->env->ctx, c->db, k, cls, event);

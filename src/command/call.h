@@ -155,6 +155,9 @@ void call_changed(struct call *c, const struct key *k, enum notify_class cls, co
 void call_added(struct call *c, const struct key *k);
 /* The look of commands whose miss is no event (OBJECT, MEMORY USAGE): call_look() otherwise. */
 struct entry *call_inspect(struct call *c, const struct key *k);
+/* The same for a change that Redis does not count as one of the value (of consumer groups): repeated by replicas and
+ * told as an event, but nothing to WATCH, tracking and sleepers. */
+void call_side_changed(struct call *c, const struct key *k, enum notify_class cls, const char *event);
 /* A further event of a change that is counted already. */
 void call_notify(struct call *c, const struct key *k, enum notify_class cls, const char *event);
 

@@ -378,6 +378,6 @@ void cmd_xsetid(struct call *c)
     s->last_id = a.id;
     if (a.entries_added >= 0) s->entries_added = (uint64_t)a.entries_added;
     if (!stream_id_is_zero(a.max_deleted)) s->max_deleted_id = a.max_deleted;
-    call_changed(c, &k, NOTIFY_STREAM, "xsetid");
+    call_side_changed(c, &k, NOTIFY_STREAM, "xsetid");
     resp_ok(&c->out);
 }

@@ -188,7 +188,7 @@ struct stream_consumer *stream_call_consumer(struct call *c, const struct key *k
     if (*created) {
         consumer = stream_consumer_create(g, name, c->now_ms);
         if (!consumer) return NULL;
-        call_changed(c, k, NOTIFY_STREAM, "xgroup-createconsumer");
+        call_side_changed(c, k, NOTIFY_STREAM, "xgroup-createconsumer");
     }
     consumer->seen_ms = c->now_ms;
     return consumer;

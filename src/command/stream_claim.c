@@ -1,7 +1,6 @@
 /* stream_claim.c: XCLAIM and XAUTOCLAIM: entries that wait change hands. */
 #include "command/stream_args.h"
 
-
 #include <stdio.h>
 
 /* One command's claims: the group for changes, and its consumer as soon as it gets something. */

@@ -1,8 +1,6 @@
 /* stream_group.c: XGROUP, XACK and XPENDING. */
 #include "command/stream_args.h"
 
-
-
 /* ---- XGROUP -------------------------------------------------------------------------------------------------------*/
 
 /* The stream and group that a subcommand is about, for a change; group_error: without the group it is an error. */
@@ -85,8 +83,12 @@ void cmd_xgroup_create(struct call *c)
         resp_error(&c->out, ERR_OOM_VALUE);
         return;
     }
-    if (e != t.e) call_put(c, &t.k, e);
-    call_changed(c, &t.k, NOTIFY_STREAM, "xgroup-create");
+    if (e == t.e) {
+        call_side_changed(c, &t.k, NOTIFY_STREAM, "xgroup-create");
+    } else {
+        call_put(c, &t.k, e);
+        call_changed(c, &t.k, NOTIFY_STREAM, "xgroup-create");
+    }
     resp_ok(&c->out);
 }
 
@@ -100,7 +102,7 @@ void cmd_xgroup_setid(struct call *c)
     if (!parse_group_id(c, stream_of(t.e), &id)) return;
     t.g->last_id = id;
     t.g->entries_read = a.entries_read;
-    call_changed(c, &t.k, NOTIFY_STREAM, "xgroup-setid");
+    call_side_changed(c, &t.k, NOTIFY_STREAM, "xgroup-setid");
     resp_ok(&c->out);
 }
 
@@ -110,7 +112,7 @@ void cmd_xgroup_destroy(struct call *c)
     if (!target_find(c, false, false, &t)) return;
     if (t.g) {
         stream_group_destroy(stream_of(t.e), c->argv[3]);
-        call_changed(c, &t.k, NOTIFY_STREAM, "xgroup-destroy");
+        call_changed(c, &t.k, NOTIFY_STREAM, "xgroup-destroy"); /* wakes who waits for the group */
     }
     resp_i64(&c->out, t.g != NULL);
 }
@@ -131,7 +133,8 @@ void cmd_xgroup_delconsumer(struct call *c)
     struct target t;
     uint64_t pending = 0;
     if (!target_find(c, false, true, &t)) return;
-    if (stream_consumer_delete(t.g, c->argv[4], &pending)) call_changed(c, &t.k, NOTIFY_STREAM, "xgroup-delconsumer");
+    if (stream_consumer_delete(t.g, c->argv[4], &pending))
+        call_side_changed(c, &t.k, NOTIFY_STREAM, "xgroup-delconsumer");
     resp_i64(&c->out, (int64_t)pending);
 }
 
