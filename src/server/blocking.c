@@ -7,7 +7,6 @@
 
 enum {
     CHAINS_MIN = 16,
-    SPINS_MAX = 200,
     AHEAD =
         4, /* sleepers of one slot whose extra slots are locked before a command runs; more are tried while serving */
     LOOK_MAX = 64
@@ -213,17 +212,6 @@ void waker_flushed(struct waker *w, int db)
 
 /* ---- slots that sleepers need beside the changed one ---- */
 
-static bool try_lock_spinning(struct store *s, unsigned slot)
-{
-    for (int i = 0; i < SPINS_MAX; i++) {
-        if (slot_try_lock(s, slot)) return true;
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-    }
-    return false;
-}
-
 static bool is_held(const struct waker *w, const unsigned *slots, size_t n, unsigned slot)
 {
     for (unsigned i = 0; i < w->extra_n; i++)
@@ -244,7 +232,7 @@ static bool is_held(const struct waker *w, const unsigned *slots, size_t n, unsi
 static bool hold(struct waker *w, const unsigned *slots, size_t n, unsigned slot)
 {
     if (is_held(w, slots, n, slot)) return true;
-    if (w->extra_n == WAKER_EXTRA_MAX || !try_lock_spinning(w->node->store, slot)) return false;
+    if (w->extra_n == WAKER_EXTRA_MAX || !slot_try_lock_spinning(w->node->store, slot)) return false;
     w->extra[w->extra_n++] = slot;
     return true;
 }
@@ -461,7 +449,7 @@ static bool retry_now(struct worker *w, struct blocked_key *bk)
     struct node *n = w->node;
     unsigned slot = bk->key.slot, busy;
     /* A pause is there so that nothing changes. */
-    if (node_paused(n, clock_mono_ms()) != PAUSE_NONE || !try_lock_spinning(n->store, slot)) return false;
+    if (node_paused(n, clock_mono_ms()) != PAUSE_NONE || !slot_try_lock_spinning(n->store, slot)) return false;
     bool done = waker_lock_more(&w->waker, &slot, 1, &busy);
     if (done) {
         blocking_lock(n->blocking, slot);

@@ -23,7 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SPINS_MAX = 200, SLOTS_INLINE = 16 };
+enum { SLOTS_INLINE = 16 };
 
 static void add(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -272,17 +272,6 @@ static void park_for_pause(struct conn *c)
 
 /* ---- locks ---- */
 
-static bool try_lock_spinning(struct store *s, unsigned slot)
-{
-    for (int i = 0; i < SPINS_MAX; i++) {
-        if (slot_try_lock(s, slot)) return true;
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-    }
-    return false;
-}
-
 /* All or nothing: holds all slots, or none and the connection is parked on the busy one. */
 static bool lock_slots(struct conn *c, const unsigned *slots, size_t n)
 {
@@ -291,7 +280,7 @@ static bool lock_slots(struct conn *c, const unsigned *slots, size_t n)
     for (;;) {
         unsigned busy;
         size_t i = 0;
-        while (i < n && try_lock_spinning(node->store, slots[i])) i++;
+        while (i < n && slot_try_lock_spinning(node->store, slots[i])) i++;
         if (i < n)
             busy = slots[i];
         else if (waker_lock_more(&c->worker->waker, slots, n, &busy))

@@ -9,6 +9,8 @@
 #define SLOT_HELD 1u
 #define SLOT_WAITED 2u
 
+enum { SPINS_MAX = 200 };
+
 struct store *store_create(int databases, struct store_hooks hooks)
 {
     struct store *s = mem_calloc(1, sizeof *s);
@@ -83,6 +85,15 @@ static void cpu_relax(void)
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+bool slot_try_lock_spinning(struct store *s, unsigned slot)
+{
+    for (int i = 0; i < SPINS_MAX; i++) {
+        if (slot_try_lock(s, slot)) return true;
+        cpu_relax();
+    }
+    return false;
 }
 
 void slot_lock(struct store *s, unsigned slot)

@@ -50,6 +50,8 @@ int store_databases(const struct store *s);
 /* A lock beside those of the slots that is taken and waited for like one and guards no keys: the script token. */
 enum { STORE_TOKEN = SLOT_COUNT, STORE_LOCKS };
 bool slot_try_lock(struct store *s, unsigned slot);
+/* The same for about a microsecond: worth more than parking when the holder is about to be done. */
+bool slot_try_lock_spinning(struct store *s, unsigned slot);
 /* Marks the slot as waited for, so that its next unlock calls slot_released.  False if the lock has become free
  * meanwhile (try again). */
 bool slot_mark_waited(struct store *s, unsigned slot);
