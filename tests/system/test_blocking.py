@@ -139,6 +139,15 @@ def test_a_transaction_is_over_before_anybody_is_served(server):
     assert sleeper.reply() == [b"k", b"2"]
 
 
+def test_a_script_is_over_before_anybody_is_served(server):
+    a, b = sleepers(server, ("BLPOP", "j", "k", 0), ("BLMOVE", "own", "to", "LEFT", "LEFT", 0))
+    script = """redis.call("RPUSH", KEYS[1], 1, 2) redis.call("LPOP", KEYS[1]) redis.call("RPUSH", "own", 3)
+                return {redis.call("LLEN", KEYS[1]), redis.call("LLEN", "own"), redis.call("BLMPOP", 0, 1, "none", "LEFT")}"""
+    assert server.cmd("EVAL", script, 1, "k") == [1, 1, None]
+    assert a.reply() == [b"k", b"2"] and b.reply() == b"3"
+    assert server.cmd("LRANGE", "to", 0, -1) == [b"3"] and server.cmd("DBSIZE") == 1
+
+
 def test_another_type_does_not_wake(server):
     a, b = sleepers(server, ("BLPOP", "k", 0), ("BZPOPMIN", "k", 0))
     server.cmd("SET", "k", 1)
