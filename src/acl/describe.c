@@ -34,15 +34,13 @@ struct covered {
     unsigned long on, off;
 };
 
-static struct covered count_category(const struct acl *a, const struct acl_selector *s, uint32_t bit)
+static struct covered count_category(const struct acl *a, const struct acl_selector *s, unsigned category)
 {
     struct covered c = {0, 0};
-    for (unsigned id = 0; id < a->commands->count; id++) {
-        if (!(a->commands->rows[id].categories & bit)) continue;
-        if (selector_has(s, id))
-            c.on++;
-        else
-            c.off++;
+    for (unsigned i = 0; i < COMMAND_WORDS; i++) {
+        uint64_t all = a->categories[category][i];
+        c.on += (unsigned long)__builtin_popcountll(all & s->allowed[i]);
+        c.off += (unsigned long)__builtin_popcountll(all & ~s->allowed[i]);
     }
     return c;
 }
@@ -54,7 +52,7 @@ static int best_category(const struct acl *a, const struct acl_selector *left, b
     unsigned long fewest = ~0ul, most = 0;
     for (unsigned i = 0; i < a->commands->category_count; i++) {
         if (used & 1u << i) continue;
-        struct covered c = count_category(a, left, 1u << i);
+        struct covered c = count_category(a, left, i);
         unsigned long same = additive ? c.on : c.off, different = additive ? c.off : c.on;
         if (same <= different) continue;
         if (different < fewest || (different == fewest && same > most)) {

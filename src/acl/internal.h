@@ -55,6 +55,7 @@ struct acl_user {
 struct acl {
     const struct acl_commands *commands;
     bool all_channels_default;
+    uint64_t categories[32][COMMAND_WORDS]; /* the commands of each */
     struct acl_user *default_user;
     struct acl_user **slots; /* open addressing by name_hash, NULL: free */
     size_t slot_count, count;

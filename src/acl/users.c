@@ -140,9 +140,12 @@ static void insert(struct acl *a, struct acl_user *u)
 
 struct acl *acl_create(const struct acl_commands *commands)
 {
-    assert(commands->count <= ACL_COMMANDS_MAX);
+    assert(commands->count <= ACL_COMMANDS_MAX && commands->category_count <= 32);
     struct acl *a = mem_calloc(1, sizeof *a);
     a->commands = commands;
+    for (unsigned id = 0; id < commands->count; id++)
+        for (unsigned i = 0; i < commands->category_count; i++)
+            if (commands->rows[id].categories >> i & 1) a->categories[i][id / 64] |= 1ull << id % 64;
     resize(a, SLOTS_MIN);
     a->default_user = user_new(a, BYTES("default"));
     const char *const rules[] = {"+@all", "~*", "&*", "on", "nopass"};
