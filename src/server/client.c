@@ -7,6 +7,7 @@
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/tracking.h"
+#include "server/monitor.h"
 
 static const char ERR_NAME[] = "ERR Client names cannot contain spaces, newlines or special characters.";
 static const char ERR_WRONGPASS[] = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -159,6 +160,7 @@ void cmd_reset(struct call *c)
     watch_clear(conn);
     pubsub_forget(conn);
     tracking_off(conn);
+    monitor_end(conn);
     client_set_name(conn, BYTES(""));
     conn->db = 0;
     conn->resp = 2;

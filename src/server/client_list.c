@@ -46,6 +46,7 @@ static size_t flags_of(const struct conn *c, char out[16])
 {
     size_t n = 0;
     if (c->is_replica_link) out[n++] = 'S';
+    if (c->is_monitor) out[n++] = 'O';
     if (c->is_primary_link) out[n++] = 'M';
     if (pubsub_active(c)) out[n++] = 'P';
     if (c->in_multi) out[n++] = 'x';

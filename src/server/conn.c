@@ -9,6 +9,7 @@
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/tracking.h"
+#include "server/monitor.h"
 
 #include <assert.h>
 #include <unistd.h>
@@ -76,6 +77,7 @@ static void conn_free(struct conn *c)
     watch_clear(c);
     pubsub_forget(c);
     tracking_off(c);
+    monitor_end(c);
     list_remove(&c->dirty);
     list_remove(&c->link);
     conn_table_remove(c);

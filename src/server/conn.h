@@ -84,7 +84,9 @@ struct conn {
     struct blocked *blocked;                                            /* while wait is WAIT_KEYS */
     void *sync; /* replication state of a PSYNC under way; owned by src/server/replication.c */
     uint64_t argv_mem;
-    struct pubsub_conn *pubsub;     /* its subscriptions; NULL: it has none */
+    struct pubsub_conn *pubsub; /* its subscriptions; NULL: it has none */
+    struct list monitor_link;
+    bool is_monitor;
     struct tracking_conn *tracking; /* CLIENT TRACKING; NULL: off */
     size_t keep_out;       /* the output of the present command up to here is pushed: CLIENT REPLY OFF leaves it */
     size_t counted_memory; /* its part of worker.client_memory */
@@ -132,6 +134,10 @@ struct worker {
     struct list throttled; /* connections in WAIT_PUBLISH */
     struct pubsub_worker *pubsub;
     struct tracking_worker *tracking;
+    struct list monitors;    /* conn.monitor_link */
+    struct buf script_lines; /* for monitors: the script that runs, and what it called so far */
+    bool in_script;
+    _Atomic int monitor_count;
     uint64_t executing; /* id of the connection whose command is being executed; 0: none */
     bool notified;      /* the present command has published keyspace notifications */
     struct resp_request requests[BATCH_MAX];

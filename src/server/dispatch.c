@@ -9,6 +9,7 @@
 #include "server/errorstats.h"
 #include "server/latency.h"
 #include "server/memory.h"
+#include "server/monitor.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/pubsub.h"
@@ -236,6 +237,8 @@ static bool allowed_now(struct conn *c, struct call *call)
         return false;
     }
     const char *why_not = lacks_memory(c, call) ? ERR_OOM_VALUE : dispatch_refusal(n, flags);
+    if (!why_not && c->is_monitor && flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE))
+        why_not = "ERR Replica can't interact with the keyspace";
     if (!why_not && pubsub_active(c) && c->resp == 2 && !listener_may(call->cmd)) {
         char why[160];
         snprintf(why, sizeof why,
@@ -333,8 +336,12 @@ void dispatch_run(struct conn *c, struct call *call)
     if (!acl_user_is_free(c->user) && (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) &&
         !dispatch_acl_reads_all_keys(c, call))
         call->flags |= CALL_KEYS_LIMITED;
+    bool script = call->cmd->flags & CMD_SKIP_MONITOR;
+    if (script) monitor_script_begin(c, call);
     call_run(call);
+    if (script) monitor_script_end(w, !call->want_exclusive && !call->want_restart);
     if (call->want_exclusive || call->want_restart) return;
+    if (!script) monitor_show(c, call);
     if (c->tracking && call->cmd->flags & CMD_READONLY) tracking_remember(c, call);
     uint64_t took = clock_ticks() - begin;
     add(&stats->calls, 1);

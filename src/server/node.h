@@ -65,6 +65,7 @@ struct node {
     struct watch_registry *watch;
     struct pubsub *pubsub;
     struct tracking *tracking;
+    _Atomic int monitor_count;
     struct blocking *blocking; /* clients that sleep until a key has something for them */
     struct persistence *persistence;
     struct replication *replication;

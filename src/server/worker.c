@@ -209,6 +209,7 @@ struct worker *worker_create(struct node *node, int id)
     list_init(&w->paused);
     list_init(&w->waits);
     list_init(&w->throttled);
+    list_init(&w->monitors);
     w->pubsub = pubsub_worker_create();
     w->tracking = tracking_worker_create();
     buf_reserve(&w->read_buf, READ_BUFFER);
