@@ -145,7 +145,7 @@ struct worker {
     struct staged staged[BATCH_MAX];
     int staged_n;
     bool running_staged;
-    int handshakes; /* steps of TLS handshakes in this turn */
+    int handshakes;       /* steps of TLS handshakes in this turn */
     struct buf read_buf;  /* input of connections that have none left over */
     struct buf spare_out; /* lent to the connection that writes now */
     struct buf effects;

@@ -41,11 +41,14 @@ def test_lines(node4):
                 pass
         for words in (["SELECT", 2], ["set", "k", b'a\x00\n"\\\xff\x07'], ["GET"], ["NOSUCH"], ["AUTH", "secret"], ["CONFIG", "GET", "save"],
                       ["MULTI"], ["INCR", "n"], ["GET", "n"], ["EXEC"], ["CLIENT", "LIST"], ["LPOP", "k"], ["PUBLISH", "a", "b"], ["RESET"],
-                      ["HELLO", 3, "AUTH", "default", "secret"], ["ECHO", "end"]):
+                      ["HELLO", 3, "AUTH", "default", "secret"],
+                      ["EVAL", "redis.call('get', 'w'); return redis.call('incr', 'n')", 0], ["ECHO", "end"]):
             c(*words)
     expected = [(2, '"SELECT" "2"'), (2, r'"set" "k" "a\x00\n\"\\\xff\a"'), (2, '"AUTH" "(redacted)"'), (2, '"MULTI"'), (2, '"INCR" "n"'),
                 (2, '"GET" "n"'), (2, '"EXEC"'), (2, '"LPOP" "k"'), (2, '"PUBLISH" "a" "b"'), (0, '"RESET"'),
-                (0, '"HELLO" "3" "AUTH" "(redacted)" "(redacted)"'), (0, '"ECHO" "end"')]
+                (0, '"HELLO" "3" "AUTH" "(redacted)" "(redacted)"'),
+                (0, '"EVAL" "redis.call(\'get\', \'w\'); return redis.call(\'incr\', \'n\')" "0"'), (0, '"get" "w"'), (0, '"incr" "n"'),
+                (0, '"ECHO" "end"')]
     for wire in wires:
         assert shown(wire, len(expected)) == expected
 
