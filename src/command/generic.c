@@ -346,7 +346,7 @@ void cmd_memory_usage(struct call *c)
     struct key k = call_key(c, 2);
     struct entry *e = store_find(c->env->store, c->db, &k); /* no access, and what has expired uses memory too */
     if (e)
-        resp_i64(&c->out, (int64_t)entry_memory(e, (size_t)samples));
+        resp_i64(&c->out, (int64_t)(entry_memory(e, (size_t)samples) + store_key_share(c->env->store, c->db, k.slot)));
     else
         resp_null(&c->out);
 }

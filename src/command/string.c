@@ -37,15 +37,8 @@ static bool overwrite(struct entry *e, struct bytes value)
     return true;
 }
 
-/* Sets k to value, with a time of expiry or none (-1), whatever was there.  False: memory is out, nothing was replied
- * or changed.  The most frequent write of all: where the old value leaves room, it costs one look-up. */
-static bool put_value(struct call *c, const struct key *k, struct bytes value, int64_t expire_at)
+static bool replace_value(struct call *c, const struct key *k, struct entry *e, struct bytes value, int64_t expire_at)
 {
-    struct entry *e = store_edit(c->env->store, c->db, k);
-    if (e && entry_has_ttl(e))
-        e = call_peek(c, k); /* an expired key is deleted before the new one is set */
-    else if (e)
-        call_touch(c, e);
     if (e && entry_has_ttl(e) == (expire_at >= 0) && overwrite(e, value)) {
         if (expire_at >= 0) store_set_expire(c->env->store, c->db, k, expire_at);
         return true;
@@ -55,6 +48,24 @@ static bool put_value(struct call *c, const struct key *k, struct bytes value, i
     if (expire_at >= 0) e = entry_with_expire(e, expire_at);
     call_put(c, k, e);
     return true;
+}
+
+/* Sets k to value, with a time of expiry or none (-1), whatever was there.  False: memory is out, nothing was replied
+ * or changed.  The most frequent write of all: where the old value leaves room, it costs one look-up. */
+static bool put_value(struct call *c, const struct key *k, struct bytes value, int64_t expire_at)
+{
+    struct entry *e = store_edit(c->env->store, c->db, k);
+    if (e && entry_has_ttl(e))
+        e = call_peek(c, k); /* an expired key is deleted before the new one is set */
+    else if (e)
+        call_touch(c, e);
+    return replace_value(c, k, e, value, expire_at);
+}
+
+/* The same for a key that was looked up before, which counted as its use. */
+static bool put_looked_up(struct call *c, const struct key *k, struct bytes value, int64_t expire_at)
+{
+    return replace_value(c, k, store_edit(c->env->store, c->db, k), value, expire_at);
 }
 
 /* The time at which a new value expires when the old one's time is kept. */
@@ -232,7 +243,7 @@ static void set_with_options(struct call *c, const struct key *k)
         if (!o.get) resp_null(&c->out);
         return;
     }
-    if (!put_value(c, k, c->argv[2], o.keepttl ? expire_of(e) : expire_at)) {
+    if (!(o.get ? put_value : put_looked_up)(c, k, c->argv[2], o.keepttl ? expire_of(e) : expire_at)) {
         c->out.buf->n = mark;
         resp_error(&c->out, ERR_OOM_VALUE);
         return;
@@ -511,7 +522,7 @@ static void increment(struct call *c, int64_t delta)
     }
     if (e && entry_enc(e) == ENC_INT)
         memcpy(entry_word(e), &value, sizeof value);
-    else if (!put_value(c, &k, bytes_make(digits, format_i64(digits, value)), expire_of(e))) {
+    else if (!put_looked_up(c, &k, bytes_make(digits, format_i64(digits, value)), expire_of(e))) {
         resp_error(&c->out, ERR_OOM_VALUE);
         return;
     }

@@ -10,7 +10,7 @@ enum {
     LOOKS_MAX = 96,       /* buckets looked at by chance for one eviction */
     SWEEP_BUCKETS = 1024, /* buckets looked at in turn where chance has found nothing */
     SPINS_MAX = 200,      /* as a command does */
-    FULL_BUCKET = 14,     /* keys of a bucket among which EVICT_BY_CHANCE draws; longer chains are next to unheard of */
+    FULL_BUCKET = 21,     /* keys of a bucket among which EVICT_BY_CHANCE draws; hardly any chain is longer */
     CHANCE_TRIES = 512,
 };
 
@@ -129,19 +129,22 @@ static bool lock_briefly(struct store *s, unsigned slot)
     return false;
 }
 
-/* Chooses a bucket and locks its slot; NULL when it is busy or not there any more. */
-static const struct bucket *choose_bucket(struct evictor *v, int *db, unsigned *slot)
+/* Chooses a bucket and locks its slot; NULL when it is not there any more, or *busy: then to choose another one would
+ * favour the keys of slots that are seldom busy. */
+static const struct bucket *choose_bucket(struct evictor *v, int *db, unsigned *slot, bool *busy)
 {
     uint64_t at = random_below(&v->rng, v->total);
     size_t i = 0;
     while (at >= v->weights[i]->total) at -= v->weights[i++]->total;
     *db = v->weights[i]->db;
     *slot = slot_at(v->weights[i], at);
-    if (!lock_briefly(v->store, *slot)) return NULL;
+    *busy = !lock_briefly(v->store, *slot);
+    if (*busy) return NULL;
     const struct table *t = store_table(v->store, *db, *slot);
     uint32_t buckets = t->bucket_count;
     if (buckets && slot_weight(t, v->volatile_only)) return table_bucket(t, (uint32_t)random_below(&v->rng, buckets));
     slot_unlock(v->store, *slot);
+    v->misses++;
     return NULL;
 }
 
@@ -176,15 +179,12 @@ static bool prepare(struct evictor *v, const struct evict_policy *p)
     return v->total > 0;
 }
 
-static size_t look(struct evictor *v, look_fn *seen, void *ctx)
+static size_t look(struct evictor *v, look_fn *seen, void *ctx, bool *busy)
 {
     int db;
     unsigned slot;
-    const struct bucket *b = choose_bucket(v, &db, &slot);
-    if (!b) {
-        v->misses++;
-        return 0;
-    }
+    const struct bucket *b = choose_bucket(v, &db, &slot, busy);
+    if (!b) return 0;
     size_t n = look_at_bucket(b, v->volatile_only, db, seen, ctx);
     slot_unlock(v->store, slot);
     return n;
@@ -192,7 +192,8 @@ static size_t look(struct evictor *v, look_fn *seen, void *ctx)
 
 size_t evict_look(struct evictor *v, const struct evict_policy *p, look_fn *seen, void *ctx)
 {
-    return prepare(v, p) ? look(v, seen, ctx) : 0;
+    bool busy;
+    return prepare(v, p) ? look(v, seen, ctx, &busy) : 0;
 }
 
 /* ---- the pool ---- */
@@ -280,8 +281,9 @@ static void fill_pool(struct evictor *v, const struct evict_policy *p)
 {
     struct sampling s = {v, p};
     size_t seen = 0;
-    for (int i = 0; i < LOOKS_MAX && seen < p->samples; i++) seen += look(v, consider, &s);
-    if (seen == 0 && v->pool_n == 0) sweep(v, consider, &s);
+    bool busy = false;
+    for (int i = 0; i < LOOKS_MAX && seen < p->samples && !busy; i++) seen += look(v, consider, &s, &busy);
+    if (seen == 0 && v->pool_n == 0 && !busy) sweep(v, consider, &s);
 }
 
 /* Hands the best candidate over that is still there and has not been used since it was seen. */
@@ -290,14 +292,12 @@ static bool pool_evict(struct evictor *v, const struct evict_policy *p,
 {
     bool done = false;
     while (!done && v->pool_n) {
+        if (!lock_briefly(v->store, v->pool[v->pool_n - 1].key.slot)) return false; /* it stays the best */
         struct candidate c = pool_take(v, v->pool_n - 1);
-        if (lock_briefly(v->store, c.key.slot)) {
-            struct entry *e = c.db < v->store->databases ? store_find(v->store, c.db, &c.key) : NULL;
-            bool fits = e && (!p->volatile_only || entry_has_ttl(e)) && score_of(p, e) >= c.score;
-            if (fits) victim(ctx, c.db, &c.key, e);
-            done = fits;
-            slot_unlock(v->store, c.key.slot);
-        }
+        struct entry *e = c.db < v->store->databases ? store_find(v->store, c.db, &c.key) : NULL;
+        done = e && (!p->volatile_only || entry_has_ttl(e)) && score_of(p, e) >= c.score;
+        if (done) victim(ctx, c.db, &c.key, e);
+        slot_unlock(v->store, c.key.slot);
         mem_free((void *)(uintptr_t)c.key.name.p);
     }
     return done;
@@ -325,17 +325,17 @@ static void hand_over(struct evictor *v, int db, struct entry *e,
 }
 
 /* Each place of a bucket is as likely as any other, empty ones too: so each key is as likely as any other. */
-static bool chance_evict(struct evictor *v, void (*victim)(void *ctx, int db, const struct key *k, struct entry *e),
-                         void *ctx)
+static bool chance_evict(struct evictor *v, const struct evict_policy *p, bool *busy,
+                         void (*victim)(void *ctx, int db, const struct key *k, struct entry *e), void *ctx)
 {
-    for (int i = 0; i < CHANCE_TRIES; i++) {
+    *busy = false;
+    for (int i = 0; i < CHANCE_TRIES && !*busy; i++) {
         int db;
         unsigned slot;
-        const struct bucket *b = choose_bucket(v, &db, &slot);
-        if (!b) {
-            if (++v->misses >= MISSES_MAX) return false;
-            continue;
-        }
+        if (v->misses >= MISSES_MAX) count_weights(v, p);
+        if (v->total == 0) return false;
+        const struct bucket *b = choose_bucket(v, &db, &slot, busy);
+        if (!b) continue;
         struct drawing d = {v, random_below(&v->rng, FULL_BUCKET), 0, NULL};
         look_at_bucket(b, v->volatile_only, db, draw, &d);
         if (d.drawn) hand_over(v, db, d.drawn, victim, ctx);
@@ -364,9 +364,10 @@ enum evict_result evict_one(struct evictor *v, const struct evict_policy *p,
     bool done = false;
     if (prepare(v, p)) {
         if (p->by == EVICT_BY_CHANCE) {
-            done = chance_evict(v, victim, ctx);
+            bool busy;
+            done = chance_evict(v, p, &busy, victim, ctx);
             struct sampling s = {v, p};
-            if (!done) sweep(v, sweep_one, &s);
+            if (!done && !busy) sweep(v, sweep_one, &s);
         } else {
             fill_pool(v, p);
         }

@@ -303,6 +303,11 @@ uint64_t store_scan_slot(const struct store *s, int db, unsigned slot, uint64_t 
     return table_scan(store_table(s, db, slot), cursor, visit, ctx);
 }
 
+size_t store_key_share(const struct store *s, int db, unsigned slot)
+{
+    return table_share(store_table(s, db, slot));
+}
+
 size_t store_slot_count(const struct store *s, int db, unsigned slot)
 {
     return table_count(store_table(s, db, slot));

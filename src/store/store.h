@@ -85,6 +85,8 @@ struct entry *store_set_expire(struct store *s, int db, const struct key *k, int
 uint64_t store_scan_slot(const struct store *s, int db, unsigned slot, uint64_t cursor,
                          void (*visit)(void *ctx, struct entry *e), void *ctx);
 size_t store_slot_count(const struct store *s, int db, unsigned slot); /* any thread */
+/* Bytes of the slot's table that one of its keys bears; under the slot's lock. */
+size_t store_key_share(const struct store *s, int db, unsigned slot);
 /* A key of the slot, uniformly; NULL when it is empty. */
 struct entry *store_random_in_slot(const struct store *s, int db, unsigned slot, struct random *r);
 /* Looks at about `buckets` buckets of the slot for entries that are over at now_ms and hands them to `expired`, which

@@ -250,3 +250,15 @@ size_t table_memory(const struct table *t)
     if (t->segments) n += (segment_count(t) - 1) * SEGMENT_BUCKETS * sizeof(struct bucket);
     return n;
 }
+
+size_t table_share(const struct table *t)
+{
+    enum { CHAINS_MAX = 32 };
+    uint32_t n = t->bucket_count, step = n > CHAINS_MAX ? n / CHAINS_MAX : 1;
+    size_t looked = 0, overflow = 0, count = table_count(t);
+    if (count == 0) return 0;
+    for (uint32_t i = 0; i < n; i += step, looked++)
+        for (const struct bucket *b = bucket_next(table_bucket(t, i)); b; b = bucket_next(b)) overflow++;
+    double buckets = (double)overflow / (double)looked * n;
+    return (size_t)(((double)table_memory(t) + buckets * sizeof(struct bucket)) / (double)count);
+}

@@ -132,6 +132,8 @@ uint32_t table_merge_parent(const struct table *t);
  * in bit-reversed order, as Redis's does). */
 uint64_t table_scan(const struct table *t, uint64_t cursor, void (*visit)(void *ctx, struct entry *e), void *ctx);
 
+/* The part of the table's own bytes that a key of it bears; overflow buckets are estimated from some chains. */
+size_t table_share(const struct table *t);
 /* Bytes of the table itself, without entries. */
 size_t table_memory(const struct table *t);
 

@@ -412,13 +412,36 @@ static void memory_walk(const struct tree_node *node, size_t samples, size_t *by
     *bytes += mem_size(node) * i / node->n;
 }
 
+/* Each element bears its share of every node above it; the mean over elements of evenly spread ranks, times their
+ * number, is the whole without a bias, however differently the nodes are filled. */
+static double memory_share(const struct tree *t, uint64_t rank)
+{
+    struct tree_pos pos;
+    double share = 0;
+    if (!tree_at(t, rank, &pos)) return 0;
+    for (unsigned d = 0; d < pos.depth; d++) {
+        const struct tree_node *node = pos.path[d].node;
+        size_t bytes = node->level == 0 ? leaf_memory(node) : mem_size(node);
+        share += (double)bytes / (double)tree_node_sum(node);
+    }
+    return share;
+}
+
 size_t tree_memory(const struct tree *t, size_t samples)
 {
+    enum { LOOKS_MIN = 32, WALKED_WHOLE = 64 };
     size_t bytes = 0;
     uint64_t seen = 0;
     if (!t->root) return 0;
-    memory_walk(t->root, samples ? samples : SIZE_MAX, &bytes, &seen);
-    return (size_t)((double)bytes * ((double)t->count / (double)seen));
+    if (samples == 0 || t->nodes <= WALKED_WHOLE) {
+        memory_walk(t->root, SIZE_MAX, &bytes, &seen);
+        return bytes;
+    }
+    uint64_t looks = samples < LOOKS_MIN ? LOOKS_MIN : samples < t->count ? samples : t->count;
+    double sum = 0;
+    for (uint64_t i = 0; i < looks; i++)
+        sum += memory_share(t, (uint64_t)((double)t->count * ((double)i + 0.5) / (double)looks));
+    return (size_t)(sum / (double)looks * (double)t->count);
 }
 
 struct check {

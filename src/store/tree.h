@@ -125,7 +125,7 @@ struct tree_ref *tree_ref_own(struct tree *t, struct tree_pos *pos,
 typedef void tree_fn(void *ctx, const struct tree_item *item);
 uint64_t tree_scan(const struct tree *t, uint64_t cursor, size_t count, tree_fn *emit, void *ctx);
 
-/* Bytes in memory, from the first leaves with `samples` elements or more (0: all). */
+/* Bytes in memory, estimated from the surroundings of `samples` elements (some dozens at least; 0: from all). */
 size_t tree_memory(const struct tree *t, size_t samples);
 /* Checks every invariant of order, counts and sizes; for tests. */
 bool tree_is_valid(const struct tree *t);
