@@ -44,15 +44,6 @@ struct evictor {
     uint32_t sweep_bucket;
 };
 
-struct evictor *evictor_create(struct store *s, uint64_t seed)
-{
-    struct evictor *v = mem_calloc(1, sizeof *v);
-    v->store = s;
-    random_seed(&v->rng, seed);
-    v->counted_ms = INT64_MIN / 2;
-    return v;
-}
-
 static void pool_clear(struct evictor *v)
 {
     while (v->pool_n) mem_free((void *)(uintptr_t)v->pool[--v->pool_n].key.name.p);
@@ -84,6 +75,16 @@ static struct weights *weights_next(struct evictor *v)
     }
     if (!v->weights[v->weights_n]) v->weights[v->weights_n] = mem_alloc(sizeof(struct weights));
     return v->weights[v->weights_n];
+}
+
+struct evictor *evictor_create(struct store *s, uint64_t seed)
+{
+    struct evictor *v = mem_calloc(1, sizeof *v);
+    v->store = s;
+    random_seed(&v->rng, seed);
+    v->counted_ms = INT64_MIN / 2;
+    weights_next(v); /* now, and not when memory is short */
+    return v;
 }
 
 static void count_weights(struct evictor *v, const struct evict_policy *p)

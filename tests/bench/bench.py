@@ -5,7 +5,7 @@ usage: ./run bench [--quick | --full] [--only NAME[,NAME...]] [--workers N]
 
   --quick     small counts, to see that everything works; the figures mean little
   --full      five failovers with a node timeout of 15 s as well, instead of one
-  --only      some of: throughput tls commands memory failover sync
+  --only      some of: throughput tls commands memory collections eviction failover sync
   --workers   workers of the Covey node in the throughput runs (default: its own default)
 """
 import argparse
@@ -16,6 +16,7 @@ import time
 
 import commands
 import figures
+import memory_figures
 import secured
 from target import COVEY, Failure
 
@@ -26,6 +27,8 @@ class Size:
         self.requests = {1: 20_000, 16: 160_000, 100: 200_000} if quick else {1: 300_000, 16: 3_000_000, 100: 5_000_000}
         self.commands = {1: 5_000, 16: 20_000} if quick else {1: 100_000, 16: 500_000}
         self.turns = 1 if quick else 3
+        self.shape_keys = 50_000 if quick else 1_000_000
+        self.eviction_keys, self.eviction_requests = (50_000, 50_000) if quick else (200_000, 400_000)
         self.memory_keys = 200_000 if quick else 5_000_000
         self.failovers = {1000: 1} if quick else {1000: 5, 15000: 5 if full else 1}
         self.sync_bytes = 64 << 20 if quick else 1 << 30
@@ -45,10 +48,10 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--only", default="throughput,tls,commands,memory,failover,sync")
+    parser.add_argument("--only", default="throughput,tls,commands,memory,collections,eviction,failover,sync")
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
-    unknown = set(options.only) - {"throughput", "tls", "commands", "memory", "failover", "sync"}
+    unknown = set(options.only) - {"throughput", "tls", "commands", "memory", "collections", "eviction", "failover", "sync"}
     if unknown:
         parser.error(f"no such figures: {', '.join(sorted(unknown))}")
     return options
@@ -60,6 +63,7 @@ def measure(options, size, say):
     runs = {"throughput": lambda: figures.throughput(size, say, options.workers),
             "tls": lambda: secured.figures(size, say, options.workers),
             "commands": lambda: commands.figures(size, say, options.workers), "memory": lambda: figures.memory(size, say),
+            "collections": lambda: memory_figures.collections(size, say), "eviction": lambda: memory_figures.eviction(size, say),
             "failover": lambda: figures.failover(size, say), "sync": lambda: figures.full_sync(size, say)}
     for name in options.only:
         try:
