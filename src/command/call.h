@@ -57,7 +57,8 @@ struct call_env {
     const struct call_options *options;
     struct call_stats *stats;
     struct random *rng;
-    void *ctx; /* for the functions below */
+    void *server; /* struct node, for handlers in src/server; NULL in tests */
+    void *ctx;    /* for the functions below */
     /* A key was changed, removed or added; under its slot's lock.  Feeds WATCH, notifications and tracking. */
     void (*changed)(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event);
     /* An event that is no change of the value (NOTIFY_NEW, NOTIFY_MISS); called when options->notify wants it.  NULL:

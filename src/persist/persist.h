@@ -225,4 +225,10 @@ bool persist_payload_ok(struct bytes payload);
 MUST_USE enum status persist_restore(struct bytes payload, struct bytes key, const struct store_limits *limits,
                                      struct entry **out);
 
+/* The same for function libraries (FUNCTION DUMP): appends the payload of all of them. */
+MUST_USE enum status persist_dump_libraries(const struct rdb_extras *x, bool compress, struct buf *out);
+/* Adds the libraries of such a payload to x, on error perhaps some of them.  E_INVALID: version or checksum are wrong.
+ * E_EXISTS: it holds something else than libraries.  E_CORRUPT, E_NOMEM. */
+MUST_USE enum status persist_restore_libraries(struct bytes payload, struct rdb_extras *x);
+
 #endif

@@ -52,6 +52,21 @@ int api_fail(lua_State *L, const char *text)
     return api_raise(L);
 }
 
+/* What tostring() gives for a value that is no table; the globals may be out of sight. */
+static void push_text(lua_State *L, int idx)
+{
+    switch (lua_type(L, idx)) {
+    case LUA_TNUMBER:
+    case LUA_TSTRING:
+        lua_pushvalue(L, idx);
+        lua_tostring(L, -1);
+        break;
+    case LUA_TNIL: lua_pushliteral(L, "nil"); break;
+    case LUA_TBOOLEAN: lua_pushstring(L, lua_toboolean(L, idx) ? "true" : "false"); break;
+    default: lua_pushfstring(L, "%s: %p", luaL_typename(L, idx), lua_topointer(L, idx)); break;
+    }
+}
+
 /* Makes a table of every error and adds where it happened. */
 int api_error_handler(lua_State *L)
 {
@@ -59,9 +74,7 @@ int api_error_handler(lua_State *L)
     if (!lua_istable(L, 1)) {
         lua_createtable(L, 0, 4);
         lua_pushliteral(L, "ERR ");
-        lua_getglobal(L, "tostring");
-        lua_pushvalue(L, 1);
-        lua_call(L, 1, 1);
+        push_text(L, 1);
         lua_concat(L, 2);
         lua_setfield(L, -2, "err");
         lua_replace(L, 1);
@@ -294,6 +307,15 @@ static void set_numbers(lua_State *L)
     }
     lua_pushliteral(L, "7.0.15");
     lua_setfield(L, -2, "REDIS_VERSION");
+}
+
+void api_push_load_redis(lua_State *L)
+{
+    lua_newtable(L);
+    library_push_api(L);
+    lua_pushcfunction(L, api_log);
+    lua_setfield(L, -2, "log");
+    set_numbers(L);
 }
 
 void api_push_redis(lua_State *L, struct script_vm *vm)

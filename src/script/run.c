@@ -1,6 +1,7 @@
 /* run.c: a VM's life: memory, compiling, running, ending what runs too long. */
 #include "script/vm.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 enum { TICK_INSTRUCTIONS = 100000, GC_EVERY = 50 };
@@ -29,6 +30,7 @@ static void hook(lua_State *L, lua_Debug *ar)
     (void)ar;
     struct script_vm *vm = vm_of(L);
     if (!vm->aborted && vm->run) vm->host->tick(vm->run);
+    if (vm->registering && clock_mono_ms() > vm->load_until_ms) vm->aborted = true;
     if (!vm->aborted) return;
     /* Whatever catches this error is ended at its next line. */
     lua_sethook(L, hook, LUA_MASKLINE | LUA_MASKCOUNT, 1);
@@ -221,6 +223,13 @@ static void collect_some(struct script_vm *vm)
     if (++vm->runs % GC_EVERY == 0) lua_gc(vm->L, LUA_GCSTEP, 1);
 }
 
+void vm_run_over(struct script_vm *vm)
+{
+    if (!vm->aborted) return;
+    vm->aborted = false;
+    set_hook(vm);
+}
+
 bool vm_call(struct script_vm *vm, int nargs, struct bytes name, struct resp_out *out)
 {
     lua_State *L = vm->L;
@@ -231,8 +240,7 @@ bool vm_call(struct script_vm *vm, int nargs, struct bytes name, struct resp_out
     vm->run = NULL;
     if (vm->aborted) {
         lua_settop(L, handler - 1);
-        vm->aborted = false;
-        set_hook(vm);
+        vm_run_over(vm);
         return false;
     }
     if (failed) {
@@ -252,7 +260,7 @@ bool vm_call(struct script_vm *vm, int nargs, struct bytes name, struct resp_out
     return true;
 }
 
-static void push_strings(lua_State *L, const struct bytes *s, size_t n)
+void vm_push_strings(lua_State *L, const struct bytes *s, size_t n)
 {
     lua_createtable(L, n < 1 << 24 ? (int)n : 0, 0);
     for (size_t i = 0; i < n; i++) {
@@ -268,9 +276,9 @@ static int prepare_eval(lua_State *L)
     const void *body = lua_touserdata(L, 2);
     struct script_vm *vm = vm_of(L);
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->globals);
-    push_strings(L, args->keys, args->key_count);
+    vm_push_strings(L, args->keys, args->key_count);
     lua_setfield(L, -2, "KEYS");
-    push_strings(L, args->args, args->arg_count);
+    vm_push_strings(L, args->args, args->arg_count);
     lua_setfield(L, -2, "ARGV");
     lua_rawgeti(L, LUA_REGISTRYINDEX, vm->functions);
     lua_pushlightuserdata(L, (void *)(uintptr_t)body);

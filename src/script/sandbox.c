@@ -360,6 +360,28 @@ static void make_getmetatable(lua_State *L)
     lua_setglobal(L, "getmetatable");
 }
 
+/* Looking up what is not there is an error. */
+static void set_strict(lua_State *L)
+{
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, missing_global);
+    lua_setfield(L, -2, "__index");
+    lua_setmetatable(L, -2);
+}
+
+/* A library's top level sees `redis` and nothing else. */
+static void make_load_globals(struct script_vm *vm)
+{
+    lua_State *L = vm->L;
+    lua_newtable(L);
+    api_push_load_redis(L);
+    set_strict(L);
+    sandbox_protect(L);
+    lua_setfield(L, -2, "redis");
+    set_strict(L);
+    vm->load_globals = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 void sandbox_build(struct script_vm *vm)
 {
     lua_State *L = vm->L;
@@ -377,12 +399,10 @@ void sandbox_build(struct script_vm *vm)
     lua_setglobal(L, "redis");
     protect_globals_tables(L);
     make_getmetatable(L);
+    if (vm->kind == SCRIPT_VM_FUNCTIONS) make_load_globals(vm);
     /* The real globals: a missing one is an error; behind an empty table that everyone sees. */
     lua_pushvalue(L, LUA_GLOBALSINDEX);
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, missing_global);
-    lua_setfield(L, -2, "__index");
-    lua_setmetatable(L, -2);
+    set_strict(L);
     lua_pushvalue(L, -1);
     vm->globals = luaL_ref(L, LUA_REGISTRYINDEX);
     lua_pushvalue(L, -1);

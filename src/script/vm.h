@@ -15,14 +15,15 @@ struct script_vm {
     _Atomic size_t memory;
     /* references in the registry */
     int globals;       /* the table behind the read-only _G */
+    int load_globals;  /* what a library's top level sees instead; in VMs of functions only */
     int error_handler; /* __redis__err__handler */
     int functions;     /* compiled scripts and functions by the address of their body */
     /* the run under way */
     void *run;
     int resp; /* what redis.setresp() chose */
     bool aborted;
-    bool loading;      /* a library's top level runs: it registers functions and calls nothing */
-    void *registering; /* struct library_draft of that */
+    void *registering;     /* struct draft of library.c while a library's top level runs; NULL: none does */
+    int64_t load_until_ms; /* monotonic: when that has to be over */
     unsigned runs;
     uint64_t random;    /* 48 bits of math.random() */
     struct bytes *argv; /* of redis.call() */
@@ -47,6 +48,9 @@ void sandbox_build(struct script_vm *vm);
 
 /* ---- api.c: the table `redis` ---- */
 void api_push_redis(lua_State *L, struct script_vm *vm);
+/* The one that a library's top level sees. */
+void api_push_load_redis(lua_State *L);
+void library_push_api(lua_State *L); /* library.c: sets register_function in the table at the top */
 /* Pushes {err = ...} for an error as the server writes it ("-CODE text") or a bare text. */
 void api_push_error(lua_State *L, struct bytes text);
 /* luaL_error() for what was pushed by api_push_error(). */
@@ -70,6 +74,9 @@ void random_library_patch(lua_State *L); /* math at the top: random and randomse
 
 /* ---- run.c ---- */
 /* Calls the function below nargs arguments; on failure writes the error, else the reply.  False: aborted. */
+/* Makes the VM fit for the next run after one that may have been aborted. */
+void vm_run_over(struct script_vm *vm);
+void vm_push_strings(lua_State *L, const struct bytes *s, size_t n);
 bool vm_call(struct script_vm *vm, int nargs, struct bytes name, struct resp_out *out);
 /* lua_load() of text only: binary chunks are not understood. */
 int vm_load_text(lua_State *L, struct bytes text, const char *chunk_name);

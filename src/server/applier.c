@@ -82,6 +82,7 @@ struct applier *applier_create(struct node *n)
                                .options = n->options,
                                .stats = &a->stats,
                                .rng = &a->rng,
+                               .server = n,
                                .ctx = a,
                                .changed = changed,
                                .notified = notified,

@@ -232,7 +232,8 @@ static bool needs_server_at_rest(const struct command *cmd)
     case CMD_ID_SORT:
     case CMD_ID_SORT_RO: return true;
     default:
-        return script_is_call(cmd) || cmd->id == CMD_ID_SCRIPT_FLUSH || cmd->flags & CMD_ADMIN ||
+        return script_is_call(cmd) || cmd->id == CMD_ID_SCRIPT_FLUSH ||
+               (cmd->flags & CMD_WRITE && cmd->categories & CAT_SCRIPTING) || cmd->flags & CMD_ADMIN ||
                cmd->group[0] == 'c'; /* connection and cluster commands may too */
     }
 }

@@ -8,6 +8,7 @@
 #include "server/conn.h"
 #include "server/multi.h"
 #include "server/replication.h"
+#include "server/scripting.h"
 #include "server/tracking.h"
 
 #include <errno.h>
@@ -24,6 +25,7 @@ struct persistence {
     bool joinable;                /* under mu: its thread waits to be joined */
     pthread_t thread;             /* under mu */
     struct rdb_extras extras;     /* written by a load, during which nothing is saved; read at rest or by a save */
+    struct rdb_extras sync_extras; /* as the last full sync began; at rest */
     struct rdb_progress progress; /* of the save or load under way */
     struct replication_position position; /* of the snapshot under way */
     struct cut *cut;                      /* the same */
@@ -101,6 +103,7 @@ static bool take_snapshot(struct persistence *p)
     if (!p->cut) return false;
     replication_position(n->replication, &p->position);
     p->dirty_before = atomic_load(&n->dirty);
+    scripting_libraries_list(n, &p->extras);
     return true;
 }
 
@@ -285,6 +288,7 @@ static enum status load_path(struct persistence *p, const char *path, bool keep_
     atomic_store(&p->load_started_ms, options.now_ms);
     rdb_extras_deinit(&p->extras);
     enum status st = rdb_load_file(p->node->store, path, &options, &p->extras, &p->progress, &result, err);
+    if (st == OK) st = scripting_libraries_replace(p->node, &p->extras, err);
     if (st != OK) return st;
     atomic_store(&p->loaded_keys, result.keys);
     atomic_store(&p->expired_at_load, atomic_load(&p->progress.keys_expired));
@@ -344,9 +348,10 @@ enum status persistence_load_snapshot(struct persistence *p, const char *path, i
     return OK;
 }
 
-const struct rdb_extras *persistence_extras(const struct persistence *p)
+const struct rdb_extras *persistence_extras(struct persistence *p)
 {
-    return &p->extras;
+    scripting_libraries_list(p->node, &p->sync_extras);
+    return &p->sync_extras;
 }
 
 enum status persistence_load(struct persistence *p, char **error)

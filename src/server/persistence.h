@@ -27,8 +27,8 @@ MUST_USE enum status persistence_reload(struct persistence *p, bool save_first, 
 /* Loads the snapshot that a primary sent (a file of its own, which takes the place of dbfilename on success) into the
  * empty store. *db: the database its stream has selected. */
 MUST_USE enum status persistence_load_snapshot(struct persistence *p, const char *path, int *db);
-/* Function libraries and such that files carry along; constant but during a load. */
-const struct rdb_extras *persistence_extras(const struct persistence *p);
+/* Function libraries as they are now, with the server at rest; valid until the next call. */
+const struct rdb_extras *persistence_extras(struct persistence *p);
 /* What files tell of the keys' use: that depends on maxmemory-policy. */
 enum rdb_access persistence_access_kind(const struct config *cfg);
 /* Whether any save point is configured. */

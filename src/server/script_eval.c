@@ -27,6 +27,11 @@ struct script_vm *script_worker_vm(struct worker *w, enum script_vm_kind kind)
         if (sw->vm[SCRIPT_VM_EVAL]) script_vm_forget(sw->vm[SCRIPT_VM_EVAL]);
         sw->generation = generation;
     }
+    uint64_t functions = atomic_load(&s->libraries.generation);
+    if (functions != sw->functions_generation) {
+        if (sw->vm[SCRIPT_VM_FUNCTIONS]) script_vm_sweep(sw->vm[SCRIPT_VM_FUNCTIONS], &s->libraries);
+        sw->functions_generation = functions;
+    }
     return sw->vm[kind];
 }
 
@@ -101,6 +106,7 @@ bool script_is_call(const struct command *cmd)
 
 bool script_needs_token(struct conn *c, struct call *call)
 {
+    if (call->cmd->id == CMD_ID_FCALL || call->cmd->id == CMD_ID_FCALL_RO) return function_needs_token(c, call);
     char sha[SCRIPT_SHA_LENGTH];
     struct script_body *b = sha_of_call(call, sha) ? find_body(c->worker, sha) : NULL;
     call->prepared = b;
@@ -250,7 +256,10 @@ void cmd_script_help(struct call *call)
 void scripting_stats_get(struct node *n, struct scripting_stats *out)
 {
     *out = (struct scripting_stats){.scripts = script_cache_count(n->scripting->cache),
-                                    .scripts_memory = script_cache_memory(n->scripting->cache)};
+                                    .scripts_memory = script_cache_memory(n->scripting->cache),
+                                    .functions = n->scripting->libraries.function_count,
+                                    .libraries = n->scripting->libraries.count,
+                                    .functions_memory = n->scripting->libraries.memory};
     for (int i = 0; i < n->worker_count; i++) {
         const struct script_worker *sw = n->workers[i]->scripts;
         if (!sw) continue;

@@ -517,6 +517,9 @@ void script_run(struct call *call, struct script_vm *vm, const struct script_tar
                                    .args = call->argv + first_key + key_count,
                                    .arg_count = call->argc - first_key - key_count,
                                    .name = target->name};
-    script_vm_eval(vm, target->body, &args, &call->out);
+    if (target->function)
+        script_vm_fcall(vm, target->function, &args, &call->out);
+    else
+        script_vm_eval(vm, target->body, &args, &call->out);
     run_end(&r, db);
 }

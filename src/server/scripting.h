@@ -12,6 +12,7 @@
 #ifndef COVEY_SERVER_SCRIPTING_H
 #define COVEY_SERVER_SCRIPTING_H
 
+#include "script/library.h"
 #include "script/script.h"
 #include "server/conn.h"
 
@@ -24,6 +25,15 @@ extern const struct script_host script_host;
 bool script_is_call(const struct command *cmd);
 /* Looks the call's script up before its slots are locked; true: the token has to be held beside them. */
 bool script_needs_token(struct conn *c, struct call *call);
+bool function_needs_token(struct conn *c, struct call *call); /* of script_functions.c: FCALL's part of it */
+
+/* ---- for persistence ---- */
+struct rdb_extras;
+struct rdb_error;
+/* The libraries' sources take the place of what is in x.  With the server at rest. */
+void scripting_libraries_list(struct node *n, struct rdb_extras *x);
+/* After a load: exactly these libraries.  On error nothing was changed, and err says why. */
+enum status scripting_libraries_replace(struct node *n, const struct rdb_extras *x, struct rdb_error *err);
 
 /* ---- for INFO ---- */
 struct scripting_stats {
@@ -36,8 +46,9 @@ void scripting_stats_get(struct node *n, struct scripting_stats *out);
 
 /* What is to be run. */
 struct script_target {
-    const struct script_body *body; /* of a script */
-    unsigned flags;                 /* enum script_flag */
+    const struct script_body *body;         /* of a script */
+    const struct script_function *function; /* or this */
+    unsigned flags;                         /* enum script_flag */
     _Atomic int *manners;
     struct bytes name;
     bool read_only_command; /* EVAL_RO, FCALL_RO */
@@ -53,14 +64,16 @@ bool script_key_count(struct call *call, size_t *count);
 /* Of the node. */
 struct scripting {
     struct script_cache *cache;
-    pthread_mutex_t mu;  /* guards `stalled`; order: after the slots */
-    struct list stalled; /* script_run.link of runs that wait for the token with slots in hand */
+    struct script_libraries libraries; /* changed with the server at rest, or while it loads */
+    pthread_mutex_t mu;                /* guards `stalled`; order: after the slots */
+    struct list stalled;               /* script_run.link of runs that wait for the token with slots in hand */
 };
 
 /* Of a worker: behind worker.scripts, made at its first script. */
 struct script_worker {
     _Atomic(struct script_vm *) vm[2]; /* by enum script_vm_kind */
     uint64_t generation;               /* of the cache that vm[SCRIPT_VM_EVAL] has compiled from */
+    uint64_t functions_generation;     /* of the libraries that vm[SCRIPT_VM_FUNCTIONS] knows */
     struct script_body *recent[256];   /* of that generation, by the SHA's first byte */
 };
 

@@ -221,6 +221,7 @@ struct worker *worker_create(struct node *node, int id)
                                .options = node->options,
                                .stats = &w->stats,
                                .rng = &w->rng,
+                               .server = node,
                                .ctx = w,
                                .changed = changed,
                                .notified = notified,

@@ -239,3 +239,116 @@ def test_cluster_mode(servers, kind):
         node.cmd("EVAL", "#!lua flags=no-cluster\nreturn 1", 0)
     with pytest.raises(redis.ResponseError, match="(?i)crossslot|same slot"):
         node.cmd("EVAL", "return 1", 2, here, near)
+
+
+LIBRARY = """#!lua name=%s
+local function add(keys, args) return redis.call('incrby', keys[1], args[1]) end
+redis.register_function('%s_add', add)
+redis.register_function{function_name='%s_get', callback=function(keys) return redis.call('get', keys[1]) end,
+                        description='reads', flags={'no-writes'}}
+"""
+
+
+def library(name):
+    return LIBRARY % (name, name, name)
+
+
+def names(node):
+    return sorted(entry[1] for entry in node.cmd("FUNCTION", "LIST"))
+
+
+def libraries(node):
+    """Redis lists in the order of its hash tables."""
+    return sorted((entry[1], sorted(map(str, entry[5])), entry[7]) for entry in node.cmd("FUNCTION", "LIST", "WITHCODE"))
+
+
+def test_functions_are_known_to_all_workers(servers):
+    node = servers.node("covey", workers=3)
+    clients = spread(node)
+    assert clients[0].execute_command("FUNCTION", "LOAD", library("one")) == b"one"
+    for i, client in enumerate(clients):
+        assert client.execute_command("FCALL", "one_add", 1, "n", 2) == 2 * (i + 1)
+        assert client.execute_command("FCALL_RO", "one_get", 1, "n") == b"%d" % (2 * (i + 1))
+    clients[1].execute_command("FUNCTION", "LOAD", "REPLACE", library("one").replace("incrby", "decrby"))
+    for client in clients:
+        client.execute_command("FCALL", "one_add", 1, "n", 2)
+    assert node.cmd("GET", "n") == b"0"
+    clients[2].execute_command("FUNCTION", "DELETE", "one")
+    for client in clients:
+        with pytest.raises(redis.ResponseError, match="Function not found"):
+            client.execute_command("FCALL", "one_add", 1, "n", 2)
+    info = node.info("memory")
+    assert info["number_of_libraries"] == 0 and info["used_memory_vm_functions"] > 0
+
+
+@pytest.mark.parametrize("primary_kind,replica_kind", ROLES)
+def test_functions_reach_a_replica(servers, primary_kind, replica_kind):
+    """By full sync, and by the commands behind it."""
+    primary, replica = servers.node(primary_kind), servers.node(replica_kind)
+    primary.cmd("FUNCTION", "LOAD", library("before"))
+    replica.cmd("FUNCTION", "LOAD", library("old"))
+    replica.cmd("REPLICAOF", primary.host, primary.port)
+    wait_in_sync(primary, replica)
+    assert names(replica) == [b"before"]
+    primary.cmd("FUNCTION", "LOAD", library("behind"))
+    primary.cmd("FUNCTION", "LOAD", "REPLACE", library("before").replace("reads", "reads again"))
+    payload = primary.cmd("FUNCTION", "DUMP")
+    primary.cmd("FCALL", "behind_add", 1, "n", 5)
+    wait_in_sync(primary, replica)
+    assert names(replica) == [b"before", b"behind"]
+    assert replica.cmd("GET", "n") == b"5"
+    assert replica.cmd("FCALL_RO", "before_get", 1, "n") == b"5"
+    assert libraries(replica) == libraries(primary)
+    with pytest.raises(redis.ResponseError, match="(?i)readonly|read only|write"):
+        replica.cmd("FCALL", "before_add", 1, "n", 1)
+    with pytest.raises(redis.ResponseError, match="(?i)read only replica"):
+        replica.cmd("FUNCTION", "DELETE", "before")
+    primary.cmd("FUNCTION", "DELETE", "before")
+    primary.cmd("FUNCTION", "FLUSH")
+    wait_in_sync(primary, replica)
+    assert names(replica) == []
+    primary.cmd("FUNCTION", "RESTORE", payload)
+    wait_in_sync(primary, replica)
+    assert names(replica) == [b"before", b"behind"]
+
+
+@pytest.mark.parametrize("writer,reader", ROLES)
+def test_functions_in_files(servers, writer, reader):
+    first = servers.node(writer)
+    first.cmd("FUNCTION", "LOAD", library("one"))
+    first.cmd("FUNCTION", "LOAD", library("two"))
+    first.cmd("SET", "n", 7)
+    first.cmd("SAVE")
+    first.shutdown("NOSAVE")
+    second = first
+    second.kind = reader
+    second.start()
+    assert names(second) == [b"one", b"two"]
+    assert second.cmd("FCALL", "two_add", 1, "n", 1) == 8
+    second.cmd("FUNCTION", "DELETE", "one")
+    if reader == "covey":
+        second.cmd("DEBUG", "RELOAD")
+        assert names(second) == [b"two"]
+        assert second.cmd("FCALL", "two_get", 1, "n") == b"8"
+
+
+@pytest.mark.parametrize("giver,taker", ROLES)
+def test_function_dump_and_restore(servers, giver, taker):
+    one, other = servers.node(giver), servers.node(taker)
+    one.cmd("FUNCTION", "LOAD", library("a"))
+    one.cmd("FUNCTION", "LOAD", library("b"))
+    payload = one.cmd("FUNCTION", "DUMP")
+    other.cmd("FUNCTION", "LOAD", library("c"))
+    assert other.cmd("FUNCTION", "RESTORE", payload) == b"OK"
+    assert names(other) == [b"a", b"b", b"c"]
+    with pytest.raises(redis.ResponseError, match="already exists"):
+        other.cmd("FUNCTION", "RESTORE", payload)
+    other.cmd("FUNCTION", "RESTORE", payload, "REPLACE")
+    assert names(other) == [b"a", b"b", b"c"]
+    other.cmd("FUNCTION", "RESTORE", payload, "FLUSH")
+    assert names(other) == [b"a", b"b"]
+    other.cmd("FUNCTION", "FLUSH")
+    other.cmd("FUNCTION", "LOAD", library("x").replace("x_add", "a_add"))
+    with pytest.raises(redis.ResponseError, match="Function a_add already exists"):
+        other.cmd("FUNCTION", "RESTORE", payload, "REPLACE")
+    assert names(other) == [b"x"]
