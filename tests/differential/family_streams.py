@@ -3,12 +3,12 @@
 Ids are explicit ("5-*" leaves the sequence number open), since "*" is each server's own clock.  What depends on the
 time that has passed (minimal idle times) is either always or never fulfilled.  Nothing waits: BLOCK is 1 ms."""
 
-from draw import INTS, NOT_INTS
+from draw import INTS, KEYS, NOT_INTS
 from registry import command, number
 
 FAMILY = "streams"
-GROUPS = [b"g1", b"g2", b"g1", b"g3"]
-CONSUMERS = [b"ann", b"bob", b"ann", b"c\x00\xff", b""]
+GROUPS = [b"g1", b"g1", b"g1", b"g1", b"g1", b"g2"]
+CONSUMERS = [b"ann", b"bob", b"ann", b"bob", b"ann", b"bob", b"c\x00\xff", b""]
 LONG_AGO, NEVER_IDLE = b"1000", b"1000000000"
 BAD_IDS = [b"", b"-", b"+", b"x", b"1-x", b"-1", b"1-", b"(1", b"18446744073709551616", b"1-*", b"$", b">"]
 EXTREME_IDS = [b"0", b"0-0", b"0-1", b"18446744073709551615-18446744073709551615", b"18446744073709551615",
@@ -16,7 +16,7 @@ EXTREME_IDS = [b"0", b"0-0", b"0-1", b"18446744073709551615-18446744073709551615
 
 
 def stream(d):
-    return d.key("x")
+    return KEYS["x"][d.byte() & 1] if not d.chance(15) else d.key("x")
 
 
 def group(d):
@@ -130,24 +130,24 @@ def entries_read(d):
     return [d.option(b"ENTRIESREAD"), d.pick([b"0", b"2", b"50", b"-1", b"-2", b"x"])] if d.chance(15) else []
 
 
-@command("XGROUP|CREATE", 12, family=FAMILY)
+@command("XGROUP|CREATE", 18, family=FAMILY)
 def _create(d):
-    options = ([d.option(b"MKSTREAM")] if d.chance(50) else []) + entries_read(d)
+    options = ([d.option(b"MKSTREAM")] if not d.chance(25) else []) + entries_read(d)
     return [b"XGROUP", d.option(b"CREATE"), stream(d), group(d), group_id(d)] + options
 
 
-@command("XGROUP|SETID", 4, family=FAMILY)
+@command("XGROUP|SETID", 6, family=FAMILY)
 def _setid(d):
     return [b"XGROUP", b"SETID", stream(d), group(d), group_id(d)] + entries_read(d)
 
 
-command("XGROUP|DESTROY", 2, family=FAMILY)(lambda d: [b"XGROUP", b"DESTROY", stream(d), group(d)])
-command("XGROUP|CREATECONSUMER", 3, family=FAMILY)(
+command("XGROUP|DESTROY", 4, family=FAMILY)(lambda d: [b"XGROUP", b"DESTROY", stream(d), group(d)])
+command("XGROUP|CREATECONSUMER", 6, family=FAMILY)(
     lambda d: [b"XGROUP", b"CREATECONSUMER", stream(d), group(d), consumer(d)])  # fmt: skip
-command("XGROUP|DELCONSUMER", 2, family=FAMILY)(
+command("XGROUP|DELCONSUMER", 5, family=FAMILY)(
     lambda d: [b"XGROUP", b"DELCONSUMER", stream(d), group(d), consumer(d)])  # fmt: skip
-command("XGROUP|HELP", 1, family=FAMILY)(lambda d: [b"XGROUP", b"HELP"])
-command("XINFO|HELP", 1, family=FAMILY)(lambda d: [b"XINFO", b"HELP"])
+command("XGROUP|HELP", 2, family=FAMILY)(lambda d: [b"XGROUP", b"HELP"] + ([b"x"] if d.chance(25) else []))
+command("XINFO|HELP", 2, family=FAMILY)(lambda d: [b"XINFO", b"HELP"] + ([b"x"] if d.chance(25) else []))
 
 
 @command("XINFO|STREAM", 8, family=FAMILY)
@@ -199,7 +199,7 @@ def min_idle(d):
     return b"0" if not d.chance(20) else d.pick([NEVER_IDLE, b"-5", b"x"])
 
 
-@command("XCLAIM", 10, family=FAMILY)
+@command("XCLAIM", 14, family=FAMILY)
 def _xclaim(d):
     options = d.options([
         lambda: [d.option(b"FORCE")],
@@ -213,7 +213,7 @@ def _xclaim(d):
     return [b"XCLAIM", stream(d), group(d), consumer(d), min_idle(d)] + ids + options
 
 
-@command("XAUTOCLAIM", 8, family=FAMILY)
+@command("XAUTOCLAIM", 12, family=FAMILY)
 def _xautoclaim(d):
     limit = [d.option(b"COUNT"), d.pick([b"1", b"2", b"5", b"0", *NOT_INTS[:2]])] if d.chance(50) else []
     start = b"0" if not d.chance(40) else bound(d, b"-")

@@ -745,6 +745,7 @@ def fill(size):
         (KEYS["z"], lambda key: [b"ZADD", key] + [arg for i in count for arg in (b"%d" % (i % 9), b"m%d" % i)]),
         (KEYS["s"][:1], lambda key: [b"SET", key, b"%d" % size]),
         (KEYS["s"][1:], lambda key: [b"SET", key, b"x" * size]),
+        (KEYS["x"], lambda key: [b"XGROUP", b"CREATE", key, b"g1", b"0", b"MKSTREAM"]),
     ]
     return [(0, make(key)) for keys, make in kinds for key in keys[:2]]
 

@@ -19,13 +19,16 @@ COPY_SUFFIX = b"|copy"
 PROFILES = [
     {"hash-max-listpack-entries": 512, "hash-max-listpack-value": 64, "set-max-intset-entries": 512,
      "zset-max-listpack-entries": 128, "zset-max-listpack-value": 64, "list-max-listpack-size": -2,
-     "list-compress-depth": 0, "rdbcompression": "yes", "hll-sparse-max-bytes": 3000},
+     "list-compress-depth": 0, "rdbcompression": "yes",
+     "stream-node-max-entries": 100, "stream-node-max-bytes": 4096, "hll-sparse-max-bytes": 3000},
     {"hash-max-listpack-entries": 6, "hash-max-listpack-value": 16, "set-max-intset-entries": 6,
      "zset-max-listpack-entries": 6, "zset-max-listpack-value": 16, "list-max-listpack-size": 4,
-     "list-compress-depth": 0, "rdbcompression": "no", "hll-sparse-max-bytes": 100},
+     "list-compress-depth": 0, "rdbcompression": "no",
+     "stream-node-max-entries": 3, "stream-node-max-bytes": 4096, "hll-sparse-max-bytes": 100},
     {"hash-max-listpack-entries": 128, "hash-max-listpack-value": 20, "set-max-intset-entries": 0,
      "zset-max-listpack-entries": 0, "zset-max-listpack-value": 64, "list-max-listpack-size": -1,
-     "list-compress-depth": 1, "rdbcompression": "no", "hll-sparse-max-bytes": 1000},
+     "list-compress-depth": 1, "rdbcompression": "no",
+     "stream-node-max-entries": 0, "stream-node-max-bytes": 150, "hll-sparse-max-bytes": 1000},
 ]  # fmt: skip
 
 

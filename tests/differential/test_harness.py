@@ -93,7 +93,7 @@ CASES = [
     (b"RANDOMKEY", [bulk(b"a"), array(b"a", b"b")], [bulk(b"b"), array(b"b", b"a")], True),
     (b"RANDOMKEY", [bulk(b"a"), array(b"a")], [bulk(b"b"), array(b"a")], False),
     (b"RANDOMKEY", [bulk(b"a"), array(b"a")], [bulk(None), array(b"a")], False),
-    (b"DBSIZE", [(":", 0)] * 26 + [(":", 1)], [(":", 0)] * 26 + [(":", 2)], False),
+    (b"DBSIZE", [(":", 0)] * 29 + [(":", 1)], [(":", 0)] * 29 + [(":", 2)], False),
     (b"SORT k BY nosort", [OK, bulk(b"hashtable"), array(b"a", b"b")], [OK, bulk(b"hashtable"), array(b"b", b"a")], True),
     (b"SORT k BY nosort", [OK, bulk(b"quicklist"), array(b"a", b"b")], [OK, bulk(b"quicklist"), array(b"b", b"a")], False),
     (b"SORT k ALPHA", [OK, array(b"a", b"b")], [OK, array(b"b", b"a")], False),
