@@ -85,9 +85,9 @@ struct cluster {
     int listener_count;
     struct list links[LINK_BUCKETS];
     uint64_t next_inbound;
-    uint64_t persisted; /* newest durable nodes.conf */
+    uint64_t persisted;              /* newest durable nodes.conf */
     _Atomic int64_t node_timeout_ms; /* set by any thread */
-    int handshakes; /* steps of TLS handshakes in this turn */
+    int handshakes;                  /* steps of TLS handshakes in this turn */
     struct writer writer;
     struct buf encode;
     struct publication *publishing; /* whose sending is being carried out */
@@ -97,7 +97,7 @@ struct cluster {
     /* published */
     _Atomic uint8_t slot_state[SLOT_COUNT];
     _Atomic bool ok, primary;
-    _Atomic size_t links_memory;
+    _Atomic size_t links_memory, messages_waiting;
     pthread_mutex_t map_mu;                         /* order: after the slots; nothing is taken under it */
     struct cluster_endpoint *nodes;                 /* under map_mu */
     size_t node_cap;                                /* under map_mu */
@@ -887,6 +887,7 @@ static void deliver_publication(struct mail *m)
     struct publication *p = container_of(m, struct publication, mail);
     struct cluster *c = p->cluster;
     struct bytes channel = bytes_make(p->data, p->channel_n);
+    atomic_fetch_sub_explicit(&c->messages_waiting, sizeof *p + p->n, memory_order_relaxed);
     c->out.count = 0;
     c->publishing = p;
     cluster_publish(c->core, p->shard, channel, bytes_make(p->data + p->channel_n, p->n - p->channel_n), now(),
@@ -910,7 +911,13 @@ void cluster_send_message(struct cluster *c, bool shard, struct bytes channel, s
                               .n = channel.n + payload.n};
     if (channel.n) memcpy(p->data, channel.p, channel.n);
     if (payload.n) memcpy(p->data + channel.n, payload.p, payload.n);
+    atomic_fetch_add_explicit(&c->messages_waiting, sizeof *p + p->n, memory_order_relaxed);
     loop_post(c->loop, &p->mail);
+}
+
+size_t cluster_messages_waiting(const struct cluster *c)
+{
+    return atomic_load_explicit(&c->messages_waiting, memory_order_relaxed);
 }
 
 struct signal_mail {

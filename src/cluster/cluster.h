@@ -97,6 +97,8 @@ bool cluster_slot_endpoint(struct cluster *c, unsigned slot, bool migration_targ
 /* A client's PUBLISH (shard: SPUBLISH), to be sent to all nodes or to the rest of this shard.  Copies both; what there is
  * no memory for is not sent.  Any thread; the messages of one thread leave in order. */
 void cluster_send_message(struct cluster *c, bool shard, struct bytes channel, struct bytes payload);
+/* Bytes of such messages that the cluster's thread has not come to yet; any thread. */
+size_t cluster_messages_waiting(const struct cluster *c);
 
 /* For CLUSTER LINKS: bytes waiting in a link's queue; on the cluster's thread (in a cluster_fn). */
 void cluster_link_buffer(struct cluster *c, uint64_t link, size_t *used, size_t *allocated);

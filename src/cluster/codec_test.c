@@ -154,6 +154,30 @@ static void v5_publish(void **state)
                                       2273, 0x4ef69fdd0267a0c0});
 }
 
+/* What is sent in two pieces is the same frame. */
+static void a_head_and_its_body_are_one_frame(void **state)
+{
+    static const uint16_t types[] = {CLUSTER_PUBLISH, CLUSTER_PUBLISHSHARD};
+    static const char *const texts[][2] = {{"chan", "hello"}, {"", ""}, {"c", ""}, {"", "payload"}};
+    (void)state;
+    for (size_t t = 0; t < 2; t++) {
+        for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+            struct cluster_message m = base_message(types[t]);
+            struct buf whole = {0}, parts = {0};
+            m.publish.channel = bytes_of(texts[i][0]);
+            m.publish.payload = bytes_of(texts[i][1]);
+            cluster_encode(&m, &whole);
+            cluster_encode_head(&m, &parts);
+            buf_append_bytes(&parts, m.publish.channel);
+            buf_append_bytes(&parts, m.publish.payload);
+            assert_int_equal(parts.n, whole.n);
+            assert_memory_equal(parts.p, whole.p, whole.n);
+            buf_deinit(&whole);
+            buf_deinit(&parts);
+        }
+    }
+}
+
 static void v6_update(void **state)
 {
     struct cluster_message m = base_message(CLUSTER_UPDATE);
@@ -290,6 +314,7 @@ int main(void)
         cmocka_unit_test(v3_pong_of_a_replica),
         cmocka_unit_test(v4_fail),
         cmocka_unit_test(v5_publish),
+        cmocka_unit_test(a_head_and_its_body_are_one_frame),
         cmocka_unit_test(v6_update),
         cmocka_unit_test(v7_auth_request),
         cmocka_unit_test(module_frames_pass_through),

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/htable.h"
 #include "base/mem.h"
+#include "cluster/cluster.h"
 #include "store/store.h"
 
 #include <stdio.h>
@@ -467,6 +468,7 @@ void pubsub_hold_up(struct conn *c)
     bool high = false;
     for (int i = 0; i < n->worker_count; i++)
         if (atomic_load_explicit(&n->workers[i]->pubsub->backlog, memory_order_relaxed) > BACKLOG_HIGH) high = true;
+    if (n->cluster && cluster_messages_waiting(n->cluster) > BACKLOG_HIGH) high = true;
     if (!high || c->wait != WAIT_NOTHING) return;
     c->wait = WAIT_PUBLISH;
     list_push_back(&c->worker->throttled, &c->waiting_link);

@@ -79,10 +79,12 @@ static void publish(struct call *c, enum pubsub_kind kind)
     struct conn *conn = call_conn(c);
     struct node *n = conn->worker->node;
     uint64_t receivers = pubsub_publish(n, conn, kind, c->argv[1], c->argv[2]);
-    if (n->cluster)
+    if (n->cluster) {
         cluster_send_message(n->cluster, kind == PUBSUB_SHARD, c->argv[1], c->argv[2]);
-    else
+        pubsub_hold_up(conn);
+    } else {
         call_effect(c, c->argc, c->argv);
+    }
     resp_i64(&c->out, (int64_t)receivers);
 }
 

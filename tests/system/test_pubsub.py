@@ -414,10 +414,10 @@ def test_spublish_stays_in_the_shard(mixed):
 @pytest.mark.parametrize("kinds", [["covey", "covey", "covey"], ["covey", "redis", "covey"]])
 def test_a_large_message_over_the_bus(servers, kinds):
     """64 MB to all nodes, a small message behind it in order, and nobody is suspected meanwhile."""
-    cluster = servers.cluster(kinds, timeout=5000, client_output_buffer_limit="pubsub 0 0 0")
+    cluster = servers.cluster(kinds, timeout=15000, client_output_buffer_limit="pubsub 0 0 0")
     payload = random.randbytes(64 << 20)
     for source in cluster.nodes[:2]:
-        wires = [listener(node, "large", timeout=30) for node in cluster.nodes]
+        wires = [listener(node, "large", timeout=60) for node in cluster.nodes]
         with Wire(source) as c:
             assert c("PUBLISH", "large", payload) == 1
             assert c("PUBLISH", "large", "behind") == 1
