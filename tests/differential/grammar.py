@@ -644,7 +644,7 @@ command("COMMAND|COUNT", 4)(lambda d: [b"COMMAND", b"COUNT"])
 command("COMMAND|INFO", 4, mutate=False)(lambda d: [b"COMMAND", b"INFO"] + some_names(d))
 command("COMMAND|DOCS", 3, mutate=False)(lambda d: [b"COMMAND", b"DOCS"] + some_names(d))
 
-NAMES = sorted({name.split("|")[0].encode() for name in SCOPE} | {b"OBJECT|ENCODING", b"COMMAND|INFO"})
+NAMES = sorted({name.split("|")[0].encode() for name in TABLE if " " not in name} | {b"OBJECT|ENCODING", b"COMMAND|INFO"})
 KEYED = [name for name in TABLE if name.split("|")[0] not in
          ("MULTI", "EXEC", "DISCARD", "UNWATCH", "SELECT", "SWAPDB", "FLUSHDB", "FLUSHALL", "DBSIZE", "ECHO", "PING",
           "COMMAND", "CLIENT", "RANDOMKEY", "KEYS", "SCAN", "WATCH")]  # fmt: skip
