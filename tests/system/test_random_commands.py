@@ -171,7 +171,7 @@ def test_random_commands(servers):
     make_permanent(node)
     digest, keys = node.cmd("DEBUG", "DIGEST"), [node.new_client(db=db).dbsize() for db in range(16)]
     assert sum(keys) > 0
-    assert node.cmd("SAVE")
+    covey.wait_for("SAVE", lambda: node.cmd("SAVE"))  # a BGSAVE may be under way
     assert node.shutdown("NOSAVE") == 0
     node.start()
     assert [node.new_client(db=db).dbsize() for db in range(16)] == keys, f"seed {SEED}"
