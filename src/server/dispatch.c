@@ -202,7 +202,8 @@ static bool queues(const struct call *call)
  * transaction that is also whatever would be queued. */
 static bool lacks_memory(struct conn *c, const struct call *call)
 {
-    if (config_num(c->worker->node->config, CFG_MAXMEMORY) == 0 || call->flags & CALL_EXCLUSIVE) {
+    if (call->flags & CALL_EXCLUSIVE) return false; /* it was looked at before, and the server is at rest now */
+    if (config_num(c->worker->node->config, CFG_MAXMEMORY) == 0) {
         c->worker->out_of_memory = false;
         return false;
     }

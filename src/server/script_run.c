@@ -434,6 +434,8 @@ static const char *refusal_by_flags(struct conn *c, const struct script_target *
         return "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
                "Writable scripts are blocked, Use 'no-writes' flag for read only scripts.";
     if (t->read_only_command) return "ERR Can not execute a script with write flag using *_ro command.";
+    /* Outside of a transaction redis-server looks at the script's flags before it runs it, as at any command's. */
+    if (c->worker->out_of_memory && !(t->flags & SCRIPT_ALLOW_OOM) && !c->in_multi) return ERR_OOM_VALUE;
     if (c->worker->out_of_memory && !(t->flags & SCRIPT_ALLOW_OOM))
         return "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'";
     return NULL;

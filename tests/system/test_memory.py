@@ -147,7 +147,12 @@ def test_out_of_memory_errors_are_those_of_redis(servers):
             except redis.ResponseError as error:
                 return f"{type(error).__name__} {error}"
 
-        replies[kind] = [say(*words) for words in talks]
+        replies[kind] = [say(*words) for words in talks[:14]]
+        for script in ("return redis.call('set', KEYS[1], 1)", "return redis.call('get', KEYS[1])", "#!lua\nreturn 1",
+                       "#!lua flags=allow-oom\nreturn redis.call('set', KEYS[1], 1)", "return redis.call('del', KEYS[1])",
+                       "#!lua flags=no-writes\nreturn redis.call('get', KEYS[1])"):
+            replies[kind].append(say("EVAL", script, "1", "scripted"))
+        replies[kind] += [say(*words) for words in talks[14:]]
         other.config_set("maxmemory", 1)
         replies[kind].append(say("EXEC"))  # holds a SET that was queued while there was memory
         replies[kind].append(say("SET", "x", "y"))
