@@ -704,12 +704,13 @@ static bool check_entry(const uint8_t *lp, const uint8_t **at, struct node_check
     return true;
 }
 
+/* All entries may be marked: XTRIM MINID leaves such a node when its last one was removed before. */
 static bool check_node(const uint8_t *lp, struct node_check *c)
 {
     int64_t count, deleted, zero;
     const uint8_t *at = lp_first(lp);
     if (!take_int(lp, &at, &count) || !take_int(lp, &at, &deleted) || !take_int(lp, &at, &c->fields)) return false;
-    if (count <= 0 || deleted < 0 || c->fields < 0 || c->fields > STREAM_NODE_BYTES_MAX) return false;
+    if (count < 0 || deleted < 0 || c->fields < 0 || c->fields > STREAM_NODE_BYTES_MAX) return false;
     if (!take_many(lp, &at, c->fields) || !take_int(lp, &at, &zero) || zero != 0) return false;
     while (at)
         if (!check_entry(lp, &at, c)) return false;

@@ -393,14 +393,40 @@ static void damaged_nodes_are_safe(void **state)
                         while (fields--) stream_iter_field(&it, &field, &text);
                 }
                 assert_int_equal(n, 2 * s->length);
+                bool any = s->length > 0;
                 while (stream_first(s, &id)) assert_true(stream_delete(s, id));
                 assert_int_equal(s->length, 0);
-                assert_null(s->tail);
+                if (any) assert_null(s->tail);
             }
             stream_free(s);
         }
     }
     assert_true(accepted > 500); /* texts and ids may be anything */
+}
+
+/* A node whose last entry was removed before the others are trimmed by id stays, with nothing in it. */
+static void a_node_of_removed_entries(void **state)
+{
+    (void)state;
+    struct stream *s = stream_new(), *copy = stream_new();
+    struct bytes pair[] = {BYTES("f"), BYTES("v")};
+    struct stream_id id;
+    for (uint64_t i = 1; i <= 3; i++)
+        assert_int_equal(stream_append(s, (struct stream_id){i, 0}, pair, 1, &store_limits_default), OK);
+    assert_true(stream_delete(s, (struct stream_id){3, 0}));
+    assert_int_equal(stream_trim(s, &(struct stream_trim){.by_id = true, .min_id = {3, 0}}), 2);
+    assert_int_equal(s->length, 0);
+    assert_int_equal(stream_node_count(s), 1);
+    assert_false(stream_first(s, &id));
+    assert_int_equal(stream_add_node(copy, s->tail->id, lp_blob(s->tail->lp)), OK);
+    assert_int_equal(copy->length, 0);
+    copy->last_id = s->last_id;
+    assert_int_equal(stream_append(copy, (struct stream_id){4, 0}, pair, 1, &store_limits_default), OK);
+    assert_true(stream_first(copy, &id) && id.ms == 4);
+    assert_true(stream_delete(copy, id));
+    assert_int_equal(stream_node_count(copy), 0);
+    stream_free(s);
+    stream_free(copy);
 }
 
 static void ids(void **state)
@@ -427,6 +453,7 @@ int main(void)
         cmocka_unit_test(ids),
         cmocka_unit_test(nodes_have_redis_bytes),
         cmocka_unit_test(damaged_nodes_are_safe),
+        cmocka_unit_test(a_node_of_removed_entries),
         cmocka_unit_test(random_operations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
