@@ -54,18 +54,13 @@ static void field_double(struct call *c, const char *name, double v)
     resp_double(&c->out, v);
 }
 
-static size_t databases_in_use(const struct store *s)
+/* Returns how many were shown. */
+static size_t stats_of_databases(struct call *c, const struct store *s)
 {
-    size_t n = 0;
-    for (int db = 0; db < store_databases(s); db++) n += store_db_count(s, db) > 0;
-    return n;
-}
-
-static void stats_of_databases(struct call *c, const struct store *s, size_t shown)
-{
-    for (int db = 0; db < store_databases(s) && shown; db++) {
+    size_t shown = 0;
+    for (int db = 0; db < store_databases(s); db++) {
         if (store_db_count(s, db) == 0) continue;
-        shown--;
+        shown++;
         char name[24];
         snprintf(name, sizeof name, "db.%d", db);
         resp_bulk_cstr(&c->out, name);
@@ -74,16 +69,17 @@ static void stats_of_databases(struct call *c, const struct store *s, size_t sho
         field_i64(c, "overhead.hashtable.expires", 0); /* a time of expiry stands in the entry */
         field_i64(c, "overhead.hashtable.slot-to-keys", 0);
     }
+    return shown;
 }
 
 void cmd_memory_stats(struct call *c)
 {
     struct node *n = node_of(c);
     struct memory_view v;
-    if (!call_exclusive(c)) return; /* the databases that are counted are those that are shown */
+    if (!call_exclusive(c)) return;
     memory_view_get(n, &v);
-    size_t databases = databases_in_use(n->store), net = v.used > v.startup ? v.used - v.startup : 0;
-    resp_map(&c->out, 27 + databases);
+    size_t net = v.used > v.startup ? v.used - v.startup : 0;
+    size_t mark = resp_defer(&c->out);
     field_i64(c, "peak.allocated", (int64_t)v.peak);
     field_i64(c, "total.allocated", (int64_t)v.used);
     field_i64(c, "startup.allocated", (int64_t)v.startup);
@@ -94,7 +90,7 @@ void cmd_memory_stats(struct call *c)
     field_i64(c, "aof.buffer", 0);
     field_i64(c, "lua.caches", 0);
     field_i64(c, "functions.caches", 0);
-    stats_of_databases(c, n->store, databases);
+    size_t databases = stats_of_databases(c, n->store);
     field_i64(c, "overhead.total", (int64_t)v.overhead);
     field_i64(c, "keys.count", (int64_t)v.keys);
     field_i64(c, "keys.bytes-per-key", v.keys ? (int64_t)(net / v.keys) : 0);
@@ -112,6 +108,7 @@ void cmd_memory_stats(struct call *c)
     field_i64(c, "rss-overhead.bytes", v.rss_overhead_bytes);
     field_double(c, "fragmentation", v.frag);
     field_i64(c, "fragmentation.bytes", v.frag_bytes);
+    resp_defer_map(&c->out, mark, 27 + databases);
 }
 
 /* ---- DOCTOR ---- */
