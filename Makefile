@@ -29,7 +29,7 @@ LDFLAGS := -pthread $(CFLAGS_$(VARIANT))
 
 # The folders and who may use whom: one list, also checked against the #include lines.
 FOLDERS := $(shell sed -n 's/^\([a-z/]*\) *:.*/\1/p' src/ARROWS)
-arrows = $(filter-out commands.def,$(shell sed -n 's|^$(1) *: *||p' src/ARROWS))
+arrows = $(shell sed -n 's|^$(1) *: *||p' src/ARROWS)
 closure = $(sort $(1) $(foreach d,$(call arrows,$(1)),$(call closure,$(d))))
 sources = $(filter-out %_test.c %_fuzz.c,$(wildcard src/$(1)/*.c))
 objects = $(patsubst src/%.c,$(BUILD)/%.o,$(call sources,$(1)))

@@ -11,7 +11,7 @@
 #define COVEY_COMMAND_CALL_H
 
 #include "command/handlers.h"
-#include "command/table.h"
+#include "commands/table.h"
 #include "resp/resp.h"
 #include "store/access.h"
 #include "store/store.h"

@@ -8,7 +8,7 @@ static command_handler *const handlers[CMD_ID_COUNT] = {
     [CMD_ID_##id] = handler,
 #define CMD_CONTAINER(...)
 #define CMD_LATER(...)
-#include "command/commands.def"
+#include "commands/commands.def"
 #undef CMD
 #undef CMD_CONTAINER
 #undef CMD_LATER

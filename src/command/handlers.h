@@ -5,7 +5,7 @@
 #ifndef COVEY_COMMAND_HANDLERS_H
 #define COVEY_COMMAND_HANDLERS_H
 
-#include "command/table.h"
+#include "commands/table.h"
 
 struct call; /* one execution of one command: command/call.h */
 typedef void command_handler(struct call *c);
@@ -15,7 +15,7 @@ typedef void command_handler(struct call *c);
     command_handler handler;
 #define CMD_CONTAINER(...)
 #define CMD_LATER(...)
-#include "command/commands.def"
+#include "commands/commands.def"
 #undef CMD
 #undef CMD_CONTAINER
 #undef CMD_LATER

@@ -1,8 +1,8 @@
 /* command_commands.c: COMMAND and its subcommands, from the command table. */
 #include "base/glob.h"
 #include "base/mem.h"
-#include "command/arguments.h"
 #include "command/call.h"
+#include "commands/arguments.h"
 #include "server/conn.h"
 #include "server/renames.h"
 

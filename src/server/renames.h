@@ -3,7 +3,7 @@
 #ifndef COVEY_SERVER_RENAMES_H
 #define COVEY_SERVER_RENAMES_H
 
-#include "command/table.h"
+#include "commands/table.h"
 
 struct node;
 struct renames;

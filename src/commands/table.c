@@ -1,6 +1,6 @@
 /* The table itself and the look-ups by name.  Names are found through one open-addressing table over (container, name),
  * filled before main() and constant from then on. */
-#include "command/table.h"
+#include "commands/table.h"
 
 #include <assert.h>
 
@@ -66,7 +66,7 @@
         __VA_ARGS__)
 
 static const struct command commands[CMD_ID_COUNT] = {
-#include "command/commands.def"
+#include "commands/commands.def"
 };
 
 /* ---- Names ------------------------------------------------------------------------------------------------------- */

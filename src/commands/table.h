@@ -1,9 +1,9 @@
 /* table.h: what is known about every command of Redis 7.0, as data: the rows of commands.def and look-ups in them.
  * Promises: everything here is constant once the program runs; no look-up allocates.  It knows no handler (those are
- * handlers.h), so that a proxy or a tool can use the table without linking a server.
+ * command/handlers.h), so that a proxy or a tool can use the table without linking a server.
  * Threads: any thread at any time. */
-#ifndef COVEY_COMMAND_TABLE_H
-#define COVEY_COMMAND_TABLE_H
+#ifndef COVEY_COMMANDS_TABLE_H
+#define COVEY_COMMANDS_TABLE_H
 
 #include "base/bytes.h"
 
@@ -17,7 +17,7 @@ enum command_id {
 #define CMD(id, ...) CMD_ID_##id,
 #define CMD_CONTAINER(id, ...) CMD_ID_##id,
 #define CMD_LATER(id, ...) CMD_ID_##id,
-#include "command/commands.def"
+#include "commands/commands.def"
 #undef CMD
 #undef CMD_CONTAINER
 #undef CMD_LATER

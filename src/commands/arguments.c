@@ -1,5 +1,5 @@
 /* arguments.c: reads the notation of arguments.def and replies it in COMMAND DOCS' form. */
-#include "command/arguments.h"
+#include "commands/arguments.h"
 
 #include <string.h>
 
@@ -9,7 +9,7 @@ const char *command_arguments(enum command_id id)
 {
     static const char *const texts[CMD_ID_COUNT] = {
 #define ARGUMENTS(id, text) [CMD_ID_##id] = text,
-#include "command/arguments.def"
+#include "commands/arguments.def"
 #undef ARGUMENTS
     };
     return texts[id];

@@ -1,4 +1,4 @@
-#include "command/arguments.h"
+#include "commands/arguments.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

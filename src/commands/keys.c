@@ -1,6 +1,6 @@
 /* Where a request's keys are, from the key specifications, plus the few commands whose keys these cannot tell. */
 #include "base/number.h"
-#include "command/table.h"
+#include "commands/table.h"
 
 struct key_list {
     struct command_key *out;

@@ -1,4 +1,4 @@
-#include "command/table.h"
+#include "commands/table.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

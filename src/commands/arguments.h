@@ -1,9 +1,9 @@
 /* arguments.h: the arguments of commands as COMMAND DOCS describes them, from arguments.def.
  * Constant data; any thread at any time. */
-#ifndef COVEY_COMMAND_ARGUMENTS_H
-#define COVEY_COMMAND_ARGUMENTS_H
+#ifndef COVEY_COMMANDS_ARGUMENTS_H
+#define COVEY_COMMANDS_ARGUMENTS_H
 
-#include "command/table.h"
+#include "commands/table.h"
 #include "resp/resp.h"
 
 /* The description, in the notation of arguments.def; NULL: the command takes none. */
