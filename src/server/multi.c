@@ -230,7 +230,10 @@ static bool needs_server_at_rest(const struct command *cmd)
     case CMD_ID_FLUSHDB:
     case CMD_ID_SWAPDB:
     case CMD_ID_SORT:
-    case CMD_ID_SORT_RO: return true;
+    case CMD_ID_SORT_RO:
+    case CMD_ID_GEORADIUS: /* several STOREs */
+    case CMD_ID_GEORADIUSBYMEMBER:
+    case CMD_ID_MEMORY_STATS: return true;
     default:
         return script_is_call(cmd) || cmd->id == CMD_ID_SCRIPT_FLUSH ||
                (cmd->flags & CMD_WRITE && cmd->categories & CAT_SCRIPTING) || cmd->flags & CMD_ADMIN ||
