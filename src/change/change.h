@@ -35,6 +35,8 @@ bool gate_wanted(const struct gate_member *m);
 /* Waits until every member is outside, backing off every few ms so that nobody is held up for long by one slow member.
  * The caller is outside.  Then the server is at rest until gate_open(). */
 void gate_close(struct gate *g);
+/* The same, but gives up after about so many ms: false, and nothing is held. */
+MUST_USE bool gate_close_within(struct gate *g, int64_t ms);
 void gate_open(struct gate *g);
 
 /* ---- the change log ---- */

@@ -19,6 +19,7 @@ struct loop {
     struct epoll_event events[EVENTS_MAX];
     int64_t now_ms;                        /* monotonic, when the loop woke up */
     int event_count;                       /* of the turn under way; entries of removed sources are cleared */
+    struct mail *undelivered;              /* mail of the turn under way, oldest first */
     struct loop_source *again, *again_now; /* for the next turn, and what is left of this one's */
 
     /* written by other threads */
@@ -132,10 +133,14 @@ static void deliver_mail(struct loop *l)
         oldest = m;
         m = next;
     }
-    while (oldest) {
-        struct mail *next = oldest->next;
-        oldest->deliver(oldest);
-        oldest = next;
+    /* Behind what a turn around this one has not delivered yet. */
+    struct mail **end = &l->undelivered;
+    while (*end) end = &(*end)->next;
+    *end = oldest;
+    while (l->undelivered) {
+        struct mail *first = l->undelivered;
+        l->undelivered = first->next;
+        first->deliver(first);
     }
 }
 
@@ -185,7 +190,9 @@ void loop_turn(struct loop *l, int timeout_ms)
     l->event_count = n > 0 ? n : 0;
     if (l->turn_begin) l->turn_begin(l->hook_ctx);
     deliver_mail(l);
-    l->again_now = l->again;
+    struct loop_source **last = &l->again_now; /* a turn around this one may have left some */
+    while (*last) last = &(*last)->again_next;
+    *last = l->again;
     l->again = NULL;
     for (int i = 0; i < l->event_count; i++) {
         uint32_t got = l->events[i].events;

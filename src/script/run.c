@@ -27,9 +27,11 @@ size_t script_vm_memory(const struct script_vm *vm)
 
 static void hook(lua_State *L, lua_Debug *ar)
 {
-    (void)ar;
     struct script_vm *vm = vm_of(L);
-    if (!vm->aborted && vm->run) vm->host->tick(vm->run);
+    if (!vm->aborted && vm->run) {
+        vm->host->tick(vm->run);
+        if (vm->aborted) vm->abort_line = lua_getinfo(L, "l", ar) ? ar->currentline : 0;
+    }
     if (vm->registering && clock_mono_ms() > vm->load_until_ms) vm->aborted = true;
     if (!vm->aborted) return;
     /* Whatever catches this error is ended at its next line. */
@@ -46,6 +48,11 @@ void script_vm_abort(struct script_vm *vm)
 {
     vm->aborted = true;
     lua_sethook(vm->L, hook, LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+int script_vm_abort_line(const struct script_vm *vm)
+{
+    return vm->abort_line;
 }
 
 static int build(lua_State *L)

@@ -117,5 +117,7 @@ bool script_vm_eval(struct script_vm *vm, const struct script_body *body, const 
 /* Ends the run under way: no instruction of the script is executed any more but those that unwind it.  In tick() and
  * call() only. */
 void script_vm_abort(struct script_vm *vm);
+/* The line at which the last run was aborted by tick(), 0 if that is not known. */
+int script_vm_abort_line(const struct script_vm *vm);
 
 #endif

@@ -22,6 +22,7 @@ struct script_vm {
     void *run;
     int resp; /* what redis.setresp() chose */
     bool aborted;
+    int abort_line;        /* where the script was then; 0: not known */
     void *registering;     /* struct draft of library.c while a library's top level runs; NULL: none does */
     int64_t load_until_ms; /* monotonic: when that has to be over */
     unsigned runs;

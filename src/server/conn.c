@@ -97,6 +97,10 @@ static void conn_free(struct conn *c)
 
 void conn_destroy(struct conn *c)
 {
+    if (c->wait == WAIT_SCRIPT) {
+        c->close_asap = true; /* when the script is over */
+        return;
+    }
     int fd = c->src.fd;
     loop_remove(c->worker->loop, &c->src);
     tls_close(c->tls);
@@ -302,6 +306,12 @@ static void run_staged(struct conn *c, int i)
         conn_process(c);
 }
 
+static void process_kept(struct conn *c, void *data)
+{
+    (void)data;
+    if (c) conn_process(c);
+}
+
 void worker_run_staged(struct worker *w)
 {
     if (w->staged_n == 0) return;
@@ -313,6 +323,19 @@ void worker_run_staged(struct worker *w)
     w->staged_n = 0;
     w->running_staged = false;
     let_gate_pass(w);
+}
+
+void worker_unstage_behind(struct worker *w, const struct conn *c)
+{
+    int i = 0;
+    while (i < w->staged_n && w->staged[i].conn != c) i++;
+    for (i++; i < w->staged_n; i++) {
+        struct conn *other = w->staged[i].conn;
+        if (!other) continue;
+        keep_rest(other, w->staged[i].in);
+        w->staged[i].conn = NULL;
+        conn_post(conn_ref_of(other), process_kept, NULL);
+    }
 }
 
 /* ---- reading ---- */
@@ -451,7 +474,7 @@ static void give_back_out_buffer(struct conn *c)
 void conn_write(struct conn *c)
 {
     struct worker *w = c->worker;
-    if (c->src.fd < 0) return;
+    if (c->src.fd < 0 || c->wait == WAIT_SCRIPT) return;
     if (c->close_asap) {
         conn_destroy(c);
         return;
@@ -490,6 +513,7 @@ void conn_write(struct conn *c)
 static void conn_ready(struct loop_source *src, int events)
 {
     struct conn *c = container_of(src, struct conn, src);
+    if (c->wait == WAIT_SCRIPT) return;
     if (atomic_load_explicit(&c->kill, memory_order_relaxed) && !c->close_after_reply) {
         conn_destroy(c);
         return;

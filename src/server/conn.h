@@ -14,6 +14,7 @@
 enum conn_wait {
     WAIT_NOTHING,
     WAIT_SLOT,     /* another thread holds a slot that the next command needs */
+    WAIT_SCRIPT,   /* its own script runs, and a turn inside that serves the others */
     WAIT_PAUSE,    /* CLIENT PAUSE or a manual failover */
     WAIT_REPLICAS, /* the WAIT command */
     WAIT_PUBLISH,  /* it publishes faster than workers can give its messages out */
@@ -69,6 +70,7 @@ struct conn {
     _Atomic bool kill; /* set by others with the server at rest */
     uint8_t reply_mode;
     uint8_t wait; /* enum conn_wait */
+    bool refuse_busy; /* what it waited for is held by a busy script: its command gets -BUSY */
     bool in_multi, multi_failed;
     _Atomic bool dirty_cas; /* a watched key was changed; set under the slot's lock */
     struct queued *queue;
@@ -166,6 +168,7 @@ struct worker {
     int64_t client_eviction_after_ms; /* maxmemory-clients: no further attempt before this, monotonic */
     int64_t now_ms, now_mono_ms;      /* of this turn */
     bool stop;
+    bool inner; /* this is a turn inside a command that runs long: no scripts, and the gate is not left */
     /* read by others */
     struct call_stats stats;
     struct command_stats commands[CMD_ID_COUNT];
@@ -189,6 +192,10 @@ void worker_enter_gate(struct worker *w);
 /* From the worker's timer: starts or goes on with a pass over its slots. */
 void worker_expire(struct worker *w, int64_t every_ms);
 
+/* In the middle of a command (a script that runs long): one turn of the loop for the other connections.  c is the
+ * connection of that command.  Inside such a turn nothing runs that could wait for the command. */
+void worker_inner_turn(struct worker *w, struct conn *c);
+
 /* Lets the connections go on that a pause held up. */
 void worker_resume_paused(struct worker *w);
 /* Calls waiting_room_look_again() after so many ms. */
@@ -203,6 +210,8 @@ struct conn *conn_create(struct worker *w, int fd, enum conn_kind kind);
 void conn_destroy(struct conn *c);
 /* Executes the requests that were put off until their turn's reading is done. */
 void worker_run_staged(struct worker *w);
+/* Connections whose requests wait to be executed behind that of c keep them for a later turn. */
+void worker_unstage_behind(struct worker *w, const struct conn *c);
 /* Parses and executes what is in the input buffer, until it is used up or the connection has to wait. */
 void conn_process(struct conn *c);
 /* Goes on after a wait is over. */

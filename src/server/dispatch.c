@@ -24,7 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SLOTS_INLINE = 16 };
+enum { REST_TRY_MS = 20, SLOTS_INLINE = 16 };
 
 static void add(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -384,8 +384,23 @@ static void execute_locked(struct conn *c, struct call *call, const struct key *
 static void execute_exclusive(struct conn *c, struct call *call, const struct key *keys, size_t key_count)
 {
     struct worker *w = c->worker;
+    const char *busy = script_busy_text(w->node);
+    if (busy) {
+        refuse(call, busy);
+        return;
+    }
+    if (w->inner) {
+        park_for_pause(c);
+        return;
+    }
     worker_leave_gate(w);
-    gate_close(w->node->gate);
+    /* A script that runs long keeps others from having the server at rest; their threads are not to wait for it. */
+    while (!gate_close_within(w->node->gate, REST_TRY_MS)) {
+        if (!script_any_slow(w->node)) continue;
+        worker_enter_gate(w);
+        park_for_pause(c);
+        return;
+    }
     call->want_exclusive = false;
     call->flags |= CALL_EXCLUSIVE;
     call->dirty = call->effect_count = 0;
@@ -460,7 +475,8 @@ static enum dispatch_result execute_once(struct conn *c, struct call *call)
     unlock_slots(c, list.slots, slot_count);
     if (call->want_exclusive) execute_exclusive(c, call, list.keys, list.n);
     mem_free(list.memory);
-    return c->wait == WAIT_SLOT ? DISPATCH_WAIT : DISPATCH_DONE; /* EXEC locks by itself and may have to wait */
+    /* EXEC locks by itself and may have to wait; so may what needs the server at rest. */
+    return c->wait == WAIT_SLOT || c->wait == WAIT_PAUSE ? DISPATCH_WAIT : DISPATCH_DONE;
 }
 
 static enum dispatch_result execute(struct conn *c, struct call *call)
@@ -527,6 +543,29 @@ static void finish(struct conn *c, const struct command *cmd, size_t reply_at)
     if (c->reply_mode == REPLY_SKIP) c->reply_mode = REPLY_ON;
 }
 
+/* The connection waited for what a busy script holds. */
+static bool refused_as_busy(struct conn *c, struct call *call)
+{
+    if (!c->refuse_busy) return false;
+    c->refuse_busy = false;
+    const char *why = script_busy_text(c->worker->node);
+    if (!why) return false;
+    refuse(call, why);
+    return true;
+}
+
+/* Inside a script that runs long no other one does. */
+static enum dispatch_result wait_for_script(struct conn *c, struct call *call)
+{
+    const char *busy = script_busy_text(c->worker->node);
+    if (busy) {
+        refuse(call, busy);
+        return DISPATCH_DONE;
+    }
+    park_for_pause(c);
+    return DISPATCH_WAIT;
+}
+
 enum dispatch_result dispatch(struct conn *c, struct call *call, const struct resp_request *req)
 {
     /* A command before this one in the batch may have changed what was prepared ahead. */
@@ -538,7 +577,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     enum dispatch_result result = DISPATCH_DONE;
     (void)req;
     c->worker->executing = c->id;
-    if (known_and_complete(call) && allowed_now(c, call)) {
+    if (known_and_complete(call) && allowed_now(c, call) && !refused_as_busy(c, call)) {
         if (must_pause(c, call)) {
             park_for_pause(c);
             c->worker->executing = 0;
@@ -546,6 +585,8 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
         }
         if (c->in_multi && queues(call))
             result = queue_in_multi(c, call);
+        else if (c->worker->inner && script_waits_for_script(call->cmd))
+            result = wait_for_script(c, call);
         else
             result = execute(c, call);
     }

@@ -196,6 +196,8 @@ static enum status start_at_rest(struct persistence *p)
  */
 enum status persistence_save_start(struct persistence *p, bool at_rest)
 {
+    /* The main thread accepts connections: it must not wait for a script that runs long. */
+    if (!at_rest && script_any_slow(p->node)) return E_AGAIN;
     if (!at_rest) gate_close(p->node->gate);
     enum status st = atomic_load(&p->node->loading) ? E_AGAIN : start_at_rest(p);
     if (!at_rest) gate_open(p->node->gate);

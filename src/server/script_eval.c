@@ -12,6 +12,7 @@ struct scripting *scripting_create(void)
     s->cache = script_cache_create();
     pthread_mutex_init(&s->mu, NULL);
     list_init(&s->stalled);
+    list_init(&s->slow);
     return s;
 }
 

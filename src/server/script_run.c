@@ -1,6 +1,7 @@
 /* script_run.c: one run of a script: its checks, its commands, its slots. */
 #include "server/scripting.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
@@ -12,7 +13,7 @@
 #include <sched.h>
 #include <time.h>
 
-enum { KEYS_INLINE = 16 };
+enum { KEYS_INLINE = 16, CALLS_PER_CHECK = 64, SHARE_MS = 10 };
 
 /* A set of slots, made when the first one comes. */
 struct slot_bits {
@@ -20,6 +21,7 @@ struct slot_bits {
 };
 
 struct run {
+    struct slow_run slow;
     struct list link; /* in scripting.stalled */
     struct conn *conn;
     struct call *outer;
@@ -28,6 +30,8 @@ struct run {
     struct buf reply; /* of the command that ran last */
     struct key *keys; /* declared */
     size_t key_count;
+    unsigned calls;
+    int64_t served_ms;                /* when other connections had a turn last */
     struct slot_bits extra, borrowed; /* locked on demand; lent by a stalled run */
     int db_now;                       /* of the last effect */
     int cluster_slot;                 /* that the script keeps to; -1: none yet */
@@ -82,6 +86,8 @@ static void wait_a_little(unsigned round)
         nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
 }
 
+static void check_time(struct run *r);
+
 /* The token's holder gets every slot: commands that hold one end without waiting, and stalled scripts lend theirs. */
 static void acquire_slot(struct run *r, unsigned slot)
 {
@@ -96,6 +102,7 @@ static void acquire_slot(struct run *r, unsigned slot)
             return;
         }
         wait_a_little(round);
+        if (round % 64 == 63) check_time(r);
     }
 }
 
@@ -149,6 +156,35 @@ static bool stray(struct run *r)
     }
     wait_for_token(r);
     return true;
+}
+
+static void mark_busy(struct run *r)
+{
+    struct scripting *s = r->conn->worker->node->scripting;
+    for (size_t i = 0; i < r->key_count; i++) script_busy_mark(s, r->keys[i].slot);
+    for (unsigned slot = 0; r->extra.words && slot < SLOT_COUNT; slot++)
+        if (bits_have(&r->extra, slot)) script_busy_mark(s, slot);
+    if (r->has_token) script_busy_mark(s, STORE_TOKEN);
+}
+
+/* A slow script shares its worker: a turn for the other connections, as much time for itself, and so on. */
+static void serve_others(struct run *r, int64_t now_ms)
+{
+    struct worker *w = r->conn->worker;
+    bool alone = r->exclusive || r->outer->flags & CALL_IN_EXEC || w->inner || !w->inside;
+    if (alone || !r->slow.listed || r->verdict != RUN_ON || now_ms - r->served_ms < SHARE_MS) return;
+    worker_inner_turn(w, r->conn);
+    r->served_ms = clock_mono_ms();
+}
+
+/* From time to time during the run. */
+static void check_time(struct run *r)
+{
+    if (r->verdict != RUN_ON) return;
+    int64_t now = clock_mono_ms();
+    if (script_slow_tick(&r->slow, now)) give_up(r, RUN_KILLED);
+    if (r->slow.busy) mark_busy(r);
+    serve_others(r, now);
 }
 
 static bool hold_slots(struct run *r, const struct key *keys, size_t n)
@@ -229,7 +265,10 @@ static const char *objection(struct run *r, const struct call *call, const struc
     if (why) return why;
     /* Only before the first write: a script is not to be stopped in the middle. */
     if (r->out_of_memory && !r->wrote_command && cmd->flags & CMD_DENYOOM) return ERR_OOM_VALUE;
-    if (write) r->wrote_command = true;
+    if (write) {
+        r->wrote_command = true;
+        atomic_store_explicit(&r->slow.wrote, true, memory_order_relaxed);
+    }
     return NULL;
 }
 
@@ -365,6 +404,8 @@ static struct bytes host_call(void *run, const struct bytes *argv, size_t argc, 
     struct call call;
     const struct command *container = NULL;
     r->reply.n = 0;
+    if (++r->calls % CALLS_PER_CHECK == 0) check_time(r);
+    if (r->verdict != RUN_ON) return bytes_make(NULL, 0);
     dispatch_prepare(r->conn, &call, &req);
     const struct command *cmd = node_command_of_request(r->conn->worker->node, argv, argc, &container);
     const char *why = objection(r, &call, cmd);
@@ -405,7 +446,7 @@ static void host_set_repl(void *run, int what)
 
 static void host_tick(void *run)
 {
-    (void)run;
+    check_time(run);
 }
 
 const struct script_host script_host = {
@@ -459,6 +500,12 @@ static void run_begin(struct run *r, struct call *call, const struct script_targ
                       .out_of_memory = call_conn(call)->worker->out_of_memory && !(target->flags & SCRIPT_ALLOW_OOM),
                       .propagate = true};
     list_init(&r->link);
+    r->slow = (struct slow_run){.conn = r->conn,
+                                .argv = call->argv,
+                                .argc = call->argc,
+                                .name = target->name,
+                                .function = target->function != NULL,
+                                .begun_ms = clock_mono_ms()};
     if (key_count > KEYS_INLINE) r->keys = mem_alloc(key_count * sizeof *r->keys);
     for (size_t i = 0; i < key_count; i++) r->keys[i] = call_key(call, first_key + i);
     if (key_count) r->cluster_slot = (int)r->keys[0].slot;
@@ -473,8 +520,18 @@ static void learn(struct run *r)
     atomic_store_explicit(r->target->manners, seen, memory_order_relaxed);
 }
 
+/* The reply of a run that was killed. */
+static void write_killed(struct run *r)
+{
+    resp_errorf(&r->outer->out, "ERR Script killed by user with %s... script: %.*s, on @user_%s:%d.",
+                r->slow.function ? "FUNCTION KILL" : "SCRIPT KILL", (int)r->target->name.n, r->target->name.p,
+                r->slow.function ? "function" : "script", script_vm_abort_line(r->vm));
+}
+
 static void run_end(struct run *r, int db_before)
 {
+    script_slow_end(&r->slow);
+    if (r->verdict == RUN_KILLED) write_killed(r);
     struct call *outer = r->outer;
     learn(r);
     r->conn->db = db_before;

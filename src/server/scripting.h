@@ -27,6 +27,35 @@ bool script_is_call(const struct command *cmd);
 bool script_needs_token(struct conn *c, struct call *call);
 bool function_needs_token(struct conn *c, struct call *call); /* of script_functions.c: FCALL's part of it */
 
+/* ---- script_busy.c: scripts that run long ---- */
+
+/* After 10 ms a run is slow: it is listed, can be killed, and nobody waits for the server at rest without a limit.
+ * After busy-reply-threshold it is busy: who needs what it holds gets -BUSY instead of waiting. */
+struct slow_run {
+    struct list link; /* in scripting.slow */
+    struct conn *conn;
+    const struct bytes *argv; /* of the call, which may be set aside */
+    size_t argc;
+    struct bytes name;
+    bool function, listed, busy;
+    int64_t begun_ms;           /* monotonic */
+    _Atomic bool wrote, killed; /* killed is set under scripting.mu */
+};
+/* From a run's ticks; true: it was killed. */
+bool script_slow_tick(struct slow_run *s, int64_t now_ms);
+void script_slow_end(struct slow_run *s);
+/* -BUSY for what cannot be served now; NULL: no script is busy.  Any thread. */
+const char *script_busy_text(const struct node *n);
+/* Whether a command uses the worker's Lua states, so that it has to wait while one of them is in use. */
+bool script_waits_for_script(const struct command *cmd);
+/* Whether some script is slow.  Any thread. */
+bool script_any_slow(const struct node *n);
+/* The script that runs long has this slot (or the token).  Any thread, a moment old. */
+void script_busy_mark(struct scripting *s, unsigned slot);
+bool script_busy_has(const struct scripting *s, unsigned slot);
+/* From the worker's tick: connections that wait for a busy script's slots are told so. */
+void script_refuse_waiting(struct worker *w);
+
 /* ---- for persistence ---- */
 struct rdb_extras;
 struct rdb_error;
@@ -67,6 +96,10 @@ struct scripting {
     struct script_libraries libraries; /* changed with the server at rest, or while it loads */
     pthread_mutex_t mu;                /* guards `stalled`; order: after the slots */
     struct list stalled;               /* script_run.link of runs that wait for the token with slots in hand */
+    struct list slow;                  /* slow_run.link; guarded by mu too */
+    _Atomic int slow_count, busy_count;
+    _Atomic bool busy_function; /* the newest busy one is a function */
+    _Atomic uint64_t busy_slots[SLOT_COUNT / 64 + 1];
 };
 
 /* Of a worker: behind worker.scripts, made at its first script. */

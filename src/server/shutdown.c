@@ -7,6 +7,7 @@
 #include "server/conn.h"
 #include "server/persistence.h"
 #include "server/replication.h"
+#include "server/scripting.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -78,6 +79,12 @@ void cmd_shutdown(struct call *c)
             resp_error(&c->out, ERR_SYNTAX);
             return;
         }
+    }
+    /* Nobody gets the server at rest while a script runs long; and nothing has to be saved. */
+    struct node *node = call_conn(c)->worker->node;
+    if (choice == SAVE_NEVER && script_any_slow(node)) {
+        log_warning("User requested shutdown while a script runs...");
+        end(node);
     }
     if (!call_exclusive(c)) return;
     struct node *n = call_conn(c)->worker->node;

@@ -12,6 +12,7 @@
 #include "server/notify.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "server/scripting.h"
 #include "server/topkeys.h"
 #include "server/tracking.h"
 #include "store/evict.h"
@@ -37,7 +38,7 @@ void worker_enter_gate(struct worker *w)
 
 void worker_leave_gate(struct worker *w)
 {
-    if (!w->inside) return;
+    if (!w->inside || w->inner) return;
     gate_exit(w->gate);
     w->inside = false;
 }
@@ -68,7 +69,95 @@ static void turn_end(void *ctx)
         conn_write(c);
     }
     worker_leave_gate(w);
-    memory_evict_clients(w);
+    if (!w->inner) memory_evict_clients(w);
+}
+
+/* ---- a turn inside a command ---- */
+
+/* What a turn keeps in the worker, set aside while another one runs inside it. */
+struct turn_state {
+    struct resp_request requests[BATCH_MAX];
+    struct call calls[BATCH_MAX];
+    struct staged staged[BATCH_MAX];
+    int staged_n;
+    bool running_staged, in_script, notified, out_of_memory;
+    struct buf read_buf, spare_out, effects, script_lines;
+    uint64_t executing;
+    unsigned extra[WAKER_EXTRA_MAX], extra_n;
+    int64_t now_ms, now_mono_ms;
+};
+
+static void turn_set_aside(struct worker *w, struct turn_state *s)
+{
+    memcpy(s->requests, w->requests, sizeof s->requests);
+    memcpy(s->calls, w->calls, sizeof s->calls);
+    memcpy(s->staged, w->staged, sizeof s->staged);
+    memcpy(s->extra, w->waker.extra, sizeof s->extra);
+    s->extra_n = w->waker.extra_n;
+    s->staged_n = w->staged_n;
+    s->running_staged = w->running_staged;
+    s->in_script = w->in_script;
+    s->notified = w->notified;
+    s->out_of_memory = w->out_of_memory;
+    s->read_buf = w->read_buf;
+    s->spare_out = w->spare_out;
+    s->effects = w->effects;
+    s->script_lines = w->script_lines;
+    s->executing = w->executing;
+    s->now_ms = w->now_ms;
+    s->now_mono_ms = w->now_mono_ms;
+    memset(w->requests, 0, sizeof w->requests);
+    w->read_buf = w->spare_out = w->effects = w->script_lines = (struct buf){0};
+    buf_reserve(&w->read_buf, READ_BUFFER);
+    w->staged_n = 0;
+    w->waker.extra_n = 0;
+    w->running_staged = w->in_script = w->notified = false;
+    w->executing = 0;
+}
+
+static void turn_take_back(struct worker *w, const struct turn_state *s)
+{
+    for (int i = 0; i < BATCH_MAX; i++) resp_request_deinit(&w->requests[i]);
+    buf_deinit(&w->read_buf);
+    buf_deinit(&w->spare_out);
+    buf_deinit(&w->effects);
+    buf_deinit(&w->script_lines);
+    memcpy(w->requests, s->requests, sizeof s->requests);
+    memcpy(w->calls, s->calls, sizeof s->calls);
+    memcpy(w->staged, s->staged, sizeof s->staged);
+    memcpy(w->waker.extra, s->extra, sizeof s->extra);
+    w->waker.extra_n = s->extra_n;
+    w->staged_n = s->staged_n;
+    w->running_staged = s->running_staged;
+    w->in_script = s->in_script;
+    w->notified = s->notified;
+    w->out_of_memory = s->out_of_memory;
+    w->read_buf = s->read_buf;
+    w->spare_out = s->spare_out;
+    w->effects = s->effects;
+    w->script_lines = s->script_lines;
+    w->executing = s->executing;
+    w->now_ms = s->now_ms;
+    w->now_mono_ms = s->now_mono_ms;
+}
+
+void worker_inner_turn(struct worker *w, struct conn *c)
+{
+    assert(!w->inner && w->inside);
+    struct turn_state *s = mem_alloc(sizeof *s);
+    worker_unstage_behind(w, c);
+    turn_set_aside(w, s);
+    /* Its input waits, and its output is not touched: a reply is being made. */
+    int events = c->src.events;
+    if (c->src.fd >= 0) loop_set(w->loop, &c->src, 0);
+    c->wait = WAIT_SCRIPT;
+    w->inner = true;
+    loop_turn(w->loop, 0);
+    w->inner = false;
+    c->wait = WAIT_NOTHING;
+    if (c->src.fd >= 0) loop_set(w->loop, &c->src, events);
+    turn_take_back(w, s);
+    mem_free(s);
 }
 
 /* ---- connections ---- */
@@ -99,6 +188,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);
+    script_refuse_waiting(w);
     worker_resume_list(&w->throttled);
     blocking_check_slots(w);
     if (w->id == 0) tracking_shrink(w->node);

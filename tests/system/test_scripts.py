@@ -352,3 +352,137 @@ def test_function_dump_and_restore(servers, giver, taker):
     with pytest.raises(redis.ResponseError, match="Function a_add already exists"):
         other.cmd("FUNCTION", "RESTORE", payload, "REPLACE")
     assert names(other) == [b"x"]
+
+
+class Running:
+    """A script that runs on a connection of its own until it is ended."""
+
+    def __init__(self, node, *words):
+        self.result = None
+        self.client = node.new_client(socket_timeout=60)
+        self.thread = threading.Thread(target=self._run, args=words, daemon=True)
+        self.thread.start()
+
+    def _run(self, *words):
+        try:
+            self.result = self.client.execute_command(*words)
+        except redis.RedisError as error:
+            self.result = error
+
+    def wait(self):
+        self.thread.join(20 * PATIENCE)
+        assert not self.thread.is_alive(), "the script is still running"
+        return self.result
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("workers", [1, 2])
+def test_busy_script_while_others_are_served(servers, workers):
+    node = servers.node("covey", workers=workers, busy_reply_threshold=300)
+    clients = spread(node, 4)
+    node.cmd("SET", "held", 1)
+    node.cmd("SET", "free", 1)
+    running = Running(node, "EVAL", "redis.call('get', KEYS[1]) while true do end", 1, "held")
+    time.sleep(0.1)
+    for client in clients:
+        begin = time.monotonic()
+        for i in range(5):
+            assert client.incr("free")
+        assert time.monotonic() - begin < 1 * PATIENCE, "others wait for the script"
+    # Who needs what it holds waits at first, and is told so later.
+    begin = time.monotonic()
+    with pytest.raises(redis.exceptions.ResponseError, match="BUSY|Redis is busy running a script. You can only call SCRIPT KILL"):
+        clients[0].get("held")
+    assert time.monotonic() - begin < 2 * PATIENCE
+    with pytest.raises(redis.exceptions.ResponseError, match="BUSY|busy running a script"):
+        clients[1].flushall()
+    with pytest.raises(redis.exceptions.ResponseError, match="BUSY|busy running a script"):
+        for client in clients:  # one of them shares the worker or needs the token
+            client.eval("return redis.call('get', ARGV[1])", 0, "held")
+    assert int(clients[2].get("free")) == 21
+    assert node.new_client().ping()
+    with pytest.raises(redis.exceptions.ResponseError, match="FUNCTION KILL|SCRIPT KILL"):
+        clients[3].execute_command("FUNCTION", "KILL")
+    clients[3].script_kill()
+    error = running.wait()
+    assert "Script killed by user with SCRIPT KILL... script: " in str(error) and str(error).endswith("on @user_script:1.")
+    assert clients[0].get("held") == b"1"
+    assert running.client.eval("return 5", 0) == 5
+    with pytest.raises(redis.exceptions.ResponseError, match="No scripts in execution right now"):
+        clients[3].script_kill()
+
+
+def test_killed_script_text_is_that_of_redis(servers):
+    texts = []
+    for kind in ("redis", "covey"):
+        node = servers.node(kind, busy_reply_threshold=100)
+        running = Running(node, "EVAL", "local x = 1\nwhile true do x = x + 1 end", 0)
+        time.sleep(0.5)
+        wait_for("SCRIPT KILL", lambda: node.new_client().script_kill())
+        texts.append(str(running.wait()))
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_script_that_has_written_cannot_be_killed(servers, workers):
+    node = servers.node("covey", workers=workers, busy_reply_threshold=100)
+    Running(node, "EVAL", "redis.call('set', KEYS[1], 1) while true do end", 1, "k")
+    time.sleep(0.3)
+    with pytest.raises(redis.exceptions.ResponseError, match="Sorry the script already executed write commands"):
+        node.cmd("SCRIPT", "KILL")
+    assert node.shutdown("NOSAVE", timeout=10) == 0
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("workers", [1, 2])
+def test_busy_function(servers, workers):
+    node = servers.node("covey", workers=workers, busy_reply_threshold=100)
+    node.cmd("FUNCTION", "LOAD", "#!lua name=l\nredis.register_function('spin', function() while true do end end)")
+    running = Running(node, "FCALL", "spin", 1, "k", "arg")
+    time.sleep(0.3)
+    stats = node.cmd("FUNCTION", "STATS")
+    script = stats[1]
+    assert script[1] == b"spin" and script[3] == [b"FCALL", b"spin", b"1", b"k", b"arg"] and script[5] >= 100
+    with pytest.raises(redis.exceptions.ResponseError, match="FUNCTION KILL"):
+        node.cmd("SCRIPT", "KILL")
+    assert node.cmd("FUNCTION", "KILL") == b"OK"
+    assert "Script killed by user with FUNCTION KILL... script: spin, on @user_function:2." in str(running.wait())
+    assert node.cmd("FUNCTION", "STATS")[1] is None
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("workers", [1, 2])
+def test_slow_scripts_among_everything_else(servers, workers):
+    """Many scripts of some 30 ms, pipelines, clients that come and go in the middle: nothing is lost or mixed up."""
+    node = servers.node("covey", workers=workers)
+    spin = "local x = 0 for i = 1, 3e6 do x = x + i end redis.call('incr', KEYS[1]) return ARGV[1]"
+    done = [0] * 3
+
+    def script(i, client):
+        def run():
+            done[i] += 1
+            assert client.eval(spin, 1, f"s{i}", f"v{done[i]}") == b"v%d" % done[i]
+        return run
+
+    def pipeline(i, client):
+        def run():
+            pipe = client.pipeline(transaction=False)
+            for k in range(20):
+                pipe.set(f"p{i}:{k}", k)
+                pipe.get(f"p{i}:{k}")
+            assert pipe.execute()[1::2] == [b"%d" % k for k in range(20)]
+        return run
+
+    def visitor():
+        client = node.new_client()
+        client.set("visitor", "x" * 100000)
+        assert client.strlen("visitor") == 100000
+        with node.raw() as sock:  # gone while its script runs
+            text = spin.encode()
+            sock.sendall(b"*4\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n1\r\n$4\r\ngone\r\n" % (len(text), text))
+            time.sleep(0.005)
+        client.close()
+
+    clients = spread(node, 6)
+    crowd(4, [script(i, clients[i]) for i in range(3)] + [pipeline(i, clients[3 + i]) for i in range(3)] + [visitor])
+    assert [int(node.cmd("GET", f"s{i}") or 0) for i in range(3)] == done
