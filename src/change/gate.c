@@ -119,12 +119,10 @@ void gate_close(struct gate *g)
 bool gate_close_within(struct gate *g, int64_t ms)
 {
     int64_t deadline_us = clock_mono_us() + ms * 1000;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += ms % 1000 * 1000000;
-    until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    if (pthread_mutex_clocklock(&g->owner, CLOCK_MONOTONIC, &until) != 0) return false;
+    while (pthread_mutex_trylock(&g->owner) != 0) {
+        if (clock_mono_us() > deadline_us) return false;
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
     for (int64_t pause_us = 500;; pause_us = pause_us < 20000 ? pause_us * 2 : pause_us) {
         set_wanted(g, true);
         if (all_outside(g, clock_mono_us() + REST_DEADLINE_US)) return true;

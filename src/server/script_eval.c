@@ -1,6 +1,7 @@
 /* script_eval.c: EVAL, EVALSHA and SCRIPT. */
 #include "server/scripting.h"
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/number.h"
 
@@ -25,6 +26,7 @@ struct script_vm *script_worker_vm(struct worker *w, enum script_vm_kind kind)
     uint64_t generation = script_cache_generation(s->cache);
     if (generation != sw->generation) {
         memset(sw->recent, 0, sizeof sw->recent);
+        memset(sw->recent_text, 0, sizeof sw->recent_text);
         if (sw->vm[SCRIPT_VM_EVAL]) script_vm_forget(sw->vm[SCRIPT_VM_EVAL]);
         sw->generation = generation;
     }
@@ -105,11 +107,25 @@ bool script_is_call(const struct command *cmd)
     }
 }
 
+/* The script of a call if it is cached. */
+static struct script_body *known_body(struct worker *w, const struct call *call)
+{
+    char sha[SCRIPT_SHA_LENGTH];
+    if (by_sha(call)) return sha_of_call(call, sha) ? find_body(w, sha) : NULL;
+    script_worker_vm(w, SCRIPT_VM_EVAL);
+    struct script_worker *sw = w->scripts;
+    struct script_body **recent = &sw->recent_text[hash_bytes(call->argv[1]) & 255];
+    if (*recent && bytes_eq((*recent)->text, call->argv[1])) return *recent;
+    script_sha1_hex(call->argv[1], sha);
+    struct script_body *b = find_body(w, sha);
+    if (b) *recent = b;
+    return b;
+}
+
 bool script_needs_token(struct conn *c, struct call *call)
 {
     if (call->cmd->id == CMD_ID_FCALL || call->cmd->id == CMD_ID_FCALL_RO) return function_needs_token(c, call);
-    char sha[SCRIPT_SHA_LENGTH];
-    struct script_body *b = sha_of_call(call, sha) ? find_body(c->worker, sha) : NULL;
+    struct script_body *b = known_body(c->worker, call);
     call->prepared = b;
     /* Unknown: the handler compiles it, and its first run shows what it touches. */
     return !b || atomic_load_explicit(&b->manners, memory_order_relaxed) != MANNERS_CLEAN;

@@ -104,10 +104,11 @@ struct scripting {
 
 /* Of a worker: behind worker.scripts, made at its first script. */
 struct script_worker {
-    _Atomic(struct script_vm *) vm[2]; /* by enum script_vm_kind */
-    uint64_t generation;               /* of the cache that vm[SCRIPT_VM_EVAL] has compiled from */
-    uint64_t functions_generation;     /* of the libraries that vm[SCRIPT_VM_FUNCTIONS] knows */
-    struct script_body *recent[256];   /* of that generation, by the SHA's first byte */
+    _Atomic(struct script_vm *) vm[2];    /* by enum script_vm_kind */
+    uint64_t generation;                  /* of the cache that vm[SCRIPT_VM_EVAL] has compiled from */
+    uint64_t functions_generation;        /* of the libraries that vm[SCRIPT_VM_FUNCTIONS] knows */
+    struct script_body *recent[256];      /* of that generation, by the SHA's first byte */
+    struct script_body *recent_text[256]; /* the same by a hash of the text: spares EVAL the SHA-1 */
 };
 
 #endif
