@@ -246,6 +246,69 @@ static int safe_load(lua_State *L)
     return loaded(L, lua_load(L, next_piece, &p, name));
 }
 
+/* ---- cjson ---- */
+
+enum { JSON_TEXT_MAX = 1 << 30, JSON_DEPTH_MAX = 4000, JSON_PER_ELEMENT = 32, JSON_PER_BYTE = 6 };
+
+/* Takes what the value at the top could need as JSON off *left; false: it is too much. */
+static bool json_fits(lua_State *L, int depth, int64_t *left)
+{
+    *left -= JSON_PER_ELEMENT;
+    if (lua_type(L, -1) == LUA_TSTRING) *left -= (int64_t)lua_objlen(L, -1) * JSON_PER_BYTE;
+    if (*left < 0) return false;
+    if (lua_type(L, -1) != LUA_TTABLE) return true;
+    if (depth > JSON_DEPTH_MAX || !lua_checkstack(L, 4)) return false;
+    lua_pushnil(L);
+    while (lua_next(L, -2)) {
+        bool fits = json_fits(L, depth + 1, left);
+        lua_pop(L, 1);
+        if (lua_type(L, -1) == LUA_TSTRING) *left -= (int64_t)lua_objlen(L, -1) * JSON_PER_BYTE;
+        if (fits) continue;
+        lua_pop(L, 1);
+        return false;
+    }
+    return true;
+}
+
+/* The library counts its buffer in an int and ends the process when that overflows, so it is not let get there.
+ * upvalue 1: its function */
+static int bounded_encode(lua_State *L)
+{
+    int64_t left = JSON_TEXT_MAX;
+    luaL_argcheck(L, lua_gettop(L) == 1, 1, "expected 1 argument");
+    if (lua_type(L, 1) == LUA_TTABLE || lua_type(L, 1) == LUA_TSTRING) {
+        bool fits = json_fits(L, 0, &left);
+        lua_settop(L, 1);
+        if (!fits && left < 0) return luaL_error(L, "Cannot serialise, the text would be too long");
+        if (!fits) return luaL_error(L, "Cannot serialise, excessive depth (%d)", JSON_DEPTH_MAX + 1);
+    }
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    int status = lua_pcall(L, 1, 1, 0);
+    if (status == 0) return 1;
+    if (status == LUA_ERRRUN && lua_isstring(L, -1)) {
+        luaL_where(L, 1); /* the place is that of our caller */
+        lua_insert(L, -2);
+        lua_concat(L, 2);
+    }
+    return lua_error(L);
+}
+
+/* upvalue 1: the library's function */
+static int bounded_new(lua_State *L)
+{
+    lua_settop(L, 0);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_call(L, 0, 1);
+    lua_getfield(L, -1, "encode");
+    lua_pushcclosure(L, bounded_encode, 1);
+    lua_setfield(L, -2, "encode");
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_pushcclosure(L, bounded_new, 1);
+    lua_setfield(L, -2, "new");
+    return 1;
+}
+
 /* ---- building ---- */
 
 static int missing_global(lua_State *L)
@@ -304,6 +367,10 @@ static void patch_libraries(lua_State *L)
     lua_getglobal(L, "table");
     wrap_field(L, "insert", checked_insert);
     wrap_field(L, "foreach", unwrapped_call);
+    lua_pop(L, 1);
+    lua_getglobal(L, "cjson");
+    wrap_field(L, "encode", bounded_encode);
+    wrap_field(L, "new", bounded_new);
     lua_pop(L, 1);
     lua_getglobal(L, "math");
     random_library_patch(L);
