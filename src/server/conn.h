@@ -69,7 +69,7 @@ struct conn {
         is_primary_link;
     _Atomic bool kill; /* set by others with the server at rest */
     uint8_t reply_mode;
-    uint8_t wait; /* enum conn_wait */
+    uint8_t wait;     /* enum conn_wait */
     bool refuse_busy; /* what it waited for is held by a busy script: its command gets -BUSY */
     bool in_multi, multi_failed;
     _Atomic bool dirty_cas; /* a watched key was changed; set under the slot's lock */

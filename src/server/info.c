@@ -11,8 +11,8 @@
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/sampler.h"
-#include "server/topkeys.h"
 #include "server/scripting.h"
+#include "server/topkeys.h"
 #include "server/tracking.h"
 
 #include <stdio.h>
@@ -171,9 +171,9 @@ static void info_stats(struct node *n, struct buf *b)
         (long long)((int64_t)atomic_load(&s->over_maxmemory_us) + over_us) / 1000, (long long)over_us / 1000,
         (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL), pubsub_entries(n, PUBSUB_PATTERN),
         pubsub_entries(n, PUBSUB_SHARD), tracking.keys, tracking.items, tracking.prefixes,
-        (ull)errorstats_total(n->errors),
-        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_AUTH), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_COMMAND),
-        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_KEY), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_CHANNEL));
+        (ull)errorstats_total(n->errors), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_AUTH),
+        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_COMMAND), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_KEY),
+        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_CHANNEL));
 }
 
 static void append_time(struct buf *b, const char *name, struct timeval t)

@@ -21,12 +21,12 @@ struct persistence {
     struct node *node;
     pthread_mutex_t mu; /* order: after the gate; nothing else is taken under it */
     pthread_cond_t finished;
-    bool running;                 /* under mu; set with the server at rest: a save */
-    bool joinable;                /* under mu: its thread waits to be joined */
-    pthread_t thread;             /* under mu */
-    struct rdb_extras extras;     /* written by a load, during which nothing is saved; read at rest or by a save */
+    bool running;                  /* under mu; set with the server at rest: a save */
+    bool joinable;                 /* under mu: its thread waits to be joined */
+    pthread_t thread;              /* under mu */
+    struct rdb_extras extras;      /* written by a load, during which nothing is saved; read at rest or by a save */
     struct rdb_extras sync_extras; /* as the last full sync began; at rest */
-    struct rdb_progress progress; /* of the save or load under way */
+    struct rdb_progress progress;  /* of the save or load under way */
     struct replication_position position; /* of the snapshot under way */
     struct cut *cut;                      /* the same */
     uint64_t dirty_before;                /* changes counted when the snapshot was taken */
