@@ -1,6 +1,7 @@
 /* main.c: picks a role.  Called through a link named redis-server it is `covey server`. */
 #include "base/version.h"
 #include "operator/operator.h"
+#include "pool/pool.h"
 #include "server/server.h"
 
 #include <libgen.h>
@@ -17,6 +18,7 @@ static const struct role roles[] = {
     {"server", server_main, "[redis.conf] [--directive value ...]   a data node"},
     {"up", up_main, "[--primaries 3] [--replicas 1] ...      a whole cluster on this machine"},
     {"down", down_main, "--dir DIR                               stops what `up --detach` started"},
+    {"pool-of", pool_of_main, "nutcracker.yml POOL [KEY...]            which server of a static pool has a key"},
 };
 
 static int usage(FILE *out)
