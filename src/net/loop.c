@@ -149,15 +149,41 @@ int64_t loop_now_ms(const struct loop *l)
     return l->now_ms;
 }
 
-static int sleep_ms(const struct loop *l, int timeout_ms)
+static int64_t soonest_timer(const struct loop *l)
 {
-    if (!l->timers || timeout_ms == 0) return timeout_ms;
     int64_t soonest = INT64_MAX;
     for (const struct loop_timer *t = l->timers; t; t = t->next)
         if (t->due_ms < soonest) soonest = t->due_ms;
+    return soonest;
+}
+
+static int sleep_ms(const struct loop *l, int timeout_ms)
+{
+    if (!l->timers || timeout_ms == 0) return timeout_ms;
+    int64_t soonest = soonest_timer(l);
     /* The turn has taken a little since now_ms; a timer may come late by that much. */
     int64_t wait = soonest > l->now_ms ? soonest - l->now_ms : 0;
     return timeout_ms >= 0 && timeout_ms < wait ? timeout_ms : (int)wait;
+}
+
+int loop_fd(const struct loop *l)
+{
+    return l->epoll_fd;
+}
+
+int loop_prepare_sleep(struct loop *l)
+{
+    atomic_store(&l->asleep, true);
+    if (l->again || atomic_load(&l->inbox)) return 0;
+    int64_t soonest = soonest_timer(l), now = clock_mono_ms();
+    if (soonest == INT64_MAX) return -1;
+    return soonest <= now ? 0 : soonest - now < INT32_MAX ? (int)(soonest - now) : INT32_MAX;
+}
+
+bool loop_wake_up(struct loop *l, int64_t now_ms)
+{
+    atomic_store_explicit(&l->asleep, false, memory_order_relaxed);
+    return l->again || atomic_load(&l->inbox) || soonest_timer(l) <= now_ms;
 }
 
 static void run_timers(struct loop *l)

@@ -407,7 +407,7 @@ static void conn_read(struct conn *c)
 
 void conn_wants_write(struct conn *c)
 {
-    if (c->dirty.next == &c->dirty) list_push_back(&c->worker->dirty, &c->dirty);
+    if (!conn_is_dirty(c)) list_push_back(&c->worker->dirty, &c->dirty);
 }
 
 static enum output_class output_class(const struct conn *c)

@@ -124,7 +124,6 @@ struct worker {
     struct node *node;
     struct loop *loop;
     int id;
-    pthread_t thread;
     struct gate_member *gate;
     bool inside; /* of the gate */
     struct list conns;
@@ -167,7 +166,6 @@ struct worker {
     int64_t memory_calm_for;          /* ... if it still is this; 0: not known */
     int64_t client_eviction_after_ms; /* maxmemory-clients: no further attempt before this, monotonic */
     int64_t now_ms, now_mono_ms;      /* of this turn */
-    bool stop;
     bool inner; /* this is a turn inside a command that runs long: no scripts, and the gate is not left */
     /* read by others */
     struct call_stats stats;
@@ -181,7 +179,6 @@ struct worker {
 };
 
 struct worker *worker_create(struct node *node, int id);
-void worker_start(struct worker *w);
 /* Hands a connected descriptor to the worker; any thread. */
 void worker_adopt(struct worker *w, int fd, enum conn_kind kind);
 /* Leaves the gate in the middle of a turn and comes back; for a command that must run with the server at rest. */
@@ -218,6 +215,10 @@ void conn_process(struct conn *c);
 void conn_resume(struct conn *c);
 /* There is output: it is written at the end of the turn. */
 void conn_wants_write(struct conn *c);
+static inline bool conn_is_dirty(const struct conn *c)
+{
+    return c->dirty.next != &c->dirty;
+}
 void conn_write(struct conn *c);
 /* For output that is no reply: makes room for n bytes at the end of c->out, which the caller then appends.  False: the
  * connection is closing, or would hold more than client-output-buffer-limit and is closed at the end of the turn. */

@@ -24,6 +24,7 @@ struct blocking;
 struct persistence;
 struct reaper;
 struct slowlog;
+struct crew;
 struct failover;
 struct latency;
 struct errorstats;
@@ -61,6 +62,7 @@ struct node {
     struct change_log *log;
     struct worker **workers;
     int worker_count;
+    _Atomic(struct crew *) crew;  /* NULL with one worker */
     struct waiting_room *waiting; /* connections that wait for a slot */
     struct watch_registry *watch;
     struct pubsub *pubsub;

@@ -12,7 +12,8 @@
 
 enum {
     STRIPES = 64,
-    SLICE = 256,                     /* listeners served in one turn of a worker */
+    SLICE = 2048,                    /* of work in one turn of a worker, of which */
+    COST_OF_WRITE = 8,               /* a listener takes that has nothing to write yet: that will be a system call */
     BACKLOG_HIGH = 32 * 1024 * 1024, /* bytes of messages that wait at a worker, above which publishers wait */
     BACKLOG_LOW = BACKLOG_HIGH / 4,
     MESSAGE_OVERHEAD = 256, /* what a message without content counts */
@@ -542,7 +543,7 @@ uint64_t pubsub_publish(struct node *n, struct conn *publisher, enum pubsub_kind
 
 /* ---- delivery: on the worker's thread ---- */
 
-/* Gives the first message's present target to listeners, at most *budget of them; true when all have it. */
+/* Gives the first message's present target to listeners, as far as *budget goes; true when all have it. */
 static bool serve_target(struct pubsub_worker *q, int worker, const struct message *m, size_t *budget)
 {
     struct channel *ch = m->targets[q->target].channel;
@@ -557,7 +558,8 @@ static bool serve_target(struct pubsub_worker *q, int worker, const struct messa
         }
         struct subscription *s = container_of(at, struct subscription, link);
         at = at->next;
-        --*budget;
+        size_t cost = conn_is_dirty(s->conn) ? 1 : COST_OF_WRITE;
+        *budget -= *budget < cost ? *budget : cost;
         if (s->since < seq && s->conn->id != m->from) give(s->conn, m, ch);
     }
     return true;

@@ -273,10 +273,12 @@ void cmd_script_help(struct call *call)
 void scripting_stats_get(struct node *n, struct scripting_stats *out)
 {
     *out = (struct scripting_stats){.scripts = script_cache_count(n->scripting->cache),
-                                    .scripts_memory = script_cache_memory(n->scripting->cache),
-                                    .functions = n->scripting->libraries.function_count,
-                                    .libraries = n->scripting->libraries.count,
-                                    .functions_memory = n->scripting->libraries.memory};
+                                    .scripts_memory = script_cache_memory(n->scripting->cache)};
+    if (!atomic_load(&n->loading)) { /* a load changes the libraries beside the gate */
+        out->functions = n->scripting->libraries.function_count;
+        out->libraries = n->scripting->libraries.count;
+        out->functions_memory = n->scripting->libraries.memory;
+    }
     for (int i = 0; i < n->worker_count; i++) {
         const struct script_worker *sw = n->workers[i]->scripts;
         if (!sw) continue;

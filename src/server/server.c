@@ -9,6 +9,7 @@
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/errorstats.h"
+#include "server/crew.h"
 #include "server/failover.h"
 #include "server/latency.h"
 #include "server/listen.h"
@@ -254,7 +255,7 @@ static int run(struct main_thread *m)
     n->startup_memory = mem_used();
     /* Clients are heard while the dataset is being loaded, and told so. */
     atomic_store(&n->loading, true);
-    for (int i = 0; i < n->worker_count; i++) worker_start(n->workers[i]);
+    crew_start(n);
     if (!load_dataset(n)) return 1;
     if (n->cluster && !cluster_node_start(n)) return 1;
     replication_start(n->replication);

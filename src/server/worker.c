@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/crew.h"
 #include "server/failover.h"
 #include "server/latency.h"
 #include "server/memory.h"
@@ -181,7 +182,6 @@ static void check_conn(struct worker *w, struct conn *c)
 static void tick(struct loop_timer *t, int64_t now_ms)
 {
     struct worker *w = container_of(t, struct worker, timer);
-    (void)now_ms;
     w->memory_calm_for = 0; /* what was known of the other threads is old */
     worker_expire(w, TICK_MS);
     memory_trim(w->node, &w->trim);
@@ -193,7 +193,8 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     blocking_check_slots(w);
     if (w->id == 0) tracking_shrink(w->node);
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
-    if (w->id == 0) failover_tick(w);
+    if (w->id == 0 && !w->inner) failover_tick(w); /* it leaves the gate */
+    if (w->id == 0) crew_tick(atomic_load(&w->node->crew), now_ms);
 }
 
 enum { LOOK_NEVER_MS = 1 << 30 };
@@ -329,21 +330,6 @@ struct worker *worker_create(struct node *node, int id)
     loop_timer_add(w->loop, &w->look_timer);
     loop_set_hooks(w->loop, turn_begin, turn_end, w);
     return w;
-}
-
-static void *run(void *arg)
-{
-    struct worker *w = arg;
-    char name[16];
-    snprintf(name, sizeof name, "worker-%d", w->id);
-    pthread_setname_np(pthread_self(), name);
-    while (!w->stop) loop_turn(w->loop, -1);
-    return NULL;
-}
-
-void worker_start(struct worker *w)
-{
-    if (pthread_create(&w->thread, NULL, run, w)) mem_abort(0);
 }
 
 /* ---- for the whole node ---- */

@@ -1,0 +1,274 @@
+#include "server/crew.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "server/conn.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    STUCK_MS = 10,         /* a turn that takes longer makes the others take over the other loops */
+    WATCH_IDLE_MS = 25,    /* how often the watcher looks while nothing happens */
+    JOIN_MS = 1,           /* how long a loop that is just being let go of is waited for */
+    CALM_TICKS = 5,        /* ticks in a row that justify to pack */
+    CALM_TICKS_STUCK = 50, /* the same after a turn that took long: there may be more of its kind */
+    BUSY_TICKS = 2,        /* the same to spread */
+};
+
+struct member {
+    struct crew *crew;
+    int id;
+    pthread_t thread;
+    clockid_t cpu_clock;
+};
+
+/* Hundredths of a processor over the last tick. */
+struct load {
+    int ours;  /* of all members */
+    int spare; /* of the whole machine, not used by anybody */
+};
+
+struct crew {
+    struct node *node;
+    int n;
+    struct member *members;
+    pthread_mutex_t *driving; /* of each worker: who holds it may touch its loop, and what belongs to its thread */
+    _Atomic bool packed;
+    _Atomic int64_t turn_began_ms; /* packed: when the turn under way began (monotonic); 0: asleep */
+    _Atomic bool active;           /* there were turns lately */
+    pthread_mutex_t mu;            /* order: nothing is taken under it */
+    pthread_cond_t wake;           /* packed became false; under mu */
+
+    /* of the first thread */
+    struct pollfd *fds;
+    struct held {
+        int worker;
+        bool due;
+    } * held;
+
+    /* of crew_tick() */
+    int64_t measured_ms, cpu_us;
+    uint64_t spare_ticks;
+    int busy, calm;
+    _Atomic int calm_wanted; /* also of the watcher */
+    _Atomic uint64_t turns;
+    uint64_t turns_before;
+};
+
+/* ---- driving ---- */
+
+/* Drives every loop that nobody else drives: sleeps until one has something to do, then gives those a turn. */
+static void drive_all(struct crew *c)
+{
+    struct held *held = c->held;
+    struct pollfd *fds = c->fds;
+    int n = 0, wait = -1;
+    for (int i = 0; i < c->n; i++) {
+        if (pthread_mutex_trylock(&c->driving[i])) continue;
+        int due = loop_prepare_sleep(c->node->workers[i]->loop);
+        if (due >= 0 && (wait < 0 || due < wait)) wait = due;
+        fds[n] = (struct pollfd){.fd = loop_fd(c->node->workers[i]->loop), .events = POLLIN};
+        held[n++].worker = i;
+    }
+    if (n < c->n && (wait < 0 || wait > JOIN_MS)) wait = JOIN_MS;
+    poll(fds, (nfds_t)n, wait);
+    int64_t now = clock_mono_ms();
+    for (int k = 0; k < n; k++) {
+        held[k].due = loop_wake_up(c->node->workers[held[k].worker]->loop, now) || fds[k].revents;
+        pthread_mutex_unlock(&c->driving[held[k].worker]);
+    }
+    for (int k = 0; k < n; k++) {
+        if (!held[k].due || pthread_mutex_trylock(&c->driving[held[k].worker])) continue;
+        atomic_store_explicit(&c->turn_began_ms, clock_mono_ms(), memory_order_relaxed);
+        loop_turn(c->node->workers[held[k].worker]->loop, 0);
+        pthread_mutex_unlock(&c->driving[held[k].worker]);
+        atomic_fetch_add_explicit(&c->turns, 1, memory_order_relaxed);
+    }
+    atomic_store_explicit(&c->turn_began_ms, 0, memory_order_relaxed);
+}
+
+/* Drives one loop, its own if that is free, for as long as the crew is spread. */
+static void drive_one(struct crew *c, int mine)
+{
+    int got = -1;
+    for (int i = 0; i < c->n && got < 0; i++) {
+        int k = (mine + i) % c->n;
+        if (pthread_mutex_trylock(&c->driving[k]) == 0) got = k;
+    }
+    if (got < 0) { /* somebody is about to let go of one */
+        poll(NULL, 0, JOIN_MS);
+        return;
+    }
+    while (!atomic_load_explicit(&c->packed, memory_order_relaxed)) loop_turn(c->node->workers[got]->loop, -1);
+    pthread_mutex_unlock(&c->driving[got]);
+}
+
+/* ---- the two ways ---- */
+
+static void no_news(struct worker *w)
+{
+    (void)w;
+}
+
+static void pack(struct crew *c)
+{
+    /* The first thread may be in a turn that takes long; as if that had just begun, it is waited for as long. */
+    atomic_store(&c->turn_began_ms, clock_mono_ms());
+    if (atomic_exchange(&c->packed, true)) return;
+    node_post_workers(c->node, no_news); /* threads that sleep in their loops notice */
+}
+
+static void spread(struct crew *c)
+{
+    pthread_mutex_lock(&c->mu);
+    bool was = atomic_exchange(&c->packed, false);
+    pthread_cond_broadcast(&c->wake);
+    pthread_mutex_unlock(&c->mu);
+    if (was) node_post_workers(c->node, no_news); /* and the first one, in poll() */
+}
+
+static bool is_stuck(struct crew *c)
+{
+    int64_t began = atomic_load_explicit(&c->turn_began_ms, memory_order_relaxed);
+    return began && clock_mono_ms() - began > STUCK_MS;
+}
+
+/* Sleeps while the crew is packed.  One of them looks whether the first thread gets on. */
+static void stand_by(struct crew *c, bool watches)
+{
+    while (atomic_load(&c->packed)) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        int64_t ms = atomic_load_explicit(&c->active, memory_order_relaxed) ? STUCK_MS : WATCH_IDLE_MS;
+        int64_t ns = until.tv_nsec + ms * 1000000;
+        until.tv_sec += ns / 1000000000;
+        until.tv_nsec = ns % 1000000000;
+        pthread_mutex_lock(&c->mu);
+        if (atomic_load(&c->packed)) {
+            if (watches)
+                pthread_cond_timedwait(&c->wake, &c->mu, &until);
+            else
+                pthread_cond_wait(&c->wake, &c->mu);
+        }
+        pthread_mutex_unlock(&c->mu);
+        if (watches && is_stuck(c)) {
+            atomic_store(&c->calm_wanted, CALM_TICKS_STUCK);
+            spread(c);
+        }
+    }
+}
+
+static void *run(void *arg)
+{
+    struct member *m = arg;
+    struct crew *c = m->crew;
+    char name[16];
+    snprintf(name, sizeof name, "worker-%d", m->id);
+    pthread_setname_np(pthread_self(), name);
+    for (;;) {
+        if (!atomic_load_explicit(&c->packed, memory_order_relaxed))
+            drive_one(c, m->id);
+        else if (m->id == 0)
+            drive_all(c);
+        else
+            stand_by(c, m->id == 1);
+    }
+    return NULL;
+}
+
+/* ---- measuring ---- */
+
+static int64_t members_cpu_us(const struct crew *c)
+{
+    int64_t us = 0;
+    for (int i = 0; i < c->n; i++) {
+        struct timespec t;
+        if (clock_gettime(c->members[i].cpu_clock, &t) == 0) us += (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+    }
+    return us;
+}
+
+/* What all processors were idle so far, in clock ticks; 0: not known. */
+static uint64_t idle_ticks(void)
+{
+    char line[256];
+    unsigned long long user, nice, system, idle, iowait;
+    int fd = open("/proc/stat", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = read(fd, line, sizeof line - 1);
+    close(fd);
+    if (n <= 0) return 0;
+    line[n] = '\0';
+    if (sscanf(line, "cpu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &iowait) != 5) return 0;
+    return idle + iowait;
+}
+
+static bool measure(struct crew *c, int64_t now_ms, struct load *out)
+{
+    int64_t us = members_cpu_us(c), took_ms = now_ms - c->measured_ms;
+    uint64_t idle = idle_ticks();
+    bool first = c->measured_ms == 0 || took_ms <= 0;
+    if (!first) {
+        int64_t ticks_ms = 1000 / sysconf(_SC_CLK_TCK);
+        out->ours = (int)((us - c->cpu_us) / 10 / took_ms);
+        out->spare = idle && c->spare_ticks ? (int)((int64_t)(idle - c->spare_ticks) * ticks_ms * 100 / took_ms) : 100;
+    }
+    c->measured_ms = now_ms;
+    c->cpu_us = us;
+    c->spare_ticks = idle;
+    return !first;
+}
+
+void crew_tick(struct crew *c, int64_t now_ms)
+{
+    struct load load;
+    if (!c) return;
+    uint64_t turns = atomic_load_explicit(&c->turns, memory_order_relaxed);
+    bool packed = atomic_load(&c->packed);
+    atomic_store_explicit(&c->active, turns - c->turns_before > 4 * (uint64_t)c->n, memory_order_relaxed);
+    c->turns_before = turns;
+    if (!measure(c, now_ms, &load)) return;
+    /* More threads would take from others what they need, and use more of it. */
+    bool alone = load.spare < 10 && load.ours < 125;
+    c->busy = load.ours > 80 && load.spare > 25 ? c->busy + 1 : 0;
+    c->calm = load.ours < 60 || alone ? c->calm + 1 : 0;
+    if (packed && c->busy >= BUSY_TICKS) {
+        spread(c);
+        c->calm = 0;
+    } else if (!packed && c->calm >= atomic_load(&c->calm_wanted)) {
+        atomic_store(&c->calm_wanted, CALM_TICKS);
+        c->calm = c->busy = 0;
+        pack(c);
+    }
+}
+
+void crew_start(struct node *n)
+{
+    struct crew *c = mem_calloc(1, sizeof *c);
+    c->node = n;
+    c->n = n->worker_count;
+    c->members = mem_calloc((size_t)c->n, sizeof *c->members);
+    c->driving = mem_calloc((size_t)c->n, sizeof *c->driving);
+    c->fds = mem_calloc((size_t)c->n, sizeof *c->fds);
+    c->held = mem_calloc((size_t)c->n, sizeof *c->held);
+    atomic_store(&c->calm_wanted, CALM_TICKS);
+    atomic_store(&c->packed, c->n > 1);
+    pthread_mutex_init(&c->mu, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    for (int i = 0; i < c->n; i++) pthread_mutex_init(&c->driving[i], NULL);
+    for (int i = 0; i < c->n; i++) {
+        struct member *m = &c->members[i];
+        *m = (struct member){.crew = c, .id = i};
+        if (pthread_create(&m->thread, NULL, run, m) || pthread_getcpuclockid(m->thread, &m->cpu_clock)) mem_abort(0);
+    }
+    if (c->n > 1) atomic_store(&n->crew, c); /* only now may the tick measure */
+}
