@@ -5,7 +5,8 @@
 struct key_list {
     struct command_key *out;
     size_t cap;
-    size_t n; /* all, also those that found no room */
+    size_t n;        /* all, also those that found no room */
+    bool incomplete; /* a list that may go on to the last argument has nothing in it */
 };
 
 static inline void add_key(struct key_list *list, size_t index, unsigned flags)
@@ -50,6 +51,10 @@ static bool add_keys_of_spec(const struct key_spec *s, const struct bytes *argv,
         last = first + s->last;
     } else {
         last = s->limit <= 1 ? count + s->last : first + (count - first) / s->limit + s->last;
+    }
+    if (first == count && s->find != KEYS_BY_COUNT && s->last < 0) {
+        list->incomplete = true; /* PFMERGE needs no sources, and has a target nevertheless */
+        return true;
     }
     if (first >= count || last >= count || last < first) return false;
     for (int64_t i = first; i <= last; i += s->step) add_key(list, (size_t)i, s->flags);
@@ -144,13 +149,19 @@ static int find_keys(const struct command *c, const struct bytes *argv, size_t a
 int command_keys(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
                  size_t out_cap)
 {
-    return find_keys(c, argv, argc, &(struct key_list){out, out_cap, 0}, false);
+    return find_keys(c, argv, argc, &(struct key_list){out, out_cap, 0, false}, false);
+}
+
+bool command_keys_complete(const struct command *c, const struct bytes *argv, size_t argc)
+{
+    struct key_list list = {0};
+    return find_keys(c, argv, argc, &list, false) >= 0 && !list.incomplete;
 }
 
 int command_routing_keys(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
                          size_t out_cap)
 {
-    return find_keys(c, argv, argc, &(struct key_list){out, out_cap, 0}, true);
+    return find_keys(c, argv, argc, &(struct key_list){out, out_cap, 0, false}, true);
 }
 
 bool command_has_keys(const struct command *c)

@@ -164,7 +164,10 @@ struct command_key {
  * specifications. */
 int command_keys(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
                  size_t out_cap);
-/* The same plus what is routed like a key without being one (KEY_NOT_KEY: shard channels). */
+/* Whether each key specification finds keys, as COMMAND GETKEYS demands. Calls may be valid without: PFMERGE of a
+ * target alone. */
+bool command_keys_complete(const struct command *c, const struct bytes *argv, size_t argc);
+/* command_keys() plus what is routed like a key without being one (KEY_NOT_KEY: shard channels). */
 int command_routing_keys(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
                          size_t out_cap);
 /* Whether a call can have keys at all. */

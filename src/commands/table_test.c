@@ -157,6 +157,18 @@ static void keys_by_position(void **state)
     KEYS("none", "CLUSTER", "COUNTKEYSINSLOT", "1");
 }
 
+/* What is valid with an empty list has its other keys all the same: they are what is locked. */
+static void keys_without_a_list(void **state)
+{
+    (void)state;
+    KEYS("1:RW:access:insert", "PFMERGE", "a");
+    KEYS("1:RW:access:insert 2:RO:access 3:RO:access", "PFMERGE", "a", "b", "c");
+    struct bytes argv[] = {BYTES("PFMERGE"), BYTES("a"), BYTES("b")};
+    const struct command *c = command_by_id(CMD_ID_PFMERGE);
+    assert_false(command_keys_complete(c, argv, 2));
+    assert_true(command_keys_complete(c, argv, 3));
+}
+
 static void keys_by_count(void **state)
 {
     (void)state;
@@ -241,6 +253,7 @@ int main(void)
         cmocka_unit_test(requests_find_their_subcommand),
         cmocka_unit_test(arity),
         cmocka_unit_test(keys_by_position),
+        cmocka_unit_test(keys_without_a_list),
         cmocka_unit_test(keys_by_count),
         cmocka_unit_test(keys_by_keyword),
         cmocka_unit_test(keys_of_special_commands),

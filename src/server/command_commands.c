@@ -366,7 +366,7 @@ static void get_keys(struct call *c, bool with_flags)
         resp_array(&c->out, 0);
         return;
     }
-    if (n <= 0) {
+    if (n <= 0 || !command_keys_complete(cmd, argv, argc)) {
         resp_error(&c->out, "ERR Invalid arguments specified for command");
         return;
     }

@@ -289,6 +289,9 @@ int server_main(int argc, char **argv)
     }
     if (config_load(cfg, argc, argv, &error, &warnings) != OK) {
         fprintf(stderr, "%s\n", error);
+        mem_free(error);
+        buf_deinit(&warnings);
+        config_destroy(cfg);
         return 1;
     }
     if (!open_log(cfg) || !enter_directory(cfg)) return 1;
