@@ -2,6 +2,7 @@
 #include "base/version.h"
 #include "operator/operator.h"
 #include "pool/pool.h"
+#include "proxy/proxy.h"
 #include "server/server.h"
 
 #include <libgen.h>
@@ -16,6 +17,7 @@ struct role {
 
 static const struct role roles[] = {
     {"server", server_main, "[redis.conf] [--directive value ...]   a data node"},
+    {"proxy", proxy_main, "--cluster HOST:PORT,... [--listen ADDR]   one address in front of a cluster"},
     {"up", up_main, "[--primaries 3] [--replicas 1] ...      a whole cluster on this machine"},
     {"down", down_main, "--dir DIR                               stops what `up --detach` started"},
     {"pool-of", pool_of_main, "nutcracker.yml POOL [KEY...]            which server of a static pool has a key"},

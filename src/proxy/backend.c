@@ -1,0 +1,123 @@
+/* backend.c: the nodes as a worker knows them, and who serves which slot. */
+#include "proxy/worker.h"
+
+#include "base/mem.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+
+enum { SILENT_MS = 1000 };
+
+struct backend *backend_find(struct worker *w, struct bytes name, int port)
+{
+    list_each(it, &w->backends)
+    {
+        struct backend *b = container_of(it, struct backend, link);
+        if (b->port == port && bytes_eq(bytes_of(b->name), name)) return b;
+    }
+    return NULL;
+}
+
+static bool is_address(const char *text)
+{
+    struct in6_addr any;
+    return inet_pton(AF_INET, text, &any) == 1 || inet_pton(AF_INET6, text, &any) == 1;
+}
+
+struct backend *backend_get(struct worker *w, struct bytes name, const char *ip, int port)
+{
+    struct backend *b = backend_find(w, name, port);
+    if (b || name.n >= sizeof b->name || name.n == 0) return b;
+    char text[sizeof b->name];
+    snprintf(text, sizeof text, "%.*s", (int)name.n, name.p);
+    if (!ip && !is_address(text)) return NULL;
+    b = mem_calloc(1, sizeof *b);
+    memcpy(b->name, text, sizeof text);
+    snprintf(b->ip, sizeof b->ip, "%.63s", ip ? ip : text);
+    b->port = port;
+    list_init(&b->links);
+    list_init(&b->idle[0]);
+    list_init(&b->idle[1]);
+    list_push_back(&w->backends, &b->link);
+    return b;
+}
+
+static void close_links(struct backend *b, const char *why)
+{
+    while (!list_empty(&b->links)) node_link_close(container_of(b->links.next, struct link, link), why);
+}
+
+void backends_adopt_map(struct worker *w, struct topology_map *map)
+{
+    list_each(it, &w->backends) container_of(it, struct backend, link)->in_map = false;
+    struct backend **by_index = mem_calloc(map->count + 1u, sizeof *by_index);
+    for (int i = 0; i < map->count; i++) {
+        const struct map_node *n = &map->nodes[i];
+        by_index[i] = backend_get(w, bytes_of(n->name), n->ip, n->port);
+        if (!by_index[i]) continue;
+        by_index[i]->in_map = n->slots > 0;
+        if (!*n->ip || strcmp(by_index[i]->ip, n->ip) == 0) continue;
+        snprintf(by_index[i]->ip, sizeof by_index[i]->ip, "%s", n->ip); /* its name means another address now */
+        close_links(by_index[i], "the node has moved to another address");
+    }
+    for (unsigned s = 0; s < SLOT_COUNT; s++) w->slots[s] = map->slot[s] == NO_NODE ? NULL : by_index[map->slot[s]];
+    mem_free(by_index);
+    w->epoch++;
+    list_each(it, &w->held) container_of(it, struct request, held)->due_ms = w->now_ms;
+    w->held_kick = true;
+    w->held_timer.due_ms = w->now_ms;
+}
+
+/* A node that owes replies and keeps silent: the cluster's opinion of it is asked for soon, and followed. */
+static void check_link(struct worker *w, struct link *l, int64_t now_ms)
+{
+    if (l->connecting) {
+        if (now_ms > l->connect_until) node_link_close(l, "no connection in time");
+        return;
+    }
+    if (!l->first && !l->handshake_left) return;
+    if (l->first && l->first->is_blocking) return;
+    int64_t silent = now_ms - l->last_ms;
+    if (silent > SILENT_MS) topology_refresh(w->proxy->topology);
+    if (silent > SILENT_MS && !l->backend->in_map)
+        node_link_close(l, "silent, and another node has its slots");
+    else if (silent > w->config->node_timeout_ms)
+        node_link_close(l, "no reply in time");
+}
+
+static bool serves_something(const struct worker *w, const struct backend *b)
+{
+    for (unsigned s = 0; s < SLOT_COUNT; s++)
+        if (w->slots[s] == b) return true;
+    return false;
+}
+
+static bool is_wanted(const struct worker *w, const struct backend *b)
+{
+    if (b->in_map || !list_empty(&b->links)) return true;
+    list_each(it, &w->held) if (container_of(it, struct request, held)->ask == b) return true;
+    return serves_something(w, b);
+}
+
+void backends_tick(struct worker *w, int64_t now_ms)
+{
+    list_each(it, &w->backends)
+    {
+        struct backend *b = container_of(it, struct backend, link);
+        list_each(at, &b->links) check_link(w, container_of(at, struct link, link), now_ms);
+        if (is_wanted(w, b)) continue;
+        list_remove(&b->link);
+        mem_free(b);
+    }
+}
+
+void backends_destroy(struct worker *w)
+{
+    list_each(it, &w->backends)
+    {
+        struct backend *b = container_of(it, struct backend, link);
+        close_links(b, NULL);
+        mem_free(b);
+    }
+    list_init(&w->backends);
+}

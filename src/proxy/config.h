@@ -1,0 +1,47 @@
+/* config.h: the proxy's settings, from a file in redis.conf's syntax and from the command line; constant once read. */
+#ifndef COVEY_PROXY_CONFIG_H
+#define COVEY_PROXY_CONFIG_H
+
+#include "base/bytes.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { PROXY_SEEDS_MAX = 64, PROXY_WORKERS_MAX = 256 };
+
+struct address {
+    char *host;
+    int port;
+};
+
+struct proxy_config {
+    struct address listen;
+    struct address seeds[PROXY_SEEDS_MAX];
+    int seed_count;
+    int64_t workers;
+    int64_t backlog;
+    char *password;      /* required of clients; "" none */
+    char *node_user;     /* towards the nodes; "" the default user */
+    char *node_password; /* "" none */
+    char *logfile;
+    char *pidfile;
+    int64_t maxclients;
+    int64_t connections; /* shared ones a worker, node and protocol version */
+    int64_t pinned_max;  /* connections of one client each, in all */
+    int64_t connect_timeout_ms, node_timeout_ms;
+    int64_t refresh_ms;
+    int64_t hold_timeout_ms, hold_requests, hold_bytes; /* the last two in all */
+    int64_t query_limit, bulk_limit, output_limit;      /* of one client, bytes */
+};
+
+/* Fills *c from argv (argv[0] is the role's name).  False: *code is the exit code; what is wrong, or the usage, has
+ * been printed. */
+bool proxy_config_parse(struct proxy_config *c, int argc, char **argv, int *code);
+void proxy_config_deinit(struct proxy_config *c);
+/* Calls each with every setting as CONFIG GET shows it; passwords are left out. */
+void proxy_config_each(const struct proxy_config *c, void (*each)(void *arg, const char *name, struct bytes value),
+                       void *arg);
+/* "HOST:PORT", "[v6]:PORT", ":PORT" or "PORT".  The host is a copy. */
+bool address_parse(struct bytes text, struct address *out);
+
+#endif

@@ -1,0 +1,477 @@
+/* link.c: one connection to a node: requests go out in one stream, replies come back in the same order. */
+#include "proxy/worker.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum {
+    BACKOFF_FIRST_MS = 20,
+    BACKOFF_MAX_MS = 1000,
+    IDLE_MAX = 64, /* pinned connections kept for later, by node and protocol */
+    WRITE_PIECES = 16,
+    READ_MAX = 4 * 1024 * 1024,
+    IN_KEEP = 64 * 1024,
+    READS_A_TURN = 4,
+};
+
+static void ready(struct loop_source *src, int events);
+
+/* ---- opening ---- */
+
+static struct chunk *tail_with_room(struct link *l, size_t n)
+{
+    struct chunk *c = l->tail;
+    if (c && c->cap - c->n >= n) return c;
+    if (c && c == l->head && c->refs == 1 && l->sent == c->n && c->cap >= n) { /* all of it is done with */
+        c->n = l->sent = 0;
+        return c;
+    }
+    c = chunk_create(n > CHUNK_BYTES ? n : CHUNK_BYTES);
+    if (!c) return NULL;
+    if (l->tail)
+        l->tail->next = c;
+    else
+        l->head = c;
+    l->tail = c;
+    return c;
+}
+
+/* The chunk now has them; NULL: no memory. */
+static struct chunk *append(struct link *l, struct bytes raw)
+{
+    struct chunk *c = tail_with_room(l, raw.n);
+    if (!c) return NULL;
+    memcpy(c->p + c->n, raw.p, raw.n);
+    c->n += raw.n;
+    l->appended += raw.n;
+    if (list_empty(&l->dirty)) list_push_back(&l->worker->dirty_links, &l->dirty);
+    return c;
+}
+
+static void shake_hands(struct link *l)
+{
+    const struct proxy_config *cfg = l->worker->config;
+    struct buf b = {0};
+    const char *user = *cfg->node_user ? cfg->node_user : "default";
+    if (l->proto == 1 && *cfg->node_password)
+        resp_request_cstr(&b, 5, "HELLO", "3", "AUTH", user, cfg->node_password);
+    else if (l->proto == 1)
+        resp_request_cstr(&b, 2, "HELLO", "3");
+    else if (*cfg->node_password && *cfg->node_user)
+        resp_request_cstr(&b, 3, "AUTH", user, cfg->node_password);
+    else if (*cfg->node_password)
+        resp_request_cstr(&b, 2, "AUTH", cfg->node_password);
+    if (b.n && append(l, buf_bytes(&b))) l->handshake_left = 1;
+    buf_deinit(&b);
+}
+
+static void failed_to_connect(struct backend *b, struct worker *w)
+{
+    unsigned shift = b->failures < 8 ? b->failures : 8;
+    int64_t wait = (int64_t)BACKOFF_FIRST_MS << shift;
+    if (wait > BACKOFF_MAX_MS) wait = BACKOFF_MAX_MS;
+    b->failures++;
+    b->retry_ms = w->now_ms + wait / 2 + (int64_t)random_below(&w->rng, (uint64_t)wait / 2 + 1);
+    topology_refresh(w->proxy->topology);
+}
+
+static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto)
+{
+    if (w->now_ms < b->retry_ms || !*b->ip) return NULL;
+    int fd = net_connect(b->ip, b->port, NULL);
+    if (fd < 0) {
+        failed_to_connect(b, w);
+        return NULL;
+    }
+    net_set_nodelay(fd);
+    struct link *l = mem_calloc(1, sizeof *l);
+    l->src = (struct loop_source){.fd = fd, .ready = ready};
+    l->worker = w;
+    l->backend = b;
+    l->proto = proto;
+    l->connecting = true;
+    l->last_ms = w->now_ms;
+    l->connect_until = w->now_ms + w->config->connect_timeout_ms;
+    list_init(&l->dirty);
+    list_init(&l->idle);
+    if (loop_add(w->loop, &l->src, NET_READ | NET_WRITE) != OK) {
+        close(fd);
+        mem_free(l);
+        return NULL;
+    }
+    list_push_back(&b->links, &l->link);
+    count(&w->stats.connects, 1);
+    count(&w->stats.links, 1);
+    shake_hands(l);
+    return l;
+}
+
+struct link *node_link_shared(struct worker *w, struct backend *b, uint8_t proto, unsigned which)
+{
+    struct link **at = &b->shared[proto][which];
+    if (!*at && (*at = open_link(w, b, proto))) (*at)->slot = which;
+    return *at;
+}
+
+struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c, bool *full)
+{
+    uint8_t proto = c->resp == 3;
+    *full = false;
+    struct link *l = NULL;
+    if (!list_empty(&b->idle[proto])) {
+        l = container_of(b->idle[proto].prev, struct link, idle);
+        list_remove(&l->idle);
+    } else if (atomic_load(&w->proxy->pinned) >= w->config->pinned_max) {
+        *full = true;
+        return NULL;
+    } else {
+        l = open_link(w, b, proto);
+        if (!l) return NULL;
+        l->is_pinned = true;
+        atomic_fetch_add(&w->proxy->pinned, 1);
+    }
+    l->owner = c;
+    return l;
+}
+
+void node_link_unpin(struct link *l, bool clean)
+{
+    unsigned idle = 0;
+    list_each(it, &l->backend->idle[l->proto]) idle++;
+    l->owner = NULL;
+    l->is_raw = false;
+    if (!clean || l->first || l->in.n || idle >= IDLE_MAX)
+        node_link_close(l, NULL);
+    else
+        list_push_back(&l->backend->idle[l->proto], &l->idle);
+}
+
+/* ---- closing ---- */
+
+static void free_chunks(struct link *l)
+{
+    while (l->head) {
+        struct chunk *next = l->head->next;
+        l->head->next = NULL;
+        chunk_release(l->head);
+        l->head = next;
+    }
+    l->tail = NULL;
+}
+
+/* The owner of a pinned connection learns that it is gone. */
+static void tell_owner(struct link *l)
+{
+    struct client *c = l->owner;
+    if (!c || c->pinned != l) return;
+    c->pinned = NULL;
+    if (c->watching) c->watch_lost = true;
+    if (!c->subscribed) return;
+    c->close_asap = true; /* it subscribes again where it connects next */
+    client_wants_write(c);
+}
+
+void node_link_close(struct link *l, const char *why)
+{
+    struct worker *w = l->worker;
+    struct backend *b = l->backend;
+    int fd = l->src.fd;
+    loop_remove(w->loop, &l->src);
+    close(fd);
+    if (why) {
+        log_verbose("Connection to %s:%d: %s", b->name, b->port, why);
+        count(&w->stats.link_failures, 1);
+        failed_to_connect(b, w);
+    }
+    if (!l->is_pinned && b->shared[l->proto][l->slot] == l) b->shared[l->proto][l->slot] = NULL;
+    if (l->is_pinned) atomic_fetch_sub(&w->proxy->pinned, 1);
+    count(&w->stats.links, -1);
+    tell_owner(l);
+    list_remove(&l->link);
+    list_remove(&l->idle);
+    list_remove(&l->dirty);
+    uint64_t written = l->written;
+    struct request *r = l->first;
+    free_chunks(l);
+    buf_deinit(&l->in);
+    mem_free(l);
+    while (r) {
+        struct request *next = r->link_next;
+        r->link = NULL;
+        r->link_next = NULL;
+        request_interrupted(w, r, written < r->end_at);
+        r = next;
+    }
+}
+
+/* ---- sending ---- */
+
+void node_link_send(struct link *l, struct request *r, struct bytes raw)
+{
+    static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
+    r->skip_left = r->skip;
+    if (r->asking) {
+        if (!append(l, BYTES(asking))) goto no_memory;
+        r->skip_left++;
+    }
+    struct chunk *c = append(l, raw);
+    if (!c) goto no_memory;
+    c->refs++;
+    chunk_release(r->chunk);
+    r->chunk = c;
+    r->offset = c->n - raw.n;
+    r->size = raw.n;
+    r->end_at = l->appended;
+    r->link = l;
+    r->state = REQUEST_SENT;
+    r->link_next = NULL;
+    if (l->first)
+        l->last->link_next = r;
+    else {
+        l->first = r;
+        l->last_ms = l->worker->now_ms;
+    }
+    l->last = r;
+    count(&l->backend->requests, 1);
+    return;
+no_memory:
+    request_answer_error(l->worker, r, "OOM no memory to send this request");
+}
+
+void node_link_send_raw(struct link *l, struct bytes raw)
+{
+    if (!append(l, raw)) node_link_close(l, "no memory");
+}
+
+static void watch_events(struct link *l)
+{
+    bool more = l->connecting || l->written < l->appended;
+    loop_set(l->worker->loop, &l->src, NET_READ | (more ? NET_WRITE : 0));
+}
+
+/* Chunks that are written go; the last stays for more. */
+static void drop_written(struct link *l, size_t n)
+{
+    l->written += n;
+    count(&l->worker->stats.sent, (int64_t)n);
+    while (n) {
+        size_t left = l->head->n - l->sent;
+        if (n < left) {
+            l->sent += n;
+            return;
+        }
+        n -= left;
+        l->sent = l->head->n;
+        struct chunk *next = l->head->next;
+        if (!next) return;
+        l->head->next = NULL;
+        chunk_release(l->head);
+        l->head = next;
+        l->sent = 0;
+    }
+}
+
+static ssize_t write_some(struct link *l)
+{
+    struct iovec v[WRITE_PIECES];
+    int n = 0;
+    size_t from = l->sent;
+    for (struct chunk *c = l->head; c && n < WRITE_PIECES; c = c->next) {
+        if (c->n > from) v[n++] = (struct iovec){c->p + from, c->n - from};
+        from = 0;
+    }
+    return n == 1 ? write(l->src.fd, v[0].iov_base, v[0].iov_len) : writev(l->src.fd, v, n);
+}
+
+void node_link_flush(struct link *l)
+{
+    if (l->connecting) return;
+    while (l->written < l->appended) {
+        ssize_t n = write_some(l);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EAGAIN) break;
+        if (n <= 0) {
+            node_link_close(l, strerror(errno));
+            return;
+        }
+        drop_written(l, (size_t)n);
+    }
+    watch_events(l);
+}
+
+/* ---- receiving ---- */
+
+static bool handshake_reply(struct link *l, struct bytes reply)
+{
+    l->handshake_left--;
+    if (reply.p[0] != '-') return true;
+    log_warning("%s:%d refuses the proxy: %.*s", l->backend->name, l->backend->port, (int)reply.n - 3, reply.p + 1);
+    node_link_close(l, "refused");
+    return false;
+}
+
+/* A pinned connection has served its purpose with this reply.  True: it is the client's no more. */
+static bool give_back(struct link *l, const struct request *r, struct bytes reply)
+{
+    struct client *c = r->client;
+    if (r->is_blocking) {
+        node_link_unpin(l, true);
+        return true;
+    }
+    bool watch_failed = r->is_watching && reply.p[0] == '-';
+    if (!c || c->pinned != l || !(r->is_watched || watch_failed)) return false;
+    c->pinned = NULL;
+    c->watching = watch_failed;
+    c->watch_lost = watch_failed;
+    node_link_unpin(l, r->is_watched);
+    return true;
+}
+
+/* One whole reply.  False: the link is gone. */
+static bool receive(struct link *l, struct bytes reply)
+{
+    if (l->handshake_left) return handshake_reply(l, reply);
+    if (l->is_raw) {
+        struct client *c = l->owner;
+        subscriber_receive(c, reply);
+        if (c->subscribed) return true;
+        c->pinned = NULL;
+        node_link_unpin(l, true);
+        return false;
+    }
+    if (reply.p[0] == '>') return true; /* nobody here has asked for it */
+    struct request *r = l->first;
+    if (!r) {
+        node_link_close(l, "sent a reply that nobody waits for");
+        return false;
+    }
+    if (r->skip_left) {
+        r->skip_left--;
+        if (reply.p[0] == '-' && r->noted == VERDICT_ANSWER) r->noted = request_judge(l->worker, r, reply);
+        return true;
+    }
+    struct worker *w = l->worker;
+    l->first = r->link_next;
+    r->link_next = NULL;
+    r->link = NULL;
+    bool gone = give_back(l, r, reply);
+    request_replied(w, r, reply);
+    return !gone;
+}
+
+/* A line or a short bulk that is there as a whole, which most replies are; 0: look closer. */
+static size_t simple_reply(struct bytes in)
+{
+    if (in.n < 4) return 0;
+    if (in.p[0] == '+' || in.p[0] == ':' || in.p[0] == '-') {
+        size_t most = in.n < 64 ? in.n : 64;
+        const char *cr = memchr(in.p, '\r', most - 1);
+        if (!cr || cr[1] != '\n') return 0;
+        for (const char *s = in.p + 1; in.p[0] == ':' && s < cr; s++)
+            if (*s < '0' || *s > '9') return 0;
+        return (size_t)(cr - in.p) + 2;
+    }
+    if (in.p[0] != '$') return 0;
+    size_t length = 0, i = 1;
+    for (; i < 8 && i < in.n && in.p[i] >= '0' && in.p[i] <= '9'; i++) length = length * 10 + (size_t)(in.p[i] - '0');
+    size_t whole = i + 2 + length + 2;
+    if (i == 1 || (in.p[1] == '0' && i > 2) || in.n < whole || in.p[i] != '\r' || in.p[i + 1] != '\n') return 0;
+    return in.p[whole - 2] == '\r' && in.p[whole - 1] == '\n' ? whole : 0;
+}
+
+/* Takes all whole replies; *used: their bytes.  False: the link is gone. */
+static bool take_replies(struct link *l, struct bytes in, size_t *used)
+{
+    size_t pos = 0;
+    while (pos < in.n) {
+        struct bytes rest = bytes_make(in.p + pos, in.n - pos);
+        size_t size = l->parser.pos || l->parser.searched ? 0 : simple_reply(rest);
+        if (size == 0) {
+            enum status st = resp_scan_reply(&l->parser, rest);
+            if (st == E_AGAIN) break;
+            if (st != OK) {
+                log_warning("%s:%d sent something that is no reply", l->backend->name, l->backend->port);
+                node_link_close(l, "garbage");
+                return false;
+            }
+            size = l->parser.size;
+        }
+        pos += size;
+        if (!receive(l, bytes_make(rest.p, size))) return false;
+    }
+    *used = pos;
+    return true;
+}
+
+/* True: there may be more. */
+static bool read_some(struct link *l)
+{
+    struct worker *w = l->worker;
+    struct buf *in = l->in.n ? &l->in : &w->link_in;
+    size_t want = l->in.n ? l->parser.need : 0, got;
+    if (want < IN_KEEP) want = IN_KEEP;
+    if (want > READ_MAX) want = READ_MAX;
+    if (in == &l->in && buf_try_reserve(in, want) != OK) {
+        node_link_close(l, "no memory for a reply");
+        return false;
+    }
+    enum status st = net_read(l->src.fd, in, in == &l->in ? want : READ_BUFFER, &got);
+    if (st == E_AGAIN) return false;
+    if (st != OK) {
+        node_link_close(l, st == E_CLOSED ? "closed by the node" : strerror(errno));
+        return false;
+    }
+    l->last_ms = w->now_ms;
+    l->backend->failures = 0;
+    count(&w->stats.received, (int64_t)got);
+    /* The link may go while its replies are taken; its buffer must not go with it. */
+    struct buf own = l->in;
+    l->in = (struct buf){0};
+    bool shared = in == &w->link_in;
+    size_t used, had = shared ? in->n : own.n;
+    bool alive = take_replies(l, bytes_make(shared ? in->p : own.p, had), &used);
+    if (shared) {
+        in->n = 0;
+        if (alive && used < had) buf_append(&l->in, in->p + used, had - used);
+    } else if (alive && used < had) {
+        buf_drop_front(&own, used);
+        l->in = own;
+    } else {
+        buf_deinit(&own);
+    }
+    if (!alive) return false;
+    return got >= IN_KEEP;
+}
+
+static void connected(struct link *l)
+{
+    int error = net_connect_error(l->src.fd);
+    if (error) {
+        node_link_close(l, strerror(error));
+        return;
+    }
+    l->connecting = false;
+    l->last_ms = l->worker->now_ms;
+    l->backend->retry_ms = 0;
+    node_link_flush(l);
+}
+
+static void ready(struct loop_source *src, int events)
+{
+    struct link *l = container_of(src, struct link, src);
+    if (l->connecting) {
+        connected(l);
+        return;
+    }
+    if (events & NET_WRITE && l->written < l->appended && list_empty(&l->dirty))
+        list_push_back(&l->worker->dirty_links, &l->dirty); /* written when the turn ends, if it is still there */
+    else if (events & NET_WRITE)
+        watch_events(l);
+    for (int i = 0; events & NET_READ && i < READS_A_TURN; i++)
+        if (!read_some(l)) return;
+}

@@ -1,0 +1,368 @@
+/* local.c: what the proxy answers itself: the connection, and the proxy's own state. */
+#include "proxy/worker.h"
+
+#include "base/clock.h"
+#include "base/glob.h"
+#include "base/mem.h"
+#include "base/number.h"
+#include "base/version.h"
+
+#include <unistd.h>
+
+static const char wrong_password[] = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/* Takes the same time whatever is wrong. */
+static bool same_secret(struct bytes a, struct bytes b)
+{
+    unsigned char wrong = a.n != b.n;
+    for (size_t i = 0; i < a.n; i++) wrong |= (unsigned char)(a.p[i] ^ (b.n ? b.p[i % b.n] : 1));
+    return !wrong;
+}
+
+static bool log_in(struct client *c, struct bytes user, struct bytes password)
+{
+    const char *wanted = c->worker->config->password;
+    bool ok = bytes_eq(user, BYTES("default")) && (!*wanted || same_secret(password, bytes_of(wanted)));
+    if (!ok) return false;
+    c->authenticated = true;
+    c->parser.unauthenticated = false;
+    return true;
+}
+
+static void auth(struct client *c, struct resp_out *o, const struct resp_request *req)
+{
+    if (req->argc > 3)
+        resp_error(o, "ERR syntax error");
+    else if (req->argc == 2 && !*c->worker->config->password)
+        resp_error(o, "ERR AUTH <password> called without any password configured for the default user. Are you sure "
+                      "your configuration is correct?");
+    else if (log_in(c, req->argc == 3 ? req->argv[1] : BYTES("default"), req->argv[req->argc - 1]))
+        resp_ok(o);
+    else
+        resp_error(o, wrong_password);
+}
+
+static bool name_ok(struct bytes name)
+{
+    for (size_t i = 0; i < name.n; i++)
+        if (name.p[i] < '!' || name.p[i] > '~') return false;
+    return true;
+}
+
+static bool set_name(struct client *c, struct resp_out *o, struct bytes name)
+{
+    if (!name_ok(name)) {
+        resp_error(o, "ERR Client names cannot contain spaces, newlines or special characters.");
+        return false;
+    }
+    mem_free(c->name);
+    c->name = name.n ? bytes_dup_cstr(name) : NULL;
+    return true;
+}
+
+static void describe(struct client *c, struct resp_out *o)
+{
+    resp_map(o, 7);
+    resp_bulk_cstr(o, "server");
+    resp_bulk_cstr(o, "redis");
+    resp_bulk_cstr(o, "version");
+    resp_bulk_cstr(o, "7.0.15");
+    resp_bulk_cstr(o, "proto");
+    resp_i64(o, c->resp);
+    resp_bulk_cstr(o, "id");
+    resp_i64(o, (int64_t)c->id);
+    resp_bulk_cstr(o, "mode");
+    resp_bulk_cstr(o, "standalone");
+    resp_bulk_cstr(o, "role");
+    resp_bulk_cstr(o, "master");
+    resp_bulk_cstr(o, "modules");
+    resp_array(o, 0);
+}
+
+static bool hello_options(struct client *c, struct resp_out *o, const struct resp_request *req)
+{
+    for (size_t i = 2; i < req->argc; i++) {
+        size_t more = req->argc - 1 - i;
+        if (bytes_ieq(req->argv[i], BYTES("AUTH")) && more >= 2) {
+            if (!log_in(c, req->argv[i + 1], req->argv[i + 2])) {
+                resp_error(o, wrong_password);
+                return false;
+            }
+            i += 2;
+        } else if (bytes_ieq(req->argv[i], BYTES("SETNAME")) && more >= 1) {
+            if (!set_name(c, o, req->argv[++i])) return false;
+        } else {
+            struct bytes a = req->argv[i];
+            resp_errorf(o, "ERR Syntax error in HELLO option '%.*s'", (int)(a.n < 128 ? a.n : 128), a.p);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void hello(struct client *c, struct resp_out *o, const struct resp_request *req)
+{
+    int64_t version = c->resp;
+    if (req->argc > 1 && !parse_i64(req->argv[1], &version)) {
+        resp_error(o, "ERR Protocol version is not an integer or out of range");
+        return;
+    }
+    if (version < 2 || version > 3) {
+        resp_error(o, "NOPROTO unsupported protocol version");
+        return;
+    }
+    if (!hello_options(c, o, req)) return;
+    if (!c->authenticated) {
+        resp_error(o, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH "
+                      "<user> <pass> option can be used to authenticate the client and select the RESP protocol "
+                      "version at the same time");
+        return;
+    }
+    if (c->resp != version) unwatch(c); /* its connection speaks the other version */
+    c->resp = (uint8_t)version;
+    o->version = c->resp;
+    describe(c, o);
+}
+
+static void select_database(struct resp_out *o, struct bytes number)
+{
+    int64_t db;
+    if (!parse_i64(number, &db))
+        resp_error(o, "ERR value is not an integer or out of range");
+    else if (db != 0)
+        resp_error(o, "ERR DB index is out of range");
+    else
+        resp_ok(o);
+}
+
+static void describe_client(const struct client *c, struct buf *b)
+{
+    buf_printf(b, "id=%llu addr=%s fd=%d name=%s age=%lld db=0 multi=%d resp=%d cmd=client|info user=default\n",
+               (unsigned long long)c->id, c->peer, c->src.fd, c->name ? c->name : "",
+               (long long)(clock_wall_ms() - c->created_ms) / 1000, c->in_multi ? (int)c->multi_count : -1, c->resp);
+}
+
+static void reply_text(struct resp_out *o, const struct buf *b)
+{
+    resp_verbatim(o, "txt", buf_bytes(b));
+}
+
+/* ---- INFO, CONFIG GET ---- */
+
+static void sum(const struct proxy *p, struct worker_stats *out)
+{
+    *out = (struct worker_stats){0};
+    for (int64_t i = 0; i < p->config.workers; i++) {
+        const _Atomic uint64_t *from = (const _Atomic uint64_t *)&p->workers[i]->stats;
+        _Atomic uint64_t *to = (_Atomic uint64_t *)out;
+        for (size_t k = 0; k < sizeof *out / sizeof *to; k++)
+            count(&to[k], (int64_t)atomic_load_explicit(&from[k], memory_order_relaxed));
+    }
+}
+
+static void number(struct buf *b, const char *name, uint64_t v)
+{
+    buf_printf(b, "%s:%llu\r\n", name, (unsigned long long)v);
+}
+
+static void info_stats(const struct proxy *p, struct buf *b)
+{
+    struct worker_stats s;
+    sum(p, &s);
+    buf_append_cstr(b, "\r\n# Stats\r\n");
+    number(b, "total_connections_received", atomic_load(&p->connections));
+    number(b, "rejected_connections", atomic_load(&p->rejected));
+    number(b, "total_commands_processed", s.commands);
+    number(b, "total_net_input_bytes", s.received);
+    number(b, "total_net_output_bytes", s.sent);
+    buf_append_cstr(b, "\r\n# Proxy\r\n");
+    number(b, "node_connections", s.links);
+    number(b, "pinned_connections", (uint64_t)atomic_load(&p->pinned));
+    number(b, "node_connects", s.connects);
+    number(b, "node_connection_failures", s.link_failures);
+    number(b, "split_requests", s.splits);
+    number(b, "redirected_moved", s.moved);
+    number(b, "redirected_ask", s.asked);
+    number(b, "retried_requests", s.retries);
+    number(b, "held_requests", s.held_now);
+    number(b, "held_requests_total", s.held_ever);
+    number(b, "hold_timeouts", s.timeouts);
+    number(b, "hold_refusals", s.refused);
+    number(b, "unknown_fate_requests", s.unknown);
+}
+
+static void info_nodes(const struct worker *w, struct buf *b)
+{
+    buf_append_cstr(b, "\r\n# Nodes\r\n");
+    for (int i = 0; w->map && i < w->map->count; i++) {
+        const struct map_node *n = &w->map->nodes[i];
+        buf_printf(b, "node%d:name=%s,ip=%s,port=%d,slots=%u\r\n", i, n->name, n->ip, n->port, n->slots);
+    }
+}
+
+static void info(struct client *c, struct resp_out *o)
+{
+    struct worker *w = c->worker;
+    struct proxy *p = w->proxy;
+    struct buf b = {0};
+    int64_t up = (clock_wall_ms() - p->started_ms) / 1000;
+    buf_printf(&b, "# Server\r\nredis_version:7.0.15\r\ncovey_version:%s\r\nredis_mode:standalone\r\nprocess_id:%d\r\n",
+               COVEY_VERSION, (int)getpid());
+    buf_printf(&b, "run_id:%s\r\ntcp_port:%d\r\nuptime_in_seconds:%lld\r\nworkers:%lld\r\n", p->run_id,
+               p->config.listen.port, (long long)up, (long long)p->config.workers);
+    buf_printf(&b, "\r\n# Clients\r\nconnected_clients:%lld\r\nmaxclients:%lld\r\n",
+               (long long)atomic_load(&p->clients), (long long)p->config.maxclients);
+    buf_printf(&b, "\r\n# Memory\r\nused_memory:%zu\r\nused_memory_rss:%zu\r\n", mem_used(), mem_rss());
+    buf_append_cstr(&b, "\r\n# Persistence\r\nloading:0\r\n");
+    info_stats(p, &b);
+    buf_append_cstr(&b, "\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n");
+    buf_append_cstr(&b, "\r\n# Cluster\r\ncluster_enabled:0\r\n");
+    info_nodes(w, &b);
+    reply_text(o, &b);
+    buf_deinit(&b);
+}
+
+struct config_get {
+    struct resp_out *o;
+    const struct resp_request *req;
+    size_t n;
+};
+
+static void get_if_wanted(void *arg, const char *name, struct bytes value)
+{
+    struct config_get *g = arg;
+    for (size_t i = 2; i < g->req->argc; i++) {
+        if (!glob_match(g->req->argv[i], bytes_of(name), true)) continue;
+        resp_bulk_cstr(g->o, name);
+        resp_bulk(g->o, value);
+        g->n++;
+        return;
+    }
+}
+
+static void config_get(struct client *c, struct resp_out *o, const struct resp_request *req)
+{
+    /* What programs look at before they work with a server. */
+    static const char *const fixed[][2] = {
+        {"databases", "1"},
+        {"save", ""},
+        {"appendonly", "no"},
+        {"cluster-enabled", "no"},
+        {"timeout", "0"},
+        {"maxmemory", "0"},
+        {"maxmemory-policy", "noeviction"},
+    };
+    size_t mark = resp_defer(o);
+    struct config_get g = {o, req, 0};
+    proxy_config_each(c->worker->config, get_if_wanted, &g);
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) get_if_wanted(&g, fixed[i][0], bytes_of(fixed[i][1]));
+    resp_defer_map(o, mark, g.n);
+}
+
+/* ---- which ---- */
+
+static void reset(struct client *c, struct resp_out *o)
+{
+    transaction_reset(c);
+    unwatch(c);
+    if (c->subscribed) {
+        struct link *l = c->pinned;
+        c->subscribed = false;
+        c->pinned = NULL;
+        c->confirming = 0;
+        node_link_unpin(l, false);
+    }
+    mem_free(c->name);
+    c->name = NULL;
+    c->resp = o->version = 2;
+    c->authenticated = !*c->worker->config->password;
+    c->parser.unauthenticated = !c->authenticated;
+    resp_status(o, "RESET");
+}
+
+static bool client_command(struct client *c, struct resp_out *o, const struct command *cmd,
+                           const struct resp_request *req)
+{
+    struct buf b = {0};
+    switch (cmd->id) {
+    case CMD_ID_CLIENT_ID: resp_i64(o, (int64_t)c->id); return true;
+    case CMD_ID_CLIENT_GETNAME:
+        if (c->name)
+            resp_bulk_cstr(o, c->name);
+        else
+            resp_null(o);
+        return true;
+    case CMD_ID_CLIENT_SETNAME:
+        if (set_name(c, o, req->argv[2])) resp_ok(o);
+        return true;
+    case CMD_ID_CLIENT_INFO:
+        describe_client(c, &b);
+        reply_text(o, &b);
+        buf_deinit(&b);
+        return true;
+    case CMD_ID_CLIENT_NO_EVICT: resp_ok(o); return true;
+    default: return false;
+    }
+}
+
+static bool answer(struct client *c, struct resp_out *o, const struct command *cmd, const struct resp_request *req)
+{
+    switch (cmd->id) {
+    case CMD_ID_PING:
+        if (req->argc > 2)
+            resp_error(o, "ERR wrong number of arguments for 'ping' command");
+        else if (req->argc == 2)
+            resp_bulk(o, req->argv[1]);
+        else
+            resp_status(o, "PONG");
+        return true;
+    case CMD_ID_ECHO: resp_bulk(o, req->argv[1]); return true;
+    case CMD_ID_AUTH: auth(c, o, req); return true;
+    case CMD_ID_HELLO: hello(c, o, req); return true;
+    case CMD_ID_SELECT: select_database(o, req->argv[1]); return true;
+    case CMD_ID_INFO: info(c, o); return true;
+    case CMD_ID_CONFIG_GET: config_get(c, o, req); return true;
+    case CMD_ID_RESET: reset(c, o); return true;
+    case CMD_ID_QUIT:
+        resp_ok(o);
+        c->close_after_reply = true;
+        return true;
+    default: return client_command(c, o, cmd, req);
+    }
+}
+
+static bool is_local(const struct command *cmd)
+{
+    switch (cmd->id) {
+    case CMD_ID_PING:
+    case CMD_ID_ECHO:
+    case CMD_ID_AUTH:
+    case CMD_ID_HELLO:
+    case CMD_ID_SELECT:
+    case CMD_ID_INFO:
+    case CMD_ID_CONFIG_GET:
+    case CMD_ID_RESET:
+    case CMD_ID_QUIT:
+    case CMD_ID_CLIENT_ID:
+    case CMD_ID_CLIENT_GETNAME:
+    case CMD_ID_CLIENT_SETNAME:
+    case CMD_ID_CLIENT_INFO:
+    case CMD_ID_CLIENT_NO_EVICT: return true;
+    default: return false;
+    }
+}
+
+bool local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)
+{
+    struct resp_out o;
+    if (!is_local(cmd)) return false;
+    struct request *r = client_reply_begin(c, &o);
+    answer(c, &o, cmd, req);
+    client_reply_end(c, r);
+    return true;
+}
+
+bool local_before_login(struct client *c, const struct command *cmd, const struct resp_request *req)
+{
+    return (cmd->flags & CMD_NO_AUTH) != 0 && local_dispatch(c, cmd, req);
+}

@@ -1,0 +1,300 @@
+/* route.c: what is done with a request: by its keys to one node, in parts, to all nodes, here, or not at all. */
+#include "proxy/worker.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+
+enum { KEYS_AT_ONCE = 16, SHOWN_MAX = 128 };
+
+static const char crossslot[] = "CROSSSLOT Keys in request don't hash to the same slot";
+
+/* ---- keys ---- */
+
+static int slot_of_keys(const struct bytes *argv, const struct command_key *keys, size_t n, uint16_t *slot)
+{
+    *slot = (uint16_t)key_slot(argv[keys[0].index]);
+    for (size_t i = 1; i < n; i++)
+        if (key_slot(argv[keys[i].index]) != *slot) return 2;
+    return 1;
+}
+
+int route_slot(const struct command *cmd, const struct bytes *argv, size_t argc, uint16_t *slot)
+{
+    struct command_key few[KEYS_AT_ONCE];
+    int n = command_routing_keys(cmd, argv, argc, few, KEYS_AT_ONCE);
+    if (n <= 0) return n;
+    if (n <= KEYS_AT_ONCE) return slot_of_keys(argv, few, (size_t)n, slot);
+    struct command_key *all = mem_try_alloc((size_t)n * sizeof *all);
+    if (!all) return -1;
+    command_routing_keys(cmd, argv, argc, all, (size_t)n);
+    int found = slot_of_keys(argv, all, (size_t)n, slot);
+    mem_free(all);
+    return found;
+}
+
+uint16_t route_any_slot(struct client *c)
+{
+    struct worker *w = c->worker;
+    unsigned from = (unsigned)(c->id * 2654435761u) % SLOT_COUNT;
+    for (unsigned i = 0; i < SLOT_COUNT; i++)
+        if (w->slots[(from + i) % SLOT_COUNT]) return (uint16_t)((from + i) % SLOT_COUNT);
+    return (uint16_t)from;
+}
+
+/* ---- refusals ---- */
+
+static unsigned shown(struct bytes b)
+{
+    return (unsigned)(b.n < SHOWN_MAX ? b.n : SHOWN_MAX);
+}
+
+static void refuse(struct client *c, const char *text)
+{
+    if (c->in_multi) c->multi_failed = true;
+    client_reply_error(c, text);
+}
+
+static void refuse_unknown(struct client *c, const struct resp_request *req, const struct command *container)
+{
+    char text[512];
+    struct buf b = {0};
+    const struct bytes *argv = req->argv;
+    if (container) {
+        char upper[64];
+        size_t n = 0;
+        for (; container->name[n] && n < sizeof upper - 1; n++)
+            upper[n] = container->name[n] >= 'a' && container->name[n] <= 'z' ? (char)(container->name[n] - 32)
+                                                                              : container->name[n];
+        upper[n] = '\0';
+        snprintf(text, sizeof text, "ERR unknown subcommand '%.*s'. Try %s HELP.", (int)shown(argv[1]), argv[1].p,
+                 upper);
+        refuse(c, text);
+        return;
+    }
+    buf_printf(&b, "ERR unknown command '%.*s', with args beginning with: ", (int)shown(argv[0]), argv[0].p);
+    size_t start = b.n;
+    for (size_t i = 1; i < req->argc && b.n - start < SHOWN_MAX; i++) {
+        size_t room = SHOWN_MAX - (b.n - start);
+        buf_printf(&b, "'%.*s' ", (int)(argv[i].n < room ? argv[i].n : room), argv[i].p);
+    }
+    buf_append_char(&b, '\0');
+    refuse(c, b.p);
+    buf_deinit(&b);
+}
+
+static void refuse_arity(struct client *c, const struct command *cmd)
+{
+    char text[128];
+    snprintf(text, sizeof text, "ERR wrong number of arguments for '%s' command", cmd->name);
+    refuse(c, text);
+}
+
+static void refuse_kind(struct client *c, const struct command *cmd)
+{
+    char text[160];
+    snprintf(text, sizeof text, "NOPERM this user has no permissions to run the '%s' command", cmd->name);
+    refuse(c, text);
+}
+
+/* What is about one node, or about a connection's state that shared connections do not have. */
+static bool is_refused(const struct command *cmd)
+{
+    const struct command *top = command_parent(cmd) ? command_parent(cmd) : cmd;
+    switch (top->id) {
+    case CMD_ID_CLIENT: return true; /* those that are not local */
+    case CMD_ID_ACL:
+    case CMD_ID_CLUSTER:
+    case CMD_ID_READONLY:
+    case CMD_ID_READWRITE:
+    case CMD_ID_ASKING:
+    case CMD_ID_WAIT:
+    case CMD_ID_MONITOR:
+    case CMD_ID_MIGRATE:
+    case CMD_ID_SWAPDB:
+    case CMD_ID_MOVE: return true;
+    case CMD_ID_PUBSUB: return false;
+    case CMD_ID_SCRIPT: return cmd->id != CMD_ID_SCRIPT_HELP;
+    case CMD_ID_FUNCTION: return cmd->id == CMD_ID_FUNCTION_KILL || cmd->id == CMD_ID_FUNCTION_RESTORE;
+    default: return (cmd->flags & CMD_ADMIN) != 0;
+    }
+}
+
+static const char *refusal_in_words_of_redis(const struct command *cmd)
+{
+    const struct command *top = command_parent(cmd) ? command_parent(cmd) : cmd;
+    if (top->id == CMD_ID_CLUSTER || cmd->id == CMD_ID_READONLY || cmd->id == CMD_ID_READWRITE ||
+        cmd->id == CMD_ID_ASKING)
+        return "ERR This instance has cluster support disabled";
+    return NULL;
+}
+
+/* ---- dispatch ---- */
+
+bool route_alone(struct client *c)
+{
+    c->barrier = c->first != NULL;
+    return !c->barrier;
+}
+
+static void send_to_slot(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw)
+{
+    struct request *r = request_create(c->worker, c, cmd, slot);
+    client_enqueue(c, r);
+    request_dispatch(c->worker, r, raw);
+}
+
+/* XREAD and XREADGROUP block when they are told to. */
+static bool blocks(const struct command *cmd, const struct resp_request *req)
+{
+    if (!(cmd->flags & CMD_BLOCKING)) return false;
+    if (cmd->id != CMD_ID_XREAD && cmd->id != CMD_ID_XREADGROUP) return true;
+    for (size_t i = 1; i < req->argc && !bytes_ieq(req->argv[i], BYTES("streams")); i++)
+        if (bytes_ieq(req->argv[i], BYTES("block"))) return true;
+    return false;
+}
+
+static enum outcome route_keys(struct client *c, const struct command *cmd, const struct resp_request *req,
+                               struct bytes raw, int found, uint16_t slot)
+{
+    if (found == 2 && split_possible(cmd)) {
+        split_dispatch(c, cmd, req);
+        return OUTCOME_DONE;
+    }
+    if (found == 2) {
+        refuse(c, crossslot);
+        return OUTCOME_DONE;
+    }
+    if (found <= 0) slot = route_any_slot(c); /* the node says what is wrong */
+    if (blocks(cmd, req)) return blocking_dispatch(c, cmd, slot, raw);
+    send_to_slot(c, cmd, slot, raw);
+    return OUTCOME_DONE;
+}
+
+static enum outcome route_command(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                  struct bytes raw)
+{
+    uint16_t slot = 0;
+    enum gather_kind kind;
+    int found = route_slot(cmd, req->argv, req->argc, &slot);
+    if (command_has_keys(cmd)) return route_keys(c, cmd, req, raw, found, slot);
+    if (subscribe_is(cmd)) return subscribe_dispatch(c, cmd, req, raw);
+    if (local_dispatch(c, cmd, req)) return OUTCOME_DONE;
+    if (cmd->id == CMD_ID_SCAN) {
+        scan_dispatch(c, cmd, req);
+        return OUTCOME_DONE;
+    }
+    if (everywhere_kind(cmd, &kind)) {
+        if (!route_alone(c)) return OUTCOME_NOT_NOW;
+        everywhere_dispatch(c, cmd, kind, raw);
+        c->barrier = true;
+        return OUTCOME_DONE;
+    }
+    const char *words = refusal_in_words_of_redis(cmd);
+    if (words) {
+        client_reply_error(c, words);
+    } else if (is_refused(cmd)) {
+        refuse_kind(c, cmd);
+    } else {
+        if (cmd->id == CMD_ID_PUBLISH)
+            slot = (uint16_t)key_slot(req->argv[1]); /* messages of a channel keep their order */
+        else if (found != 1)
+            slot = route_any_slot(c);
+        send_to_slot(c, cmd, slot, raw);
+    }
+    return OUTCOME_DONE;
+}
+
+static enum outcome route_transaction(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                      struct bytes raw)
+{
+    switch (cmd->id) {
+    case CMD_ID_EXEC: return transaction_exec(c, cmd);
+    case CMD_ID_DISCARD:
+        if (c->watching && !route_alone(c)) return OUTCOME_NOT_NOW;
+        transaction_discard(c);
+        return OUTCOME_DONE;
+    case CMD_ID_MULTI:
+        refuse(c, "ERR MULTI calls can not be nested");
+        c->multi_failed = false; /* the one error that redis-server forgives */
+        return OUTCOME_DONE;
+    case CMD_ID_WATCH: client_reply_error(c, "ERR WATCH inside MULTI is not allowed"); return OUTCOME_DONE;
+    default: transaction_queue(c, cmd, req, raw); return OUTCOME_DONE;
+    }
+}
+
+static enum outcome route_known(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                struct bytes raw)
+{
+    if (cmd->id == CMD_ID_QUIT || cmd->id == CMD_ID_RESET) {
+        if (!route_alone(c)) return OUTCOME_NOT_NOW;
+        local_dispatch(c, cmd, req);
+        return OUTCOME_DONE;
+    }
+    if (c->in_multi) return route_transaction(c, cmd, req, raw);
+    switch (cmd->id) {
+    case CMD_ID_MULTI: transaction_begin(c); return OUTCOME_DONE;
+    case CMD_ID_EXEC: client_reply_error(c, "ERR EXEC without MULTI"); return OUTCOME_DONE;
+    case CMD_ID_DISCARD: client_reply_error(c, "ERR DISCARD without MULTI"); return OUTCOME_DONE;
+    case CMD_ID_WATCH: return watch_dispatch(c, cmd, req, raw);
+    case CMD_ID_UNWATCH:
+        if (!route_alone(c)) return OUTCOME_NOT_NOW;
+        unwatch(c);
+        client_reply_ok(c);
+        return OUTCOME_DONE;
+    default: return route_command(c, cmd, req, raw);
+    }
+}
+
+static bool allowed_while_subscribed(const struct client *c, const struct command *cmd)
+{
+    return !c->subscribed || c->resp == 3 || subscribe_is(cmd) || cmd->id == CMD_ID_PING || cmd->id == CMD_ID_QUIT ||
+           cmd->id == CMD_ID_RESET;
+}
+
+static enum outcome route_checked(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                  struct bytes raw)
+{
+    if (!c->authenticated) {
+        if (!local_before_login(c, cmd, req)) client_reply_error(c, "NOAUTH Authentication required.");
+        return OUTCOME_DONE;
+    }
+    if (!allowed_while_subscribed(c, cmd)) {
+        char text[200];
+        snprintf(text, sizeof text,
+                 "ERR Can't execute '%s': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in "
+                 "this context",
+                 cmd->name);
+        client_reply_error(c, text);
+        return OUTCOME_DONE;
+    }
+    return route_known(c, cmd, req, raw);
+}
+
+/* An inline request, and one behind empty lines, is written anew. */
+static enum outcome route_rewritten(struct client *c, const struct command *cmd, const struct resp_request *req)
+{
+    struct buf b = {0};
+    resp_request_append(&b, req->argv, req->argc);
+    enum outcome o = route_checked(c, cmd, req, buf_bytes(&b));
+    buf_deinit(&b);
+    return o;
+}
+
+enum outcome route_request(struct client *c, const struct resp_request *req, struct bytes raw)
+{
+    const struct command *container = NULL, *cmd = command_of_request(req->argv, req->argc, &container);
+    if (!cmd) {
+        if (!c->authenticated)
+            client_reply_error(c, "NOAUTH Authentication required.");
+        else
+            refuse_unknown(c, req, container);
+        return OUTCOME_DONE;
+    }
+    if (!command_arity_ok(cmd, req->argc)) {
+        refuse_arity(c, cmd);
+        return OUTCOME_DONE;
+    }
+    bool verbatim = raw.n > 1 && raw.p[0] == '*' && raw.p[1] >= '1' && raw.p[1] <= '9';
+    return verbatim ? route_checked(c, cmd, req, raw) : route_rewritten(c, cmd, req);
+}

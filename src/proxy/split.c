@@ -1,0 +1,272 @@
+/* split.c: requests in parts: MGET and the like over several slots, and how the replies of parts become one. */
+#include "proxy/worker.h"
+
+#include "base/crc.h"
+#include "base/mem.h"
+#include "base/number.h"
+
+#include <stdlib.h>
+
+/* ---- gathering ---- */
+
+struct gather *gather_create(struct request *parent, enum gather_kind kind, unsigned parts)
+{
+    struct gather *g = mem_calloc(1, sizeof *g);
+    g->kind = kind;
+    g->part = mem_calloc(parts ? parts : 1, sizeof(struct request *));
+    parent->gather = g;
+    parent->state = REQUEST_PARTS;
+    return g;
+}
+
+/* Parts are all added before the first is dispatched: dispatching may answer at once. */
+struct request *gather_add(struct worker *w, struct gather *g, struct request *parent, unsigned i, uint16_t slot)
+{
+    struct request *r = request_create(w, parent->client, parent->cmd, slot);
+    r->parent = parent;
+    g->part[i] = r;
+    g->parts = i + 1;
+    g->left = g->parts;
+    return r;
+}
+
+void gather_free(struct worker *w, struct gather *g)
+{
+    for (unsigned i = 0; i < g->parts; i++) request_free(w, g->part[i]);
+    mem_free(g->part);
+    mem_free(g->place);
+    mem_free(g);
+}
+
+/* The header of an array: how many elements, and where they begin; -1: it is none. */
+static int64_t array_header(struct bytes reply, size_t *at)
+{
+    int64_t n;
+    const char *cr = reply.n > 2 && (reply.p[0] == '*' || reply.p[0] == '~') ? memchr(reply.p, '\r', reply.n) : NULL;
+    if (!cr || !parse_i64(bytes_make(reply.p + 1, (size_t)(cr - reply.p) - 1), &n)) return -1;
+    *at = (size_t)(cr - reply.p) + 2;
+    return n;
+}
+
+/* The element at *at. */
+static struct bytes next_element(struct bytes reply, size_t *at)
+{
+    struct resp_reply_parser p = {0};
+    struct bytes rest = bytes_make(reply.p + *at, reply.n - *at);
+    if (resp_scan_reply(&p, rest) != OK) return (struct bytes){0};
+    *at += p.size;
+    return bytes_make(rest.p, p.size);
+}
+
+static struct bytes reply_of(const struct gather *g, unsigned i)
+{
+    return buf_bytes(&g->part[i]->reply);
+}
+
+static bool integer_of(struct bytes reply, int64_t *n)
+{
+    return reply.n > 3 && reply.p[0] == ':' && parse_i64(bytes_make(reply.p + 1, reply.n - 3), n);
+}
+
+static bool merge_sum(const struct gather *g, struct buf *out)
+{
+    int64_t sum = 0, n;
+    for (unsigned i = 0; i < g->parts; i++) {
+        if (!integer_of(reply_of(g, i), &n)) return false;
+        sum += n;
+    }
+    buf_printf(out, ":%lld\r\n", (long long)sum);
+    return true;
+}
+
+static bool merge_values(const struct gather *g, struct buf *out)
+{
+    struct bytes *values = mem_try_alloc(g->places * sizeof *values);
+    size_t k = 0;
+    bool ok = values != NULL;
+    for (unsigned i = 0; ok && i < g->parts; i++) {
+        size_t at = 0;
+        int64_t n = array_header(reply_of(g, i), &at);
+        for (; n > 0 && k < g->places; n--) values[g->place[k++]] = next_element(reply_of(g, i), &at);
+        ok = n == 0;
+    }
+    ok = ok && k == g->places;
+    if (ok) buf_printf(out, "*%zu\r\n", g->places);
+    for (size_t i = 0; ok && i < g->places; i++) buf_append_bytes(out, values[i]);
+    mem_free(values);
+    return ok;
+}
+
+static bool merge_concat(const struct gather *g, struct buf *out)
+{
+    int64_t total = 0;
+    size_t at;
+    for (unsigned i = 0; i < g->parts; i++) {
+        int64_t n = array_header(reply_of(g, i), &at);
+        if (n < 0) return false;
+        total += n;
+    }
+    buf_printf(out, "%c%lld\r\n", reply_of(g, 0).p[0], (long long)total);
+    for (unsigned i = 0; i < g->parts; i++) {
+        array_header(reply_of(g, i), &at);
+        buf_append(out, reply_of(g, i).p + at, reply_of(g, i).n - at);
+    }
+    return true;
+}
+
+/* SCRIPT EXISTS: there only if it is everywhere. */
+static bool merge_and(const struct gather *g, struct buf *out)
+{
+    size_t at0 = 0;
+    int64_t n = array_header(reply_of(g, 0), &at0);
+    if (n < 0) return false;
+    size_t start = out->n;
+    buf_append(out, reply_of(g, 0).p, reply_of(g, 0).n);
+    for (unsigned i = 1; i < g->parts; i++) {
+        size_t from = start + at0, at = 0;
+        if (array_header(reply_of(g, i), &at) != n || reply_of(g, i).n != reply_of(g, 0).n) return false;
+        for (int64_t k = 0; k < n; k++, from += 4, at += 4)
+            if (reply_of(g, i).p[at + 1] == '0') out->p[from + 1] = '0';
+    }
+    return true;
+}
+
+static bool is_null(struct bytes reply)
+{
+    return reply.n < 3 || reply.p[0] == '_' || reply.p[1] == '-';
+}
+
+static void merge_any(const struct gather *g, struct buf *out)
+{
+    for (unsigned i = 0; i < g->parts; i++) {
+        struct bytes reply = reply_of(g, (i + g->turn) % g->parts);
+        if (is_null(reply) && i + 1 < g->parts) continue;
+        buf_append_bytes(out, reply);
+        return;
+    }
+}
+
+void gather_merge(const struct gather *g, struct buf *out)
+{
+    for (unsigned i = 0; i < g->parts; i++) {
+        struct bytes reply = reply_of(g, i);
+        if (reply.n == 0 || reply.p[0] != '-') continue;
+        buf_append_bytes(out, reply); /* the first error is everybody's */
+        return;
+    }
+    size_t start = out->n;
+    bool ok = true;
+    switch (g->kind) {
+    case GATHER_SUM: ok = merge_sum(g, out); break;
+    case GATHER_VALUES: ok = merge_values(g, out); break;
+    case GATHER_CONCAT: ok = merge_concat(g, out); break;
+    case GATHER_AND: ok = merge_and(g, out); break;
+    case GATHER_FIRST: buf_append_bytes(out, reply_of(g, 0)); break;
+    case GATHER_RANDOM: merge_any(g, out); break;
+    }
+    if (ok) return;
+    out->n = start;
+    buf_append_cstr(out, "-ERR the nodes' replies do not fit together\r\n");
+}
+
+void gather_part_done(struct worker *w, struct request *parent)
+{
+    struct gather *g = parent->gather;
+    if (--g->left) return;
+    struct buf merged = {0};
+    gather_merge(g, &merged);
+    parent->gather = NULL;
+    request_answer(w, parent, buf_bytes(&merged));
+    buf_deinit(&merged);
+    gather_free(w, g);
+}
+
+/* ---- splitting ---- */
+
+bool split_possible(const struct command *cmd)
+{
+    switch (cmd->id) {
+    case CMD_ID_MGET:
+    case CMD_ID_MSET:
+    case CMD_ID_DEL:
+    case CMD_ID_UNLINK:
+    case CMD_ID_EXISTS:
+    case CMD_ID_TOUCH: return true;
+    default: return false;
+    }
+}
+
+struct key_at {
+    uint16_t slot;
+    uint32_t index; /* among the keys */
+};
+
+static int by_slot(const void *a, const void *b)
+{
+    const struct key_at *x = a, *y = b;
+    if (x->slot != y->slot) return x->slot < y->slot ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static void write_part(struct buf *b, const struct resp_request *req, const struct key_at *keys, size_t n, size_t step)
+{
+    b->n = 0;
+    resp_request_begin(b, 1 + n * step);
+    resp_request_arg(b, req->argv[0]);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < step; k++) resp_request_arg(b, req->argv[1 + keys[i].index * step + k]);
+}
+
+static size_t same_slot(const struct key_at *keys, size_t from, size_t n)
+{
+    size_t to = from;
+    while (to < n && keys[to].slot == keys[from].slot) to++;
+    return to - from;
+}
+
+static void send_parts(struct client *c, struct request *parent, const struct resp_request *req, struct key_at *keys,
+                       size_t n, size_t step)
+{
+    struct worker *w = c->worker;
+    struct gather *g = parent->gather;
+    unsigned parts = 0;
+    for (size_t i = 0; i < n; i += same_slot(keys, i, n)) gather_add(w, g, parent, parts++, keys[i].slot);
+    if (g->kind == GATHER_VALUES) {
+        g->places = n;
+        g->place = mem_alloc(n * sizeof *g->place);
+        for (size_t i = 0; i < n; i++) g->place[i] = keys[i].index;
+    }
+    struct buf b = {0};
+    unsigned k = 0;
+    for (size_t i = 0, size; i < n; i += size) {
+        size = same_slot(keys, i, n);
+        write_part(&b, req, keys + i, size, step);
+        request_dispatch(w, g->part[k++], buf_bytes(&b)); /* the last may free g */
+    }
+    buf_deinit(&b);
+}
+
+void split_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)
+{
+    size_t step = cmd->id == CMD_ID_MSET ? 2 : 1, n = (req->argc - 1) / step;
+    if ((req->argc - 1) % step) {
+        client_reply_error(c, "ERR wrong number of arguments for 'mset' command");
+        return;
+    }
+    struct key_at *keys = mem_try_alloc(n * sizeof *keys);
+    if (!keys) {
+        client_reply_error(c, "OOM no memory for so many keys");
+        return;
+    }
+    for (size_t i = 0; i < n; i++) keys[i] = (struct key_at){(uint16_t)key_slot(req->argv[1 + i * step]), (uint32_t)i};
+    qsort(keys, n, sizeof *keys, by_slot);
+    size_t parts = 0;
+    for (size_t i = 0; i < n; i += same_slot(keys, i, n)) parts++;
+    struct request *parent = request_create(c->worker, c, cmd, keys[0].slot);
+    client_enqueue(c, parent);
+    count(&c->worker->stats.splits, 1);
+    enum gather_kind kind = cmd->id == CMD_ID_MGET ? GATHER_VALUES : cmd->id == CMD_ID_MSET ? GATHER_FIRST : GATHER_SUM;
+    gather_create(parent, kind, (unsigned)parts);
+    send_parts(c, parent, req, keys, n, step);
+    mem_free(keys);
+}

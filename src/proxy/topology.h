@@ -1,0 +1,49 @@
+/* topology.h: who serves which slot, learned from the cluster by a thread of its own.
+ *
+ * The map is immutable and reference-counted; every thread may hold one.  A node without cluster mode is a cluster of
+ * one that has all slots. */
+#ifndef COVEY_PROXY_TOPOLOGY_H
+#define COVEY_PROXY_TOPOLOGY_H
+
+#include "base/crc.h"
+#include "proxy/config.h"
+#include "resp/resp.h"
+
+#include <stdatomic.h>
+
+struct map_node {
+    char *name;  /* as the cluster announces it: an address or a host's name */
+    char ip[64]; /* what to connect to */
+    int port;
+    unsigned slots; /* how many it serves; 0 for replicas, which are not listed at all */
+};
+
+enum { NO_NODE = UINT16_MAX };
+
+struct topology_map {
+    _Atomic unsigned refs;
+    unsigned covered; /* slots that somebody serves */
+    uint16_t count;
+    struct map_node *nodes;    /* primaries */
+    uint16_t slot[SLOT_COUNT]; /* index in nodes, or NO_NODE */
+};
+
+struct topology_map *topology_map_hold(struct topology_map *m);
+void topology_map_release(struct topology_map *m); /* NULL is fine */
+/* From a reply to CLUSTER SLOTS.  asked: where it came from, for entries without an address.  NULL: it makes no
+ * sense. The nodes' ip is not filled in yet. */
+MUST_USE struct topology_map *topology_map_read(const struct resp_value *slots, const char *asked);
+
+struct topology;
+/* changed is called on the topology's thread with a new map, which it borrows; never twice with the same one. */
+struct topology *topology_create(const struct proxy_config *config,
+                                 void (*changed)(void *ctx, struct topology_map *map), void *ctx);
+void topology_start(struct topology *t);
+/* Ends the thread; a map may be published until then. */
+void topology_stop(struct topology *t);
+/* Behind topology_stop(). */
+void topology_destroy(struct topology *t);
+/* Asks for a look now; any thread, cheap, may be called as often as one likes. */
+void topology_refresh(struct topology *t);
+
+#endif

@@ -1,0 +1,346 @@
+/* worker.h: what the parts of a proxy worker share; inside src/proxy only.
+ *
+ * A worker is one thread with a loop, its clients, and connections of its own to the nodes.  Nothing in here is touched
+ * by another thread but the counters, and the map that the topology's thread publishes.
+ *
+ * A request goes from its client's input into the output of a connection (struct link) in one copy.  It stays in two
+ * queues: its client's, which has the order of the replies, and its link's, which has the order of the node's. */
+#ifndef COVEY_PROXY_WORKER_H
+#define COVEY_PROXY_WORKER_H
+
+#include "base/list.h"
+#include "base/random.h"
+#include "commands/table.h"
+#include "net/net.h"
+#include "proxy/config.h"
+#include "proxy/topology.h"
+#include "resp/resp.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    QUEUE_MAX = 1024, /* requests of one client under way, after which it is not read from */
+    READ_BUFFER = 256 * 1024,
+    CHUNK_BYTES = 32 * 1024,
+    TICK_MS = 100,
+};
+
+/* ---- bytes on their way to a node ---- */
+
+/* Counted: by the link until it is written, and by every request whose bytes are in it, so that they can be sent
+ * again. */
+struct chunk {
+    struct chunk *next; /* of the link */
+    unsigned refs;
+    size_t n, cap;
+    char p[];
+};
+
+struct chunk *chunk_create(size_t cap); /* NULL: no memory */
+void chunk_release(struct chunk *c);    /* NULL is fine */
+
+/* ---- requests ---- */
+
+enum request_state {
+    REQUEST_NEW,
+    REQUEST_SENT,  /* in a link's queue */
+    REQUEST_HELD,  /* in worker.held */
+    REQUEST_PARTS, /* its parts are under way */
+    REQUEST_DONE,  /* its reply waits for those before it */
+};
+
+enum verdict { VERDICT_ANSWER, VERDICT_AGAIN, VERDICT_ASK, VERDICT_LATER };
+
+struct gather;
+struct backend;
+struct link;
+struct client;
+struct worker;
+
+struct request {
+    struct request *next;      /* of the client; of the free list */
+    struct request *link_next; /* of the link */
+    struct list held;
+    struct client *client; /* NULL: gone; of a part: its parent's */
+    struct link *link;     /* while it is sent */
+    struct chunk *chunk;   /* its bytes */
+    size_t offset, size;
+    struct gather *gather;  /* of a request in parts */
+    struct request *parent; /* of a part */
+    const struct command *cmd;
+    struct buf reply;
+    uint64_t end_at; /* in the bytes of the link: it cannot be executed before all up to here are written */
+    int64_t hold_until, due_ms;
+    struct backend *ask;      /* where the next attempt goes, with ASKING */
+    uint32_t skip, skip_left; /* replies in front of the one that counts: MULTI and QUEUED */
+    uint16_t slot;
+    uint16_t tries;
+    uint8_t state;    /* enum request_state */
+    uint8_t noted;    /* enum verdict, from a skipped reply */
+    bool is_safe;     /* may be executed twice */
+    bool is_blocking; /* on a connection of its own */
+    bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
+    bool is_watching; /* WATCH itself */
+    bool asking;      /* an ASKING stands in front of it */
+};
+
+/* How replies of parts become one. */
+enum gather_kind {
+    GATHER_SUM,    /* integers */
+    GATHER_FIRST,  /* the first, if none is an error */
+    GATHER_VALUES, /* arrays, whose elements have places of their own */
+    GATHER_CONCAT, /* arrays, one behind another */
+    GATHER_AND,    /* arrays of integers, the least of each */
+    GATHER_RANDOM, /* any that is not null */
+};
+
+struct gather {
+    enum gather_kind kind;
+    unsigned parts, left;
+    unsigned turn; /* GATHER_RANDOM: which goes first */
+    struct request **part;
+    uint32_t *place; /* GATHER_VALUES: of every element, part by part */
+    size_t places;
+};
+
+struct request *request_create(struct worker *w, struct client *c, const struct command *cmd, uint16_t slot);
+/* Frees, out of all queues but the client's and the link's. */
+void request_free(struct worker *w, struct request *r);
+/* Sends or holds a new request; the bytes are borrowed. */
+void request_dispatch(struct worker *w, struct request *r, struct bytes raw);
+/* The node's reply came: answers, or tries again. */
+void request_replied(struct worker *w, struct request *r, struct bytes reply);
+/* What an error means for a request; applies redirections to the worker's slots. */
+enum verdict request_judge(struct worker *w, struct request *r, struct bytes reply);
+/* The link broke while r was in its queue. */
+void request_interrupted(struct worker *w, struct request *r, bool not_executed);
+/* Gives the client this reply, in its turn; r is freed or DONE after. */
+void request_answer(struct worker *w, struct request *r, struct bytes reply);
+void request_answer_error(struct worker *w, struct request *r, const char *text); /* without '-' */
+/* hold.c: tries all those that wait and are due. */
+void held_run(struct worker *w);
+void held_forget(struct worker *w, struct request *r);
+
+/* split.c: makes parts; the parent is in its client's queue already. */
+struct gather *gather_create(struct request *parent, enum gather_kind kind, unsigned parts);
+struct request *gather_add(struct worker *w, struct gather *g, struct request *parent, unsigned i, uint16_t slot);
+/* A part is DONE, its reply in part->reply. */
+void gather_part_done(struct worker *w, struct request *parent);
+void gather_free(struct worker *w, struct gather *g);
+/* The reply of a gather whose parts are all DONE, appended to out. */
+void gather_merge(const struct gather *g, struct buf *out);
+/* MGET, MSET, DEL, UNLINK, EXISTS, TOUCH over several slots. */
+bool split_possible(const struct command *cmd);
+void split_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
+
+/* everywhere.c: commands about all nodes. */
+bool everywhere_kind(const struct command *cmd, enum gather_kind *kind);
+void everywhere_dispatch(struct client *c, const struct command *cmd, enum gather_kind kind, struct bytes raw);
+void scan_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
+/* A node's reply to SCAN, with the cursor of the whole cluster, appended to out.  False: it is none. */
+bool scan_rewrite(struct worker *w, unsigned slot, struct bytes reply, struct buf *out);
+
+/* ---- nodes ---- */
+
+struct backend {
+    struct list link; /* in worker.backends */
+    char name[256];
+    char ip[64];
+    int port;
+    bool in_map;                /* serves slots, as far as is known */
+    struct link *shared[2][16]; /* by protocol version - 2 */
+    struct list links;          /* all */
+    struct list idle[2];        /* pinned ones that nobody uses */
+    int64_t retry_ms;           /* no attempt to connect before */
+    unsigned failures;          /* in a row */
+    _Atomic uint64_t requests;
+};
+
+struct link {
+    struct loop_source src;
+    struct worker *worker;
+    struct backend *backend;
+    struct list link; /* in backend.links */
+    struct list idle; /* in backend.idle */
+    struct list dirty;
+    struct client *owner; /* whose it is, while it is pinned to a client */
+    bool is_pinned;       /* of the pinned kind */
+    bool is_raw;          /* what comes goes to the owner as it is: a subscriber */
+    bool connecting;
+    uint8_t proto; /* 0: RESP2, 1: RESP3 */
+    unsigned slot; /* which of backend.shared */
+    unsigned handshake_left;
+    struct chunk *head, *tail;
+    size_t sent; /* of head */
+    uint64_t appended, written;
+    struct buf in;
+    struct resp_reply_parser parser;
+    struct request *first, *last;
+    int64_t last_ms; /* when it sent something, or had nothing to send */
+    int64_t connect_until;
+};
+
+/* The backend of that name; NULL if there is none. */
+struct backend *backend_find(struct worker *w, struct bytes name, int port);
+/* The same, made when it is not there; ip may be NULL for what is an address already. */
+struct backend *backend_get(struct worker *w, struct bytes name, const char *ip, int port);
+void backends_adopt_map(struct worker *w, struct topology_map *map);
+void backends_tick(struct worker *w, int64_t now_ms);
+void backends_destroy(struct worker *w);
+
+/* A shared connection, perhaps not open yet; NULL: not now. */
+struct link *node_link_shared(struct worker *w, struct backend *b, uint8_t proto, unsigned which);
+/* A connection for one client; NULL: not now.  *full: there are too many. */
+struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c, bool *full);
+/* Back into the pool when nothing is under way, else it is closed. */
+void node_link_unpin(struct link *l, bool clean);
+void node_link_send(struct link *l, struct request *r, struct bytes raw);
+void node_link_send_raw(struct link *l, struct bytes raw); /* nobody waits for a reply */
+void node_link_flush(struct link *l);
+void node_link_close(struct link *l, const char *why); /* NULL: no failure; what is under way is interrupted */
+
+/* ---- clients ---- */
+
+struct client {
+    struct loop_source src;
+    struct worker *worker;
+    struct list link, dirty, resume;
+    struct buf in;
+    struct resp_parser parser;
+    struct buf out;
+    size_t out_pos;
+    struct request *first, *last; /* in the order of the replies */
+    unsigned queued;
+    uint64_t id, epoch; /* epoch: worker.epoch when the oldest request under way was sent; else 0 */
+    uint8_t resp;
+    bool authenticated, close_after_reply, close_asap;
+    bool barrier;     /* nothing is read from it before its queue is empty */
+    bool input_waits; /* c->in has more than the beginning of a request */
+    char *name;
+    char peer[NET_ADDRESS_MAX];
+    int64_t created_ms;
+
+    bool in_multi, multi_failed;
+    uint32_t multi_count;
+    int multi_slot;   /* -1: no key yet */
+    struct buf multi; /* the commands as they will be sent */
+
+    struct link *pinned; /* a subscriber's, or the one that WATCHes */
+    bool watching, watch_lost, subscribed;
+    uint16_t watch_slot;
+    int64_t channels, shard_channels; /* subscriptions */
+    unsigned confirming;              /* changes of them that the node has not confirmed yet */
+};
+
+struct client *client_create(struct worker *w, int fd);
+void client_destroy(struct client *c);
+void client_flush(struct client *c);
+void client_resume(struct client *c); /* goes on with its input */
+void client_wants_write(struct client *c);
+void client_wants_resume(struct client *c);
+/* Puts a request at the end of its client's queue. */
+void client_enqueue(struct client *c, struct request *r);
+/* Replies at the front of the queue that are there go out. */
+void client_drain(struct client *c);
+/* For replies of the proxy's own: writes go into *o between the two calls. */
+struct request *client_reply_begin(struct client *c, struct resp_out *o);
+void client_reply_end(struct client *c, struct request *r);
+void client_reply_error(struct client *c, const char *text);
+void client_reply_ok(struct client *c);
+
+enum outcome { OUTCOME_DONE, OUTCOME_NOT_NOW };
+/* route.c: does what the request wants.  NOT_NOW: it is not taken, and c->barrier is set. */
+enum outcome route_request(struct client *c, const struct resp_request *req, struct bytes raw);
+/* Waits for the client's queue to be empty: false means NOT_NOW. */
+bool route_alone(struct client *c);
+/* Where the keys are.  0: no keys; 1: *slot; 2: in several slots; -1: the arguments make no sense. */
+int route_slot(const struct command *cmd, const struct bytes *argv, size_t argc, uint16_t *slot);
+/* The slot by which a request without keys finds a node. */
+uint16_t route_any_slot(struct client *c);
+
+/* multi.c */
+void transaction_begin(struct client *c);
+void transaction_queue(struct client *c, const struct command *cmd, const struct resp_request *req, struct bytes raw);
+enum outcome transaction_exec(struct client *c, const struct command *cmd);
+void transaction_discard(struct client *c);
+void transaction_reset(struct client *c);
+enum outcome watch_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
+                            struct bytes raw);
+void unwatch(struct client *c);
+
+/* pinned.c */
+enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw);
+bool subscribe_is(const struct command *cmd);
+enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                struct bytes raw);
+/* A reply or message for a subscriber. */
+void subscriber_receive(struct client *c, struct bytes reply);
+
+/* local.c: what the proxy answers itself.  False: it is not one of these. */
+bool local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
+bool local_before_login(struct client *c, const struct command *cmd, const struct resp_request *req);
+
+/* ---- the worker ---- */
+
+struct proxy;
+
+struct worker_stats {
+    _Atomic uint64_t commands, received, sent, held_ever, held_now, retries, moved, asked, unknown, timeouts, refused,
+        connects, links, pinned, link_failures, splits, clients;
+};
+
+struct worker {
+    struct proxy *proxy;
+    const struct proxy_config *config;
+    struct loop *loop;
+    int id;
+    pthread_t thread;
+    _Atomic bool stop;
+    _Atomic int64_t given; /* clients that it has or will have */
+    struct list clients, dirty_clients, resumable;
+    struct list backends, dirty_links;
+    struct backend *slots[SLOT_COUNT]; /* NULL: nobody known */
+    struct topology_map *map;
+    uint64_t epoch; /* changes with slots */
+    struct list held;
+    size_t held_count, held_bytes;
+    bool held_kick;
+    struct request *free_requests;
+    size_t free_count;
+    struct buf client_in, link_in; /* for those that have nothing left over */
+    struct resp_request request;
+    struct loop_timer tick_timer, held_timer;
+    int64_t now_ms;
+    struct random rng;
+    uint64_t next_client_id;
+    struct worker_stats stats;
+};
+
+static inline void count(_Atomic uint64_t *n, int64_t by)
+{
+    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint64_t)by, memory_order_relaxed);
+}
+
+struct worker *proxy_worker_create(struct proxy *p, int id);
+void proxy_worker_start(struct worker *w);
+void proxy_worker_adopt(struct worker *w, int fd);                     /* a client's connection; any thread */
+void proxy_worker_publish(struct worker *w, struct topology_map *map); /* any thread; holds the map itself */
+void proxy_worker_stop(struct worker *w);                              /* any thread but its own: ends and joins it */
+void proxy_worker_destroy(struct worker *w);
+
+struct proxy {
+    struct proxy_config config;
+    struct topology *topology;
+    struct worker **workers;
+    struct loop *loop; /* the main thread's */
+    struct loop_source listener, signals;
+    _Atomic int64_t clients;
+    _Atomic int64_t pinned;
+    _Atomic uint64_t connections, rejected;
+    int64_t started_ms;
+    char run_id[41];
+    bool stop;
+};
+
+#endif
