@@ -60,7 +60,8 @@ static void transaction(void)
 
 static void script(void)
 {
-    redisReply *got = ask("EVAL %s 1 c:s 41", "return {redis.call('INCRBY', KEYS[1], ARGV[1]), 'x', false, {ok='fine'}}");
+    redisReply *got =
+        ask("EVAL %s 1 c:s 41", "return {redis.call('INCRBY', KEYS[1], ARGV[1]), 'x', false, {ok='fine'}}");
     if (got->elements != 4 || got->element[0]->integer != 41 || strcmp(got->element[1]->str, "x") != 0 ||
         got->element[2]->type != REDIS_REPLY_NIL || strcmp(got->element[3]->str, "fine") != 0)
         fail("EVAL", got);
@@ -101,8 +102,9 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } uses[] = {{"session", session}, {"transaction", transaction}, {"script", script},
-                {"pipeline", pipeline}, {"queue", queue}, {"stream", stream}};
+    } uses[] = {{"session", session}, {"transaction", transaction},
+                {"script", script},   {"pipeline", pipeline},
+                {"queue", queue},     {"stream", stream}};
     if (argc < 2) return 2;
     r = redisConnectWithTimeout("127.0.0.1", atoi(argv[1]), (struct timeval){5, 0});
     if (!r || r->err) return 1;

@@ -13,7 +13,7 @@ from resp import Connection, Disconnected
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ORACLE = os.environ.get("REDIS_BIN", "redis-server")
 SUBJECT = os.environ.get("COVEY_BIN", os.path.join(ROOT, "build", "covey"))
-PORT_FIRST, PORT_LAST = 21300, 21349
+PORT_FIRST, PORT_LAST = (int(port) for port in os.environ.get("COVEY_TEST_PORTS", "21300-21349").split("-"))
 
 
 def port_free(port):
