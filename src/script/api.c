@@ -113,18 +113,26 @@ static size_t format_number(char *out, double v)
     return (size_t)n;
 }
 
-/* The arguments on the stack as a request.  Raises an error if they are none. */
-static size_t take_argv(lua_State *L, struct script_vm *vm)
+static size_t refuse_argv(lua_State *L, const char *text, bool raise)
+{
+    api_push_error(L, bytes_of(text));
+    if (raise) api_raise(L);
+    return 0;
+}
+
+/* The arguments on the stack as a request.  If they are none an error is on the stack instead: it is raised, or the
+ * result is 0. */
+static size_t take_argv(lua_State *L, struct script_vm *vm, bool raise)
 {
     int n = lua_gettop(L);
-    if (n == 0) api_fail(L, "Please specify at least one argument for this redis lib call");
+    if (n == 0) return refuse_argv(L, "Please specify at least one argument for this redis lib call", raise);
     size_t numbers = 0;
     for (int i = 1; i <= n; i++) {
         int type = lua_type(L, i);
         if (type == LUA_TNUMBER)
             numbers++;
         else if (type != LUA_TSTRING)
-            api_fail(L, "Lua redis lib command arguments must be strings or integers");
+            return refuse_argv(L, "Lua redis lib command arguments must be strings or integers", raise);
     }
     if (!reserve_argv(vm, (size_t)n, numbers)) luaL_error(L, "not enough memory");
     char *text = (char *)(vm->argv + n);
@@ -152,7 +160,8 @@ static int call(lua_State *L, bool raise)
 {
     struct script_vm *vm = vm_of(L);
     if (vm->aborted) return luaL_error(L, "aborted");
-    size_t argc = take_argv(L, vm);
+    size_t argc = take_argv(L, vm, raise);
+    if (!argc) return 1;
     struct bytes reply = vm->host->call(vm->run, vm->argv, argc, vm->resp);
     shrink_argv(vm);
     if (vm->aborted) return luaL_error(L, "aborted");
@@ -179,7 +188,7 @@ static int api_pcall(lua_State *L)
 static int api_acl_check_cmd(lua_State *L)
 {
     struct script_vm *vm = vm_of(L);
-    size_t argc = take_argv(L, vm);
+    size_t argc = take_argv(L, vm, true);
     int allowed = vm->host->acl_check(vm->run, vm->argv, argc);
     shrink_argv(vm);
     if (allowed < 0) return api_fail(L, "Invalid command passed to redis.acl_check_cmd()");

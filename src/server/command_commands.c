@@ -339,7 +339,7 @@ void cmd_command_list(struct call *c)
         resp_bulk_cstr(&c->out, cmd->name);
         n++;
     }
-    resp_defer_set(&c->out, mark, n);
+    resp_defer_array(&c->out, mark, n);
 }
 
 /* ---- GETKEYS ---- */

@@ -7,11 +7,13 @@ same check serves a plain reply and the slice of an EXEC reply.  A check returns
 
 from collections import Counter
 
+import compare_server
 import compare_streams
 from draw import ALL_KEYS, JUNK, MISSING
 from resp import is_error, is_null
 
-SUBCOMMANDS = (b"OBJECT", b"COMMAND", b"CLIENT", b"CONFIG", b"DEBUG", b"XGROUP", b"XINFO")
+SUBCOMMANDS = (b"ACL", b"CLIENT", b"CLUSTER", b"COMMAND", b"CONFIG", b"DEBUG", b"FUNCTION", b"LATENCY", b"MEMORY", b"MODULE",
+               b"OBJECT", b"PUBSUB", b"SCRIPT", b"SLOWLOG", b"XGROUP", b"XINFO")  # fmt: skip
 TTL_SLACK = {b"TTL": 2, b"EXPIRETIME": 2, b"PTTL": 3000, b"PEXPIRETIME": 3000}
 COMPACT = (b"listpack", b"intset")
 
@@ -452,6 +454,7 @@ CHECKS = {
     "COMMAND|DOCS": command_docs,
     "COMMAND|COUNT": command_count,
     "COMMAND|GETKEYSANDFLAGS": keys_and_flags,
+    **compare_server.CHECKS,
     **compare_streams.CHECKS,
     **{name.decode(): near(slack) for name, slack in TTL_SLACK.items()},
 }

@@ -17,10 +17,14 @@ import itertools
 import pathlib
 import struct
 
+import arguments
+import family_server
 import family_streams
+import scope
+from arguments import general, read_docs
+from compare import name_of
 from draw import DATABASES, FAR, INTS, JUNK, KEYS, NOT_INTS, Draw
-from registry import FAMILIES, TABLE, UNMUTATED, WEIGHT, command, number, simple
-from scope import SCOPE
+from registry import FAMILIES, GENERAL, TABLE, UNMUTATED, WEIGHT, command, number, simple
 
 for family in sorted(pathlib.Path(__file__).parent.glob("family_*.py")):
     importlib.import_module(family.stem)  # registers its generators
@@ -644,6 +648,7 @@ command("COMMAND|COUNT", 4)(lambda d: [b"COMMAND", b"COUNT"])
 command("COMMAND|INFO", 4, mutate=False)(lambda d: [b"COMMAND", b"INFO"] + some_names(d))
 command("COMMAND|DOCS", 3, mutate=False)(lambda d: [b"COMMAND", b"DOCS"] + some_names(d))
 
+IN_FAMILIES = {name for names in FAMILIES.values() for name in names}
 NAMES = sorted({name.split("|")[0].encode() for name in TABLE if " " not in name} | {b"OBJECT|ENCODING", b"COMMAND|INFO"})
 KEYED = [name for name in TABLE if name.split("|")[0] not in
          ("MULTI", "EXEC", "DISCARD", "UNWATCH", "SELECT", "SWAPDB", "FLUSHDB", "FLUSHALL", "DBSIZE", "ECHO", "PING",
@@ -651,11 +656,11 @@ KEYED = [name for name in TABLE if name.split("|")[0] not in
 NESTABLE = [name for name in TABLE if name not in ("MULTI", "EXEC", "DISCARD", "WATCH", "FLUSHALL", "SWAPDB")]
 
 
-def chooser(names):
-    return names, list(itertools.accumulate(WEIGHT[name] for name in names))
+def chooser(names, table=TABLE):
+    """What steps_of() chooses from: names, their accumulated weights, and the table of their generators."""
+    return names, list(itertools.accumulate(WEIGHT[name] for name in names)), table
 
 
-IN_FAMILIES = {name for names in FAMILIES.values() for name in names}
 ANY = chooser([name for name in TABLE if name not in IN_FAMILIES])
 NESTED = chooser([name for name in NESTABLE if name not in IN_FAMILIES])
 # What else happens to the keys of a family.
@@ -668,7 +673,7 @@ def family_chooser(family):
     names, around = FAMILIES[family], AROUND.split()
     have, rest = sum(WEIGHT[name] for name in names), sum(WEIGHT[name] for name in around)
     weights = [WEIGHT[name] * rest * 3 for name in names] + [WEIGHT[name] * have for name in around]
-    return names + around, list(itertools.accumulate(weights))
+    return names + around, list(itertools.accumulate(weights)), TABLE
 
 
 def mutated(d, argv):
@@ -697,7 +702,25 @@ def unwanted(argv, worse):
     name = argv[0].upper()
     if name == b"COMMAND":
         return len(worse) == 1
-    return (b"LEX" in name or name == b"ZRANGE") and worse[1:2] != argv[1:2]
+    return (b"LEX" in name or name in (b"ZRANGE", b"ZRANGESTORE")) and worse[1:3] != argv[1:3]
+
+
+def between(text, least, most):
+    return text.isdigit() and least < int(text) < most
+
+
+BITS_MAX = 1 << 32
+
+
+def huge_field(argv):
+    """A BITFIELD that makes a string of up to 512 MB."""
+    for kind, offset in zip(argv[2:], argv[3:]):
+        if kind[:1] in b"uiUI" and kind[1:].isdigit():
+            width = int(kind[1:]) if offset[:1] == b"#" else 1
+            digits = offset.lstrip(b"#")
+            if digits.isdigit() and 1000000 < int(digits) * width < BITS_MAX:
+                return True
+    return False
 
 
 def endless(argv):
@@ -706,22 +729,92 @@ def endless(argv):
     if family_streams.unsafe(argv):
         return True
     if name == b"SETRANGE" and len(argv) == 4:
-        return argv[2].isdigit() and 100000 < int(argv[2]) < 536870911
+        return between(argv[2], 100000, 536870911)
+    if name == b"SETBIT" and len(argv) > 2:
+        return between(argv[2], 1000000, BITS_MAX)
+    if name in (b"BITFIELD", b"BITFIELD_RO"):
+        return huge_field(argv)
     if name in (b"SRANDMEMBER", b"HRANDFIELD", b"ZRANDMEMBER") and len(argv) == 3:
         return argv[2].startswith(b"-") and len(argv[2]) > 4
     return False
 
 
+# ---- calls made from descriptions
+
+WAITS_LAST = (b"BLPOP", b"BRPOP", b"BZPOPMIN", b"BZPOPMAX", b"BLMOVE", b"BRPOPLPUSH")
+WAITS_FIRST = (b"BLMPOP", b"BZMPOP")
+# Their own generators know what not to do.
+NOT_GENERAL = {"CLIENT|KILL", "SCRIPT|DEBUG", "RESTORE-ASKING", "LATENCY|HISTOGRAM", "COMMAND", "COMMAND|DOCS", "COMMAND|INFO"}
+
+
+def careless(argv):
+    """A general call that would wait, ask the network, or take away the rights of the run itself."""
+    name = argv[0].upper()
+    if name in WAITS_LAST:
+        return argv[-1] not in arguments.TINY
+    if name in WAITS_FIRST:
+        return argv[1:2] and argv[1] not in arguments.TINY
+    if name == b"WAIT":
+        return len(argv) == 3 and argv[2] not in arguments.TINY
+    if name == b"MIGRATE":
+        return argv[1:3] != [b"127.0.0.1", b"1"]
+    if name == b"ACL":
+        return b"default" in argv
+    return name == b"MULTI" or name_of(argv) in scope.EXEMPT or name_of(argv) in scope.DIALOGUE
+
+
+def by_text(argv):
+    """The sorted set that a call takes a lexicographic range of, or None."""
+    name = argv[0].upper()
+    if b"LEX" in name or (name in (b"ZRANGE", b"ZRANGESTORE") and b"BYLEX" in map(bytes.upper, argv)):
+        at = 2 if name == b"ZRANGESTORE" else 1
+        return argv[at] if len(argv) > at else None
+    return None
+
+
+def general_steps(described):
+    make = general(described)
+
+    def generate(d):
+        argv = make(d)
+        if careless(argv):
+            return [b"PING"]
+        key = by_text(argv)
+        return argv if key is None else same_score(d, key) + [(0, argv)]
+
+    return generate
+
+
+def learn(conn):
+    """Fills the table of general generators with what the server at a RESP2 connection describes."""
+    for name, described in read_docs(conn).items():
+        if name in scope.EXEMPT or name in scope.DIALOGUE or name in NOT_GENERAL:
+            continue
+        GENERAL[name] = general_steps(described)
+        WEIGHT.setdefault(name, 2)
+
+
+def general_chooser():
+    return list(GENERAL), list(range(1, len(GENERAL) + 1)), GENERAL
+
+
+def mixed_chooser(names):
+    """For topping up: both generators of these commands."""
+    table = {name: TABLE[name] for name in names if name in TABLE}
+    table.update({"general " + name: GENERAL[name] for name in names if name in GENERAL})
+    return list(table), list(range(1, len(table) + 1)), table
+
+
 def steps_of(d, nested=False, chosen=ANY):
-    names, sums = NESTED if nested else chosen
+    names, sums, table = NESTED if nested else chosen
     roll = (d.byte() << 8 | d.byte()) * sums[-1] >> 16
     name = names[bisect.bisect_right(sums, roll)]
-    made = TABLE[name](d)
+    made = table[name](d)
     steps = list(made) if made and isinstance(made[0], tuple) else [(0, made)]
     if name not in UNMUTATED and d.chance(11) and steps[-1][1][0] != SLEEP:
         conn, argv = steps[-1]
         worse = mutated(d, argv)
-        if not unwanted(argv, worse):
+        if not unwanted(argv, worse) and not (table is not TABLE and careless(worse)):
             steps[-1] = (conn, worse)
     if d.chance(4) and steps[-1][1][0] != SLEEP:
         conn, argv = steps[-1]

@@ -5,7 +5,8 @@ other more often than among all commands."""
 
 from collections import defaultdict
 
-TABLE = {}
+TABLE = {}  # by the name of the command
+GENERAL = {}  # the same, made from the descriptions of the arguments (arguments.py)
 WEIGHT = {}
 UNMUTATED = set()
 FAMILIES = defaultdict(list)  # names of commands

@@ -3,6 +3,8 @@
 import time
 from collections import Counter, defaultdict
 
+import family_server
+import family_users
 from compare import SCANS, Group, encoding_of, exact, flat_pairs, freeze, group, multiset, name_of
 from compare import same, same_dump, same_items, same_pairs, scan_shape
 from draw import DATABASES_USED
@@ -13,6 +15,8 @@ QUEUED = ("+", b"QUEUED")
 BATCH_COMMANDS, BATCH_BYTES = 120, 1 << 16
 EXPIRING_MS = 1000
 COPY_SUFFIX = b"|copy"
+# Errors before a command is executed.
+EARLY = (b"wrong number of arguments", b"unknown command", b"unknown subcommand", b"CROSSSLOT", b"NOPERM", b"EXECABORT")
 
 # Settings of both servers, one per sequence: default limits, limits so low that small values cross them, limits
 # at their extremes with compressed list nodes.
@@ -76,17 +80,21 @@ class Coverage:
 
     def count(self, argv, reply):
         if is_error(reply):
-            early = b"wrong number of arguments" in reply[1] or b"unknown command" in reply[1]
+            early = any(text in reply[1] for text in EARLY)
             self.counts[name_of(argv)]["rejected" if early else "failed"] += 1
         else:
             self.counts[name_of(argv)]["valid"] += 1
 
-    def table(self, names):
-        lines = ["%-24s %8s %8s %8s" % ("command", "valid", "failed", "rejected")]
+    def table(self, names, columns=3):
+        """A line for every few commands: valid, failed, rejected."""
+        cells = []
         for name in sorted(names):
             row = self.counts[name]
-            lines.append("%-24s %8d %8d %8d" % (name, row["valid"], row["failed"], row["rejected"]))
-        lines += ["%6d keys of %s compared" % (n, kind.decode()) for kind, n in sorted(self.encodings.items())]
+            cells.append("%-24s %7d %6d %6d" % (name, row["valid"], row["failed"], row["rejected"]))
+        rows = -(-len(cells) // columns)
+        lines = [" | ".join(["%-24s %7s %6s %6s" % ("command", "valid", "failed", "reject")] * columns)]
+        lines += [" | ".join(cells[at::rows]) for at in range(rows)]
+        lines.append("keys compared: " + ", ".join("%d %s" % (n, kind.decode()) for kind, n in sorted(self.encodings.items())))
         rate = self.commands / self.seconds if self.seconds else 0
         lines.append("%d sequences, %d commands to each server, %.0f a second" % (self.sequences, self.commands, rate))
         return "\n".join(lines)
@@ -162,10 +170,12 @@ class Runner:
                 if not server.alive():
                     server.restart()
             self.connect()
-        clean = [[b"DISCARD"], [b"UNWATCH"], [b"SELECT", b"0"], [b"CLIENT", b"SETNAME", b""]]
+        clean = [[b"DISCARD"], [b"UNWATCH"], [b"SELECT", b"0"], [b"CLIENT", b"SETNAME", b""], [b"CLIENT", b"NO-EVICT", b"off"]]
         for link in (0, 1):
             self.both(link, clean)
-        self.both(2, [[b"SELECT", b"0"], [b"FLUSHALL"]])
+        self.both(2, [[b"SELECT", b"0"], [b"FLUSHALL"], [b"SCRIPT", b"FLUSH"], [b"FUNCTION", b"FLUSH"],
+                      [b"ACL", b"DELUSER", *family_users.USERS],
+                      [b"CONFIG", b"SET", *(word for pair in family_server.DEFAULTS.items() for word in pair)]])  # fmt: skip
         if profile != self.profile:
             self._configure(profile)
 

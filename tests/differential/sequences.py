@@ -1,6 +1,7 @@
 """Drives a Runner with sequences made and shrunk by hypothesis."""
 
 import os
+import random
 import tempfile
 import time
 
@@ -8,7 +9,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from draw import Context
-from grammar import ANY, FILL_SIZES, sequence
+from grammar import ANY, FILL_SIZES, mixed_chooser, sequence
 from runner import PROFILES, Mismatch, script
 
 BLOCK = 25  # bytes for one command: the first says whether the sequence goes on
@@ -67,7 +68,7 @@ def search(runner, seed, examples, shrink_seconds=30, chosen=ANY):
 
     test = hypothesis.given(st.integers(0, len(PROFILES) - 1), st.sampled_from(FILL_SIZES), blocks())(attempt)
     test = hypothesis.settings(
-        max_examples=examples * COPIES,
+        max_examples=examples * COPIES + 100,
         deadline=None,
         database=None,
         print_blob=False,
@@ -84,6 +85,23 @@ def search(runner, seed, examples, shrink_seconds=30, chosen=ANY):
         last.update(reduced(runner, last))
         raise Failure(*report(last, seed, runner, why)) from None
     assert len(ran) == examples, "only %d of %d sequences were run" % (len(ran), examples)
+
+
+def top_up(runner, seed, lacking, rounds):
+    """Runs seeded sequences of the commands that lacking() still names, at most `rounds`; raises Failure as search()."""
+    rng, payloads = random.Random(seed), runner.payloads()
+    for number in range(rounds):
+        names = sorted(lacking())
+        if not names:
+            return
+        made = [rng.randbytes(BLOCK - 1) for _ in range(ITEMS_MAX // 2)]
+        profile = rng.randrange(len(PROFILES))
+        steps = sequence(made, Context(int(time.time()), payloads), rng.choice(FILL_SIZES), mixed_chooser(names))
+        try:
+            runner.run(steps, profile)
+        except Mismatch as why:
+            last = reduced(runner, {"steps": steps, "profile": profile, "why": str(why)})
+            raise Failure(*report(last, seed, runner, why)) from None
 
 
 def reduced(runner, found, tries=400):

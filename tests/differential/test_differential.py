@@ -1,16 +1,20 @@
 """The differential test: random command sequences to redis-server 7.0.15 and to Covey, every reply compared.
 
 What it does
-    grammar.py makes sequences of commands, valid and erroneous, over a small pool of keys; runner.py pipelines
-    each to both servers and compares every reply, then the type, encoding, expiry, value and DUMP of every key,
+    grammar.py and the families (family_*.py) make sequences of commands, valid and erroneous, over a small pool of
+    keys; arguments.py makes calls of every command from the description of its arguments.  runner.py pipelines each
+    sequence to both servers and compares every reply, then the type, encoding, expiry, value and DUMP of every key,
     and loads each server's DUMPs into the other.  Standalone and cluster mode, RESP2 and RESP3.
+
+    Every command of COMMAND LIST is called at least so often (scope.py), validly and erroneously, or is exempt there
+    for a reason; what the sequences call too seldom gets calls of its own at the end.
 
 How to run it
     ./run test                                    the seeded share, about a minute and a half
     COVEY_TEST_LONG=1 ./run test                  the full count
     COVEY_TEST_SEED=7 pytest tests/differential   other sequences (the seed is printed with a failure)
     COVEY_BIN=/usr/bin/redis-server pytest ...    Redis against itself: must find nothing
-    DIFFERENTIAL_EXAMPLES=50 pytest ...           sequences for each of the four combinations
+    DIFFERENTIAL_EXAMPLES=50 pytest ...           sequences of all commands for each of the four combinations
 
 How to replay a failure
     A failing sequence is shrunk and printed as lines for redis-cli, and kept in a file.
@@ -24,23 +28,25 @@ import os
 import pytest
 
 import grammar
+import scope
+from registry import FAMILIES, GENERAL, TABLE
 from runner import Coverage, Runner
-from scope import GROUPS, LEFT_OUT, SCOPE
-from sequences import base_seed, long_run, search
+from sequences import base_seed, long_run, search, top_up
 from servers import ORACLE, SUBJECT, Server
 
-EXAMPLES_MIN = 280  # what the minimums below are made for
-EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or (20000 if long_run() else EXAMPLES_MIN)
-# Calls of each command that a full run must have made: valid ones, and ones answered with an error.
-VALID_MIN, ERROR_MIN = 30, 5
-NO_VALID_CALL = {"OBJECT|FREQ"}  # needs an LFU policy; without one a call can only fail or find no key
-NO_ERROR = {"COMMAND|INFO", "COMMAND|DOCS"}  # take any arguments
+FULL = 20000
+EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or (FULL if long_run() else 200)
+FAMILY_SHARE = 8  # of these sequences, how many fewer each family gets
+QUICK = 20  # the seeded share must make a twentieth of the calls of the full run
+VALID_MIN, ERROR_MIN = (n if long_run() else n // QUICK for n in (scope.VALID_FULL, scope.ERROR_FULL))
+ROUNDS = 2000 if long_run() else 100
 
 ENCODINGS = [b"string/int", b"string/embstr", b"string/raw", b"list/quicklist", b"hash/listpack", b"hash/hashtable",
-             b"set/intset", b"set/hashtable", b"zset/listpack", b"zset/skiplist"]  # fmt: skip
+             b"set/intset", b"set/hashtable", b"zset/listpack", b"zset/skiplist", b"stream/stream"]  # fmt: skip
 
 COVERAGE = Coverage()
 RUNS = [(cluster, resp) for cluster in (False, True) for resp in (2, 3)]
+KINDS = ["all", "described", *sorted(FAMILIES)]
 FINISHED = set()
 
 
@@ -52,58 +58,78 @@ def servers(request):
     except BaseException:
         oracle.stop()
         raise
+    if not GENERAL:
+        grammar.learn(subject.connect())
     yield oracle, subject
     oracle.stop()
     subject.stop()
 
 
-def test_every_command_in_scope_has_a_generator():
-    assert set(grammar.TABLE) == set(SCOPE) | grammar.IN_FAMILIES
+def command_list(conn):
+    """All commands, containers of subcommands left out."""
+    names = {name[1].decode().upper() for name in conn.call("COMMAND", "LIST")[1]}
+    return names - {name.split("|")[0] for name in names if "|" in name}
 
 
-def test_every_data_command_of_the_oracle_is_in_scope_or_left_out():
-    oracle = Server(ORACLE)
-    try:
-        conn = oracle.connect()
-        version = conn.call("INFO", "server")[1]
-        assert b"redis_version:7.0." in version, "the oracle is to be Redis 7.0: %r" % version[:80]
-        categories = {"sorted-set": "sortedset", "generic": "keyspace"}
-        bits = {name[1] for name in conn.call("COMMAND", "LIST", "FILTERBY", "ACLCAT", "bitmap")[1]}
-        known = {name.split("|")[0] for name in SCOPE} | set(LEFT_OUT) | grammar.IN_FAMILIES
-        for group in GROUPS:
-            category = categories.get(group, group)
-            listed = conn.call("COMMAND", "LIST", "FILTERBY", "ACLCAT", category)[1]
-            names = {name[1].decode().upper() for name in listed if name[1] not in bits}
-            internal = {name for name in names if "-" in name or "|" in name}  # RESTORE-ASKING and subcommands
-            assert names - internal <= known, sorted(names - internal - known)
-    finally:
-        oracle.stop()
+def test_every_command_has_a_generator_or_an_exemption(servers):
+    version = servers[0].connect().call("INFO", "server")[1]
+    assert b"redis_version:7.0." in version, "the oracle is to be Redis 7.0: %r" % version[:80]
+    both = [command_list(server.connect()) for server in servers]
+    assert both[0] <= both[1], "not listed by the subject: %s" % sorted(both[0] - both[1])
+    known = set(scope.EXEMPT) | scope.DIALOGUE | set(TABLE)
+    assert both[0] <= known, "neither a generator nor a reason: %s" % sorted(both[0] - known)
+    gone = {name for name in known if " " not in name} - both[0] - {"COMMAND"}  # which works alone, too
+    assert not gone, "no such command: %s" % sorted(gone)
 
 
 @pytest.mark.parametrize("resp", [2, 3])
-def test_sequences(servers, resp):
+@pytest.mark.parametrize("kind", KINDS)
+def test_sequences(servers, kind, resp):
     oracle, subject = servers
     runner = Runner(oracle, subject, resp, COVERAGE)
-    seed = base_seed() * 100 + RUNS.index((oracle.cluster, resp))
+    run = (oracle.cluster, resp)
+    seed = base_seed() * 1000 + KINDS.index(kind) * len(RUNS) + RUNS.index(run)
+    chosen = {"all": grammar.ANY, "described": grammar.general_chooser()}.get(kind) or grammar.family_chooser(kind)
     try:
-        search(runner, seed, EXAMPLES)
+        search(runner, seed, EXAMPLES if kind == "all" else max(1, EXAMPLES // FAMILY_SHARE), chosen=chosen)
     finally:
         runner.close()
-    FINISHED.add((oracle.cluster, resp))
+    FINISHED.add((run, kind))
+
+
+def lacking(share=1):
+    """{command: what is missing} of the calls that were to be made."""
+    poor = {}
+    for name in sorted(set(TABLE) - set(scope.EXEMPT)):
+        row = COVERAGE.counts[name]
+        if " " in name:
+            continue
+        errors = row["failed"] + (row["rejected"] if name in scope.NO_ERROR else 0)
+        if row["valid"] < VALID_MIN * share and name not in scope.NO_VALID:
+            poor[name] = "%d valid calls, %d required" % (row["valid"], VALID_MIN * share)
+        elif errors < ERROR_MIN * share:
+            poor[name] = "%d erroneous calls, %d required" % (errors, ERROR_MIN * share)
+    return poor
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_rare_commands(servers, resp):
+    """Each of the four combinations makes its part of what is missing."""
+    run = (servers[0].cluster, resp)
+    share = (RUNS.index(run) + 1) / len(RUNS)
+    runner = Runner(*servers, resp, COVERAGE)
+    try:
+        top_up(runner, base_seed() * 1000 + 900 + RUNS.index(run), lambda: lacking(share), ROUNDS)
+    finally:
+        runner.close()
 
 
 def test_coverage(capsys):
     """Last: every command was really exercised."""
     with capsys.disabled():
-        print("\n" + COVERAGE.table(SCOPE))
-    if FINISHED != set(RUNS) or EXAMPLES < EXAMPLES_MIN:
-        # For runs of one combination or few sequences by hand; in ./run test a skip counts as a failure.
-        pytest.skip("only judged when all four combinations ran to the end")
-    poor = ["no key of %s was compared" % kind.decode() for kind in ENCODINGS if COVERAGE.encodings[kind] < VALID_MIN]
-    for name in sorted(SCOPE - grammar.IN_FAMILIES):
-        row = COVERAGE.counts[name]
-        if row["valid"] < VALID_MIN and name not in NO_VALID_CALL:
-            poor.append("%s: %d valid calls, %d required" % (name, row["valid"], VALID_MIN))
-        if row["failed"] + row["rejected"] < ERROR_MIN and name not in NO_ERROR:
-            poor.append("%s: %d erroneous calls, %d required" % (name, row["failed"] + row["rejected"], ERROR_MIN))
+        print("\n" + COVERAGE.table(name for name in TABLE if name not in scope.EXEMPT))
+    if FINISHED != {(run, kind) for run in RUNS for kind in KINDS}:
+        pytest.skip("only judged when everything ran to the end")  # by hand; in ./run test a skip counts as a failure
+    poor = ["no key of %s was compared" % kind.decode() for kind in ENCODINGS if COVERAGE.encodings[kind] < ERROR_MIN]
+    poor += ["%s: %s" % item for item in lacking().items()]
     assert not poor, "\n".join(poor)

@@ -1,0 +1,113 @@
+"""How replies about the servers themselves are compared: their form, since the values are each server's own."""
+
+
+def kind(reply):
+    """The type of a reply; an aggregate or text may be of any size, but null is null."""
+    return reply[0], len(reply) == 1 or reply[1] is None
+
+
+def same_kind(left, right):
+    return None if kind(left[0]) == kind(right[0]) else "types differ"
+
+
+def outline(reply):
+    """The types within a reply, without values; texts that are names stay."""
+    if reply[0] in "*~>" and reply[1] is not None:
+        return reply[0], [outline(part) for part in reply[1]]
+    if reply[0] == "%":
+        return reply[0], [(key, outline(value)) for key, value in reply[1]]
+    return kind(reply)
+
+
+def same_outline(left, right):
+    return None if outline(left[0]) == outline(right[0]) else "forms differ"
+
+
+def lines_of(reply):
+    return reply[1].split(b"\r\n")
+
+
+OWN_SECTIONS = (b"# Hotkeys", b"# Bigkeys")
+
+
+def info(left, right):
+    """INFO: the same sections in the same order (what is in them: tests/system/test_observe.py)."""
+    sections = [[line for line in lines_of(replies[0]) if line.startswith(b"#") and line not in OWN_SECTIONS]
+                for replies in (left, right)]  # fmt: skip
+    return None if left[0][0] == right[0][0] and sections[0] == sections[1] else "sections differ"
+
+
+def client_lines(left, right):
+    """CLIENT LIST and INFO: as many clients with the same facts."""
+    if left[0][0] != right[0][0]:
+        return "types differ"
+    facts = [[[word.split(b"=")[0] for word in line.split(b" ")] for line in replies[0][1].split(b"\n")]
+             for replies in (left, right)]  # fmt: skip
+    return None if facts[0] == facts[1] else "facts differ"
+
+
+def same_size(left, right):
+    """A random text: how long it is."""
+    one, two = left[0], right[0]
+    return None if one[0] == two[0] and len(one[1] or b"") == len(two[1] or b"") else "lengths differ"
+
+
+def settings(left, right):
+    """CONFIG GET: the same pairs in any order; the subject may have settings of its own."""
+    one, two = left[0], right[0]
+    if one[0] != two[0]:
+        return "types differ"
+    pairs = [dict(reply[1] if reply[0] == "%" else zip(reply[1][::2], reply[1][1::2])) for reply in (one, two)]
+    wrong = [name[1].decode() for name, value in pairs[0].items() if pairs[1].get(name) != value]
+    return "settings differ: " + ", ".join(wrong) if wrong else None
+
+
+def any_order(left, right):
+    """Arrays of simple values."""
+    one, two = left[0], right[0]
+    if one[0] != two[0] or one[1] is None or two[1] is None:
+        return None if one == two else "replies differ"
+    return None if sorted(map(repr, one[1])) == sorted(map(repr, two[1])) else "members differ"
+
+
+def command_rows(left, right):
+    """COMMAND alone: as many rows; what is in them is compared by COMMAND INFO."""
+    return None if left[0][0] == right[0][0] and abs(len(left[0][1]) - len(right[0][1])) < 10 else "rows differ"
+
+
+CHECKS = {
+    "TIME": same_outline,
+    "LASTSAVE": same_kind,
+    "LOLWUT": same_kind,
+    "INFO": info,
+    "CLIENT|ID": same_kind,
+    "CLIENT|LIST": client_lines,
+    "CLIENT|INFO": client_lines,
+    "CONFIG|GET": settings,
+    "COMMAND": command_rows,
+    "COMMAND|LIST": any_order,
+    "MEMORY|USAGE": same_kind,
+    "MEMORY|STATS": same_kind,
+    "MEMORY|DOCTOR": same_kind,
+    "MEMORY|MALLOC-STATS": same_kind,
+    "LATENCY|LATEST": same_kind,
+    "LATENCY|HISTORY": same_kind,
+    "LATENCY|GRAPH": same_kind,
+    "LATENCY|DOCTOR": same_kind,
+    "LATENCY|RESET": same_kind,
+    "LATENCY|HISTOGRAM": same_kind,
+    "SLOWLOG|GET": same_kind,
+    "SLOWLOG|LEN": same_kind,
+    "ACL|GENPASS": same_size,
+    "ACL|LOG": same_kind,
+    "ACL|CAT": any_order,
+    "CLUSTER|INFO": same_kind,
+    "CLUSTER|LINKS": same_kind,
+    "CLUSTER|MYID": same_size,
+    "CLUSTER|NODES": same_kind,
+    "CLUSTER|SHARDS": same_outline,
+    "CLUSTER|SLOTS": same_outline,
+    "CLUSTER|GETKEYSINSLOT": any_order,
+    "PUBSUB|CHANNELS": any_order,
+    "PUBSUB|SHARDCHANNELS": any_order,
+}
