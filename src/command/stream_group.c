@@ -36,6 +36,13 @@ struct group_args {
     int64_t entries_read;
 };
 
+static bool bad_group_args(struct call *c)
+{
+    resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try XGROUP HELP.",
+                (int)c->argv[1].n, c->argv[1].p);
+    return false;
+}
+
 /* What follows the id of CREATE and SETID. */
 static bool parse_group_args(struct call *c, bool create, struct group_args *a)
 {
@@ -50,17 +57,23 @@ static bool parse_group_args(struct call *c, bool create, struct group_args *a)
                 return false;
             }
         } else {
-            resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try XGROUP HELP.",
-                        (int)c->argv[1].n, c->argv[1].p);
-            return false;
+            return bad_group_args(c);
         }
     }
     return true;
 }
 
-/* The id that a group is to stand at: "$" is the stream's last one. */
-static bool parse_group_id(struct call *c, const struct stream *s, struct stream_id *id)
+/* The id that a group is to stand at: "$" is the stream's last one; "-" and "+" only SETID takes. */
+static bool parse_group_id(struct call *c, const struct stream *s, bool ends, struct stream_id *id)
 {
+    if (ends && bytes_eq(c->argv[4], BYTES("-"))) {
+        *id = STREAM_ID_MIN;
+        return true;
+    }
+    if (ends && bytes_eq(c->argv[4], BYTES("+"))) {
+        *id = STREAM_ID_MAX;
+        return true;
+    }
     if (!bytes_eq(c->argv[4], BYTES("$"))) return stream_arg_id(c, 4, id);
     *id = s ? s->last_id : STREAM_ID_MIN;
     return true;
@@ -72,7 +85,11 @@ void cmd_xgroup_create(struct call *c)
     struct target t;
     struct stream_id id;
     if (!parse_group_args(c, true, &a) || !target_find(c, a.mkstream, false, &t)) return;
-    if (!parse_group_id(c, t.e ? stream_of(t.e) : NULL, &id)) return;
+    if (c->argc > 8) {
+        bad_group_args(c);
+        return;
+    }
+    if (!parse_group_id(c, t.e ? stream_of(t.e) : NULL, false, &id)) return;
     if (t.g) {
         resp_error(&c->out, "BUSYGROUP Consumer Group name already exists");
         return;
@@ -99,7 +116,11 @@ void cmd_xgroup_setid(struct call *c)
     struct stream_id id;
     if (!parse_group_args(c, false, &a)) return;
     if (!target_find(c, false, true, &t)) return;
-    if (!parse_group_id(c, stream_of(t.e), &id)) return;
+    if (c->argc > 7) {
+        bad_group_args(c);
+        return;
+    }
+    if (!parse_group_id(c, stream_of(t.e), true, &id)) return;
     t.g->last_id = id;
     t.g->entries_read = a.entries_read;
     call_side_changed(c, &t.k, NOTIFY_STREAM, "xgroup-setid");

@@ -34,6 +34,20 @@ static size_t behind_keyword(const struct key_spec *s, const struct bytes *argv,
     return 0;
 }
 
+/* A number of keys, read as C's atoi() does: redis-server looks for the keys of a call whose number is none ("1x") that
+ * way before the command refuses it. */
+static bool parse_count(struct bytes text, int64_t *count)
+{
+    if (parse_i64(text, count)) return true;
+    size_t from = 0;
+    while (from < text.n && (text.p[from] == ' ' || (text.p[from] >= '\t' && text.p[from] <= '\r'))) from++;
+    if (from < text.n && text.p[from] == '+') from++;
+    while (from + 1 < text.n && text.p[from] == '0') from++;
+    size_t end = from;
+    while (end < text.n && text.p[end] >= '0' && text.p[end] <= '9') end++;
+    return parse_i64(bytes_make(text.p + from, end - from), count);
+}
+
 /* Adds the keys of one specification; false: they cannot be where it says. */
 static bool add_keys_of_spec(const struct key_spec *s, const struct bytes *argv, size_t argc, struct key_list *list)
 {
@@ -44,7 +58,7 @@ static bool add_keys_of_spec(const struct key_spec *s, const struct bytes *argv,
     }
     if (s->find == KEYS_BY_COUNT) {
         int64_t keys, at = first + s->count_index;
-        if (at >= count || !parse_i64(argv[at], &keys) || keys <= 0 || keys > count) return false;
+        if (at >= count || !parse_count(argv[at], &keys) || keys <= 0 || keys > count) return false;
         first += s->first;
         last = first + (keys - 1) * s->step;
     } else if (s->last >= 0) {

@@ -372,20 +372,23 @@ static bool has_wildcard(struct bytes pattern)
     return false;
 }
 
-static bool wanted(const char *name, bool hidden, const struct bytes *patterns, size_t n)
+/* Whether and as what an option is shown: a name without wildcards as it was asked for, whatever its case. */
+static bool wanted(const char *name, bool hidden, const struct bytes *patterns, size_t n, struct bytes *shown)
 {
     for (size_t i = 0; name && i < n; i++) {
+        *shown = patterns[i];
         if (bytes_ieq(patterns[i], bytes_of(name))) return true;
-        if (!hidden && has_wildcard(patterns[i]) && glob_match(patterns[i], bytes_of(name), true)) return true;
+        *shown = bytes_of(name);
+        if (!hidden && has_wildcard(patterns[i]) && glob_match(patterns[i], *shown, true)) return true;
     }
     return false;
 }
 
-static size_t reply_one(const struct config *c, enum config_id id, const char *name, struct resp_out *out)
+static size_t reply_one(const struct config *c, enum config_id id, struct bytes name, struct resp_out *out)
 {
     struct buf text = {0};
     config_text(c, id, &text);
-    resp_bulk_cstr(out, name);
+    resp_bulk(out, name);
     resp_bulk(out, buf_bytes(&text));
     buf_deinit(&text);
     return 1;
@@ -397,9 +400,10 @@ void config_reply_get(const struct config *c, const struct bytes *patterns, size
     for (int i = 0; i < CFG_COUNT; i++) {
         enum config_id id = (enum config_id)i;
         const struct option *o = option_row(id);
+        struct bytes shown;
         bool hidden = o->flags & HIDDEN;
-        if (wanted(o->name, hidden, patterns, n)) found += reply_one(c, id, o->name, out);
-        if (wanted(o->alias, hidden, patterns, n)) found += reply_one(c, id, o->alias, out);
+        if (wanted(o->name, hidden, patterns, n, &shown)) found += reply_one(c, id, shown, out);
+        if (wanted(o->alias, hidden, patterns, n, &shown)) found += reply_one(c, id, shown, out);
     }
     resp_defer_map(out, mark, found);
 }

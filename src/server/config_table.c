@@ -382,7 +382,8 @@ static bool parse_output_limits(const struct bytes *argv, size_t argc, struct by
     static const char *const names[OUTPUT_CLASSES] = {"normal", "slave", "pubsub"};
     struct output_limit limits[OUTPUT_CLASSES];
     decode_output_limits(now, limits);
-    if (argc % 4 || argc == 0) return fail(reason, "Wrong number of arguments in buffer limit configuration.");
+    if (argc == 1 && argv[0].n == 0) argc = 0; /* changes nothing */
+    if (argc % 4) return fail(reason, "Wrong number of arguments in buffer limit configuration.");
     for (size_t i = 0; i < argc; i += 4) {
         int cls = output_class_find(argv[i]);
         if (cls < 0) return fail(reason, "Invalid client class specified in buffer limit configuration.");

@@ -7,6 +7,8 @@
 
 #include <ctype.h>
 
+#define ERR_NOSCRIPT "NOSCRIPT No matching script. Please use EVAL."
+
 struct scripting *scripting_create(void)
 {
     struct scripting *s = mem_calloc(1, sizeof *s);
@@ -156,7 +158,7 @@ static struct script_body *body_of_call(struct call *call, struct worker *w)
     b = valid ? find_body(w, sha) : NULL;
     if (b) return b;
     if (by_sha(call)) {
-        resp_error(&call->out, "NOSCRIPT No matching script. Please use EVAL.");
+        resp_error(&call->out, ERR_NOSCRIPT);
         return NULL;
     }
     struct buf error = {0};
@@ -170,6 +172,10 @@ static void eval(struct call *call, bool read_only)
 {
     struct worker *w = call_conn(call)->worker;
     size_t keys;
+    if (by_sha(call) && call->argv[1].n != SCRIPT_SHA_LENGTH) {
+        resp_error(&call->out, ERR_NOSCRIPT); /* before anything else is looked at, as in Redis */
+        return;
+    }
     if (!script_key_count(call, &keys)) return;
     struct script_body *b = body_of_call(call, w);
     if (!b) return;

@@ -95,7 +95,7 @@ void cmd_function_load(struct call *call)
     for (size_t i = 2; i + 1 < call->argc; i++) {
         if (!call_arg_is(call, i, "replace")) {
             resp_errorf(&call->out, "ERR Unknown option given: %.*s",
-                        (int)(call->argv[i].n < 128 ? call->argv[i].n : 128), call->argv[i].p);
+                        (int)(call->argv[i].n < 1024 ? call->argv[i].n : 1024), call->argv[i].p);
             return;
         }
         replace = true;
@@ -314,7 +314,7 @@ static bool restore(struct node *n, struct bytes payload, enum restore_policy po
     case OK: ok = true; break;
     case E_EXISTS: buf_append_cstr(error, "ERR given type is not a function"); break;
     case E_INVALID: buf_append_cstr(error, "ERR DUMP payload version or checksum are wrong"); break;
-    default: buf_append_cstr(error, "ERR Failed loading the libraries of the payload"); break;
+    default: buf_append_cstr(error, "ERR Failed loading library payload"); break;
     }
     struct script_library **l = ok ? create_all(&x, error) : NULL;
     ok = l && put_all(&n->scripting->libraries, l, x.count, policy, error);

@@ -5,6 +5,7 @@ before or after it, such as SMEMBERS after SRANDMEMBER) and a check over both se
 same check serves a plain reply and the slice of an EXEC reply.  A check returns None or what is wrong.
 """
 
+import re
 from collections import Counter
 
 import compare_server
@@ -26,6 +27,19 @@ def name_of(argv):
     return name.decode("latin-1")
 
 
+ONE_OF_SEVERAL = re.compile(rb"ERR (Function|Library) \w+ already exists")
+
+
+def expected(name, one, two):
+    """Errors that may differ.  The keys of a broken call are looked for in slots (docs/compatibility.notes); which of
+    several functions is named is a matter of the oracle's hash table; the oracle cuts what it quotes at a NUL byte."""
+    if name == b"CONFIG":
+        return is_error(one) and is_error(two) and one[1].split(b"\0")[0].rstrip(b"'") == two[1].split(b"\0")[0].rstrip(b"'")
+    if name == b"FUNCTION" and is_error(one) and is_error(two):
+        return ONE_OF_SEVERAL.fullmatch(one[1]) and ONE_OF_SEVERAL.fullmatch(two[1])
+    return name in (b"XREAD", b"XREADGROUP", b"GEORADIUS", b"GEORADIUSBYMEMBER") and is_error(one) and two[1].startswith(b"CROSSSLOT")
+
+
 class Group:
     """commands: what is sent; main: index of the command itself; check(replies, replies) -> None or text."""
 
@@ -38,7 +52,7 @@ class Group:
     def check(self, left, right):
         one, two = left[self.main], right[self.main]
         if is_error(one) or is_error(two):
-            return None if one == two else "errors differ"
+            return None if one == two or expected(self.argv[0].upper(), one, two) else "errors differ"
         return self.check_replies(left, right)
 
 
@@ -484,6 +498,8 @@ def group(argv, queued=False):
     if name == "DBSIZE":  # counts what has expired and was not yet removed: looking at a key removes it
         look = [[b"EXISTS", key] for key in [*ALL_KEYS, MISSING, *JUNK]]
         return Group(argv, exact(len(look)), before=look)
+    if name == "MEMORY|USAGE" and len(argv) > 2:  # may still see what has expired
+        return Group(argv, lambda left, right: same(shape(left[1]), shape(right[1])), before=[[b"EXISTS", argv[2]]])
     if name == "OBJECT|IDLETIME" and len(argv) == 3 and not queued:
         return Group(argv, idle_time, before=[[b"OBJECT", b"REFCOUNT", argv[2]]])
     if name == "OBJECT|REFCOUNT" and queued:  # a queued command still holds its arguments

@@ -19,7 +19,7 @@ TEXTS = [
     b"return redis.error_reply('MY mistake')",
     b"return redis.status_reply('FINE')",
     b"return tonumber(ARGV[1])",
-    b"redis.setresp(3) return redis.call('hgetall', KEYS[1])",
+    b"redis.setresp(3) return redis.call('zscore', KEYS[1], 'm1')",
     b"return redis.pcall('nosuch')",
     b"local t = redis.pcall('lpop', KEYS[1]) if type(t) == 'table' then return t.err end return t",
     b"return redis.sha1hex(ARGV[1])",
@@ -60,4 +60,4 @@ for name in (b"EVALSHA", b"EVALSHA_RO"):
 command("SCRIPT|LOAD", 5, family=FAMILY)(lambda d: [b"SCRIPT", b"LOAD", d.pick(TEXTS)])
 command("SCRIPT|EXISTS", 4, family=FAMILY)(lambda d: [b"SCRIPT", b"EXISTS"] + [digest(d)[1] for _ in range(1 + d.n(3))])
 command("SCRIPT|FLUSH", 2, family=FAMILY)(lambda d: [b"SCRIPT", b"FLUSH"] + d.pick([[], [b"ASYNC"], [b"sync"], [b"NOW"]]))
-command("SCRIPT|DEBUG", 1, mutate=False, family=FAMILY)(lambda d: [b"SCRIPT", b"DEBUG", d.pick([b"NO", b"no"])])
+command("SCRIPT|KILL", 1, family=FAMILY)(lambda d: [b"SCRIPT", b"KILL"])

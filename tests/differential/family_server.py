@@ -61,7 +61,7 @@ def helped(container):
 
 
 for container in ("ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "LATENCY", "MEMORY", "MODULE", "PUBSUB", "SCRIPT",
-                  "SLOWLOG"):
+                  "SLOWLOG", "FUNCTION"):  # fmt: skip
     helped(container)
 for name in ("TIME", "LASTSAVE", "ROLE", "CONFIG|RESETSTAT", "LATENCY|DOCTOR", "LATENCY|LATEST", "SLOWLOG|LEN", "SLOWLOG|RESET",
              "MEMORY|DOCTOR", "MEMORY|PURGE", "MEMORY|STATS", "MEMORY|MALLOC-STATS", "MODULE|LIST"):  # fmt: skip
@@ -120,7 +120,7 @@ def _migrate(d):
     key = d.pick([b"none{a}", b"none{a}", d.any_key(), b""])
     options = d.options([lambda: [d.option(b"COPY")], lambda: [b"REPLACE"], lambda: [b"AUTH", b"x"], lambda: [b"AUTH2", b"u", b"p"],
                          lambda: [b"KEYS", b"none{a}", b"gone{a}"], lambda: [b"AUTH"], lambda: [b"AUTH2", b"u"], lambda: [b"XX"]])  # fmt: skip
-    return [b"MIGRATE", b"127.0.0.1", d.pick([b"1", b"1", b"x"]), key, d.pick([b"0", b"0", b"x"]), d.pick([b"10", b"x"])] + options
+    return [b"MIGRATE", b"127.0.0.1", b"1", key, d.pick([b"0", b"0", b"x"]), d.pick([b"10", b"x"])] + options
 
 
 @command("RESTORE-ASKING", 3, mutate=False, family=FAMILY)

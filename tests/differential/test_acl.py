@@ -9,6 +9,7 @@ import os
 import random
 
 import pytest
+from compare_server import plain_users
 from resp import is_error
 from sequences import base_seed, long_run
 from servers import ORACLE, SUBJECT, Server
@@ -83,33 +84,6 @@ def rules(rng):
     return made
 
 
-def normal_description(text):
-    """Runs of single commands (+get -set) sorted; categories and patterns as they are."""
-    out, run = [], []
-    closing = 0
-    for word in text.split(b" "):
-        bare = word.rstrip(b")")
-        if bare[:1] in b"+-" and bare[1:2] != b"@" and bare:
-            run.append(bare)
-            closing = len(word) - len(bare)
-            if closing:
-                out += sorted(run) + [b")" * closing]
-                run = []
-            continue
-        out += sorted(run)
-        run = []
-        out += [bare] + ([b")"] if bare != word else [])
-    return out + sorted(run)
-
-
-def normal(reply):
-    if isinstance(reply, (list, tuple)):
-        return tuple(normal(part) for part in reply)
-    if isinstance(reply, bytes) and (b"+@all" in reply or b"-@all" in reply):
-        return tuple(normal_description(reply))
-    return reply
-
-
 class Pair:
     """Two connections, one to each server, that always get the same."""
 
@@ -123,7 +97,7 @@ class Pair:
     def __call__(self, *words):
         self.trace.append(words)
         one, two = (send(conn, *words) for conn in self.conns)
-        assert normal(one) == normal(two), "differ after:\n%s\noracle:  %r\nsubject: %r" % (
+        assert plain_users(one) == plain_users(two), "differ after:\n%s\noracle:  %r\nsubject: %r" % (
             "\n".join(" ".join(map(str, line)) for line in self.trace[-200:]), one, two)  # fmt: skip
         return one
 

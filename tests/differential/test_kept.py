@@ -37,6 +37,16 @@ EVERYWHERE = [
     ["# profile 1", "ZADD z{x} 1 a 2 a_member_that_is_long", "ZADD z{x} -0 h"],
 ]
 
+EVERYWHERE += [
+    ["EVALSHA x x a{x}", "EVALSHA x -1 a{x}", "EVALSHA " + "0" * 40 + " x a{x}", 'EVAL "return redis.pcall(\'get\', nil)" 0'],
+    ["XGROUP CREATE x{x} g 0 MKSTREAM", "XGROUP SETID x{x} g +", "XINFO GROUPS x{x}", "XGROUP SETID x{x} g -", "XINFO GROUPS x{x}",
+     "XGROUP SETID x{x} g 1 ENTRIESREAD 1 ENTRIESREAD 1", "XGROUP CREATE x{x} g2 1 ENTRIESREAD 1 MKSTREAM MKSTREAM", "XGROUP CREATE x{x} g2 +"],
+    ["CONFIG GET DATABASES databases Data*", "CONFIG GET list-COMPRESS-depth", 'CONFIG SET client-output-buffer-limit ""'],
+    ["COMMAND LIST FILTERBY ACLCAT geo", "COMMAND LIST FILTERBY PATTERN xa*", "CLIENT HELP"],
+    ["MULTI", "RPUSH plain abc", "BLMPOP 0 1.0 l{x} plain LEFT", "EXEC", "COMMAND GETKEYS ZUNION 1.0 a", "COMMAND GETKEYS EVAL x +1 a"],
+    ['FUNCTION RESTORE "\\xf5\\n\\x00?\\x97u!\\x84\\xd9\\\\\\xa4"', 'FUNCTION LOAD REPLACE "%s" x' % ("y" * 300)],
+]  # fmt: skip
+
 # a sorted set that nobody has asked for in a while; commands that look for it to write count as access
 IDLE = r'RESTORE k{x} 0 "\x05\x03\x02m2\x00\x00\x00\x00\x00\x00\x04@\x02m1\x00\x00\x00\x00\x00\x00\xf0?\x02m3\x00\x00\x00\x00\x00\x00\xf0\xff\n\x00h#d6\xbf\x0b\x06\x84" IDLETIME 1000'
 EVERYWHERE += [
