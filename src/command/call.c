@@ -58,6 +58,7 @@ static struct entry *find(struct call *c, const struct key *k)
 void call_touch(struct call *c, struct entry *e)
 {
     const struct call_options *o = c->env->options;
+    if (c->flags & CALL_NO_TOUCH && c->cmd->id != CMD_ID_TOUCH) return;
     if (o->lfu)
         entry_set_lru(e, lfu_used(&o->lfu_settings, entry_lru(e), lfu_clock_of(c->now_ms), c->env->rng));
     else if (entry_lru(e) != c->lru_clock)

@@ -82,6 +82,7 @@ enum {
     CALL_IN_EXEC = 1 << 3, /* part of a transaction */
     CALL_KEEP_EXPIRED = 1 << 5,  /* during a pause: expired keys are hidden, and deleted later */
     CALL_LOADING = 1 << 4,       /* replayed from a file */
+    CALL_NO_TOUCH = 1 << 7,      /* CLIENT NO-TOUCH: only TOUCH itself counts as access */
     CALL_MAY_WAIT = 1 << 6,      /* call_wait() may put the client to sleep: neither in a transaction nor a script */
     CALL_KEYS_LIMITED = 1 << 12, /* the user may not read all keys: SORT follows no patterns */
 };

@@ -4,10 +4,10 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "server/acl_node.h"
+#include "server/monitor.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/tracking.h"
-#include "server/monitor.h"
 
 static const char ERR_NAME[] = "ERR Client names cannot contain spaces, newlines or special characters.";
 static const char ERR_WRONGPASS[] = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -165,7 +165,7 @@ void cmd_reset(struct call *c)
     conn->db = 0;
     conn->resp = 2;
     c->out.version = 2;
-    conn->asking = conn->readonly = false;
+    conn->asking = conn->readonly = conn->no_touch = false;
     conn->reply_mode = REPLY_ON;
     acl_greet(conn);
     resp_status(&c->out, "RESET");
@@ -240,6 +240,44 @@ void cmd_client_reply(struct call *c)
     } else {
         resp_error(&c->out, ERR_SYNTAX);
     }
+}
+
+void cmd_client_no_touch(struct call *c)
+{
+    bool on = call_arg_is(c, 2, "ON");
+    if (!on && !call_arg_is(c, 2, "OFF")) {
+        resp_error(&c->out, ERR_SYNTAX);
+        return;
+    }
+    call_conn(c)->no_touch = on;
+    resp_ok(&c->out);
+}
+
+static bool is_plain(struct bytes text)
+{
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] < '!' || text.p[i] > '~') return false;
+    return true;
+}
+
+void cmd_client_setinfo(struct call *c)
+{
+    struct conn *conn = call_conn(c);
+    bool name = call_arg_is(c, 2, "lib-name");
+    if (!name && !call_arg_is(c, 2, "lib-ver")) {
+        resp_errorf(&c->out, "ERR Unrecognized option '%.*s'", (int)(c->argv[2].n < 128 ? c->argv[2].n : 128),
+                    c->argv[2].p);
+        return;
+    }
+    if (!is_plain(c->argv[3])) {
+        resp_errorf(&c->out, "ERR %s cannot contain spaces, newlines or special characters.",
+                    name ? "lib-name" : "lib-ver");
+        return;
+    }
+    char **text = name ? &conn->user_lib_name : &conn->user_lib_ver;
+    mem_free(*text);
+    *text = c->argv[3].n ? bytes_dup_cstr(c->argv[3]) : NULL;
+    resp_ok(&c->out);
 }
 
 void cmd_client_no_evict(struct call *c)

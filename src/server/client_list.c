@@ -62,6 +62,7 @@ static size_t flags_of(const struct conn *c, char out[16])
     if (c->is_unix) out[n++] = 'U';
     if (c->readonly) out[n++] = 'r';
     if (c->no_evict) out[n++] = 'e';
+    if (c->no_touch) out[n++] = 'T';
     if (n == 0) out[n++] = 'N';
     return n;
 }
@@ -88,6 +89,8 @@ void client_line(const struct conn *c, const struct call *now, struct buf *out)
                c->queue_bytes, c->out.cap, pending, pending, total, c->src.events & NET_READ ? "r" : "",
                c->src.events & NET_WRITE ? "w" : "", cmd ? cmd->name : "NULL", (int)user.n, user.p,
                c->tracking ? (long long)c->tracking->redirect.id : -1ll, c->resp);
+    if (c->user_lib_name) buf_printf(out, " lib-name=%s", c->user_lib_name);
+    if (c->user_lib_ver) buf_printf(out, " lib-ver=%s", c->user_lib_ver);
 }
 
 /* All connections in the order of their ids; with the server at rest.  mem_free() the result. */

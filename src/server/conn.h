@@ -65,7 +65,7 @@ struct conn {
     const struct acl_user *user; /* who is logged in, or the default user; node.acl has it */
     int db;
     uint8_t resp;
-    bool authenticated, is_unix, no_evict, readonly, asking, close_after_reply, close_asap, is_replica_link,
+    bool authenticated, is_unix, no_evict, no_touch, readonly, asking, close_after_reply, close_asap, is_replica_link,
         is_primary_link;
     _Atomic bool kill; /* set by others with the server at rest */
     uint8_t reply_mode;

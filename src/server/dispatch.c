@@ -370,7 +370,7 @@ static void execute_locked(struct conn *c, struct call *call, const struct key *
     /* What is paused includes expiry: the log has to stand still. */
     if (node_paused(n, w->now_mono_ms) != PAUSE_NONE) call->flags |= CALL_KEEP_EXPIRED;
     call->effects_wanted = change_log_active(n->log) && !(call->flags & CALL_ON_REPLICA);
-    call->flags |= CALL_MAY_WAIT;
+    call->flags |= CALL_MAY_WAIT | (c->no_touch ? CALL_NO_TOUCH : 0u);
     w->effects.n = 0;
     dispatch_run(c, call);
     if (!call->want_exclusive && !call->want_restart)

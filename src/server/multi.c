@@ -338,8 +338,8 @@ static void run_queue(struct conn *c, struct call *exec)
         dispatch_prepare(c, &call, &req);
         call.out = conn_out(c);
         call.now_ms = exec->now_ms;
-        call.flags =
-            CALL_IN_EXEC | (exec->flags & CALL_EXCLUSIVE) | (data_node_is_replica(w->node) ? CALL_ON_REPLICA : 0u);
+        call.flags = CALL_IN_EXEC | (exec->flags & (CALL_EXCLUSIVE | CALL_NO_TOUCH)) |
+                     (data_node_is_replica(w->node) ? CALL_ON_REPLICA : 0u);
         call.effects_wanted = wanted;
         /* The record names one database; commands for another one carry their SELECT inside. */
         size_t before = w->effects.n;
