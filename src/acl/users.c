@@ -289,6 +289,7 @@ struct bytes *acl_join_selectors(const struct bytes *rules, size_t n, size_t *jo
     for (size_t i = 0; i < n; i++) total += rules[i].n + 1;
     struct bytes *out = mem_alloc(n * sizeof *out + total + 1);
     char *p = (char *)(out + n), *open = NULL;
+    assert(p);
     *joined = 0;
     for (size_t i = 0; i < n; i++) {
         struct bytes r = rules[i];

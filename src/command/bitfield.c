@@ -6,6 +6,8 @@
 #include "command/collection.h"
 #include "command/string.h"
 
+#include <assert.h>
+
 enum opcode { OP_GET, OP_SET, OP_INCRBY };
 enum overflow { WRAP, SATURATE, FAIL };
 
@@ -102,11 +104,13 @@ static bool program_parse(struct call *c, struct program *p)
 
 static uint64_t low_bits(uint64_t v, unsigned width)
 {
+    assert(width <= 64);
     return width == 64 ? v : v & ((UINT64_C(1) << width) - 1);
 }
 
 static int64_t sign_extended(uint64_t v, unsigned width)
 {
+    assert(width >= 1 && width <= 64);
     return (int64_t)(v << (64 - width)) >> (64 - width);
 }
 

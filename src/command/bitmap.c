@@ -6,6 +6,8 @@
 #include "command/bits.h"
 #include "command/string.h"
 
+#include <assert.h>
+
 bool bit_offset_parse(struct call *c, size_t arg, unsigned width, uint64_t *out)
 {
     struct bytes text = c->argv[arg];
@@ -90,6 +92,7 @@ static bool range_parse(struct call *c, size_t arg, size_t n, struct bit_range *
 static uint64_t count_range(struct bytes b, struct bit_range r)
 {
     if (r.start > r.end) return 0;
+    assert(r.start >= 0);
     uint64_t first = (uint64_t)r.start / 8, last = (uint64_t)r.end / 8;
     uint64_t n = bits_count(bytes_make(b.p + first, last - first + 1));
     unsigned before = (unsigned char)b.p[first] & ~(0xffu >> r.start % 8);

@@ -142,10 +142,12 @@ static struct area bounding_box(const struct geo_shape *s)
 /* Steps after which a cell and its neighbours are large enough for everything so many meters around a place. */
 static unsigned steps_for(double meters, double lat)
 {
-    int step = 1;
+    int step = -1;
     if (meters == 0) return GEO_STEPS;
-    for (; meters < MERCATOR_MAX; meters *= 2) step++;
-    step -= 2;
+    while (meters < MERCATOR_MAX) {
+        meters *= 2;
+        step++;
+    }
     if (fabs(lat) > 66) step--;
     if (fabs(lat) > 80) step--;
     if (step < 1) return 1;
