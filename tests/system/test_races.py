@@ -16,7 +16,8 @@ SECONDS = 60 if covey.LONG else 6
 class Crowd:
     """Threads that each run one function over and over with a client and a random generator of their own."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, expected=()):
+        self.expected = expected or EXPECTED_ERRORS
         self.seed, self.stopped, self.threads, self.unexpected = seed, threading.Event(), [], []
 
     def add(self, node, step, count=1, pause=0.0, **options):
@@ -31,7 +32,7 @@ class Crowd:
                 step(client, rng)
             except redis.ResponseError as error:
                 # What other members of the crowd bring about.
-                if not any(word in str(error) for word in EXPECTED_ERRORS):
+                if not any(word in str(error) for word in self.expected):
                     self.unexpected.append(f"{step.__name__}: {error}")
             except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.WatchError, OSError):
                 client.close()
