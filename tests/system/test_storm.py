@@ -194,8 +194,8 @@ def administer(client, rng):
 
 
 def kill_some(client, rng):
-    listed = client.client_list()
-    client.execute_command("CLIENT", "KILL", "ID", rng.choice(listed)["id"])
+    ids = [c["id"] for c in client.client_list()]
+    client.execute_command("CLIENT", "KILL", "ID", rng.choice([i for i in ids if i != "0"]))
 
 
 def flush_other(client, rng):
