@@ -1,6 +1,7 @@
 /* acl_file.c: the users as lines of text: the ACL file, and the lines of redis.conf. */
 #include "server/acl_node.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
@@ -126,25 +127,11 @@ bool acl_parse_file(struct acl *a, const char *path, struct bytes text, struct b
     return false;
 }
 
-static bool read_all(int fd, struct buf *out)
-{
-    for (;;) {
-        if (out->n > FILE_MAX || buf_try_reserve(out, 64 * 1024) != OK) {
-            errno = EFBIG;
-            return false;
-        }
-        ssize_t got = read(fd, out->p + out->n, 64 * 1024);
-        if (got == 0) return true;
-        if (got < 0 && errno != EINTR) return false;
-        if (got > 0) out->n += (size_t)got;
-    }
-}
-
 bool acl_read_file(struct acl *a, const char *path, struct buf *errors)
 {
     struct buf text = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool ok = fd >= 0 && read_all(fd, &text);
+    bool ok = fd >= 0 && file_read_all(fd, FILE_MAX, &text);
     if (!ok) buf_printf(errors, "Error loading ACLs, opening file '%s': %s", path, strerror(errno));
     if (fd >= 0) close(fd);
     if (ok) ok = acl_parse_file(a, path, buf_bytes(&text), errors);

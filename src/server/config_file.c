@@ -2,6 +2,7 @@
 #include "server/config_table.h"
 
 #include "acl/acl.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -171,26 +172,11 @@ static enum status load_text(struct loader *l, const char *file, struct bytes te
     return OK;
 }
 
-/* Reads to the end; false with errno set. */
-static bool read_all(int fd, struct buf *out)
-{
-    for (;;) {
-        if (out->n > FILE_MAX || buf_try_reserve(out, 64 * 1024) != OK) {
-            errno = EFBIG;
-            return false;
-        }
-        ssize_t got = read(fd, out->p + out->n, 64 * 1024);
-        if (got == 0) return true;
-        if (got < 0 && errno != EINTR) return false;
-        if (got > 0) out->n += (size_t)got;
-    }
-}
-
 static enum status load_file(struct loader *l, const char *path)
 {
     struct buf text = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || !read_all(fd, &text)) {
+    if (fd < 0 || !file_read_all(fd, FILE_MAX, &text)) {
         buf_printf(&l->error, "Fatal error, can't open config file '%s': %s\n", path, strerror(errno));
         if (fd >= 0) close(fd);
         buf_deinit(&text);
@@ -208,7 +194,7 @@ static enum status load_stdin(struct loader *l)
 {
     struct buf text = {0};
     enum status st = OK;
-    if (!read_all(STDIN_FILENO, &text)) st = fatal(l, NULL, strerror(errno));
+    if (!file_read_all(STDIN_FILENO, FILE_MAX, &text)) st = fatal(l, NULL, strerror(errno));
     if (st == OK) st = load_text(l, "(standard input)", buf_bytes(&text));
     buf_deinit(&text);
     return st;

@@ -291,7 +291,7 @@ static void get(void **state)
     struct resp_out out = {&b, 3};
     struct bytes patterns[] = {BYTES("PORT"), BYTES("slave-prio*"), BYTES("port"), BYTES("nosuch")};
     config_reply_get(c, patterns, 4, &out);
-    struct bytes want = BYTES("%2\r\n$4\r\nport\r\n$4\r\n6379\r\n$14\r\nslave-priority\r\n$3\r\n100\r\n");
+    struct bytes want = BYTES("%2\r\n$4\r\nPORT\r\n$4\r\n6379\r\n$14\r\nslave-priority\r\n$3\r\n100\r\n");
     assert_true(bytes_eq(buf_bytes(&b), want));
     buf_deinit(&b);
     config_destroy(c);
