@@ -169,10 +169,16 @@ static bool is_stalled(const struct client *c)
            c->queued >= QUEUE_MAX || (int64_t)(c->out.n - c->out_pos) > c->worker->config->output_limit;
 }
 
+/* One that waits for a blocking command is read from to learn that it has gone. */
+static bool wants_read(const struct client *c)
+{
+    return !is_stalled(c) || (c->first && c->first->is_blocking && c->in.n < READ_LEAST && !c->close_after_reply);
+}
+
 static void watch_events(struct client *c)
 {
     bool more = c->out_pos < c->out.n;
-    loop_set(c->worker->loop, &c->src, (is_stalled(c) ? 0 : NET_READ) | (more ? NET_WRITE : 0));
+    loop_set(c->worker->loop, &c->src, (wants_read(c) ? NET_READ : 0) | (more ? NET_WRITE : 0));
 }
 
 static void protocol_error(struct client *c)
@@ -309,7 +315,7 @@ static void ready(struct loop_source *src, int events)
 {
     struct client *c = container_of(src, struct client, src);
     if (events & NET_READ) {
-        if (!is_stalled(c))
+        if (wants_read(c))
             read_some(c);
         else if (!(c->src.events & NET_READ))
             c->close_asap = true; /* reported although nobody asked for it: the connection is gone */

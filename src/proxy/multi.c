@@ -48,11 +48,9 @@ void transaction_queue(struct client *c, const struct command *cmd, const struct
     int found = route_slot(cmd, req->argv, req->argc, &slot);
     if (cmd->flags & CMD_NO_MULTI) {
         refuse(c, "ERR Command not allowed inside a transaction");
-    } else if (found == 0 && !is_possible_without_keys(cmd)) {
+    } else if (found <= 0 && !is_possible_without_keys(cmd)) {
         snprintf(text, sizeof text, "ERR '%s' is not possible inside MULTI through the proxy", cmd->name);
         refuse(c, text);
-    } else if (found < 0) {
-        refuse(c, "ERR Invalid number of keys");
     } else if (found == 2 || (found == 1 && c->multi_slot >= 0 && c->multi_slot != slot) ||
                (found == 1 && c->watching && c->watch_slot != slot)) {
         refuse(c, "CROSSSLOT Keys in request don't hash to the same slot");

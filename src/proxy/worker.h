@@ -254,7 +254,8 @@ enum outcome { OUTCOME_DONE, OUTCOME_NOT_NOW };
 enum outcome route_request(struct client *c, const struct resp_request *req, struct bytes raw);
 /* Waits for the client's queue to be empty: false means NOT_NOW. */
 bool route_alone(struct client *c);
-/* Where the keys are.  0: no keys; 1: *slot; 2: in several slots; -1: the arguments make no sense. */
+/* Where the keys are.  0: no keys; 1: *slot; 2: in several slots; -1: the arguments make no sense, or say that there
+ * are none. */
 int route_slot(const struct command *cmd, const struct bytes *argv, size_t argc, uint16_t *slot);
 /* The slot by which a request without keys finds a node. */
 uint16_t route_any_slot(struct client *c);

@@ -1,0 +1,119 @@
+/* Reading CLUSTER SLOTS, and addresses as people write them. */
+#include "base/mem.h"
+#include "proxy/topology.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static struct topology_map *read_text(const char *text)
+{
+    struct resp_reply_parser p = {0};
+    struct resp_value *v = NULL;
+    assert_int_equal(resp_parse_reply(&p, bytes_of(text), &v), OK);
+    struct topology_map *m = topology_map_read(v, "10.0.0.9");
+    resp_value_free(v);
+    return m;
+}
+
+#define NODE(host, port) "*4\r\n$" host "\r\n:" port "\r\n$2\r\nid\r\n*0\r\n"
+
+static void ranges(void **state)
+{
+    (void)state;
+    struct topology_map *m =
+        read_text("*3\r\n"
+                  "*4\r\n:0\r\n:99\r\n" NODE("8\r\n10.0.0.1", "7000")
+                      NODE("8\r\n10.0.0.2", "7001") "*3\r\n:200\r\n:16383\r\n" NODE(
+                          "8\r\n10.0.0.3", "7000") "*3\r\n:100\r\n:100\r\n" NODE("8\r\n10.0.0.1", "7000"));
+    assert_non_null(m);
+    assert_int_equal(m->count, 2); /* the replica is none of them */
+    assert_int_equal(m->covered, 100 + 16184 + 1);
+    assert_int_equal(m->slot[0], 0);
+    assert_int_equal(m->slot[100], 0);
+    assert_int_equal(m->slot[101], NO_NODE);
+    assert_int_equal(m->slot[16383], 1);
+    assert_int_equal(m->nodes[0].slots, 101);
+    assert_string_equal(m->nodes[1].name, "10.0.0.3");
+    assert_int_equal(m->nodes[1].port, 7000);
+    topology_map_release(topology_map_hold(m));
+    topology_map_release(m);
+}
+
+static void nodes_without_an_address(void **state)
+{
+    (void)state;
+    struct topology_map *m =
+        read_text("*2\r\n*3\r\n:0\r\n:1\r\n" NODE("0\r\n", "7000") "*3\r\n:2\r\n:2\r\n" NODE("1\r\n?", "7001"));
+    assert_non_null(m);
+    assert_string_equal(m->nodes[0].name, "10.0.0.9"); /* the one that was asked */
+    assert_int_equal(m->slot[2], NO_NODE);
+    topology_map_release(m);
+    m = read_text("*1\r\n*3\r\n:5\r\n:5\r\n*2\r\n$-1\r\n:7000\r\n");
+    assert_non_null(m);
+    assert_string_equal(m->nodes[0].name, "10.0.0.9");
+    topology_map_release(m);
+}
+
+static void nonsense(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "+OK\r\n",
+        "-ERR x\r\n",
+        "*1\r\n:1\r\n",
+        "*1\r\n*2\r\n:0\r\n:1\r\n",
+        "*1\r\n*3\r\n:0\r\n:16384\r\n" NODE("1\r\na", "1"),
+        "*1\r\n*3\r\n:5\r\n:4\r\n" NODE("1\r\na", "1"),
+        "*1\r\n*3\r\n:-1\r\n:4\r\n" NODE("1\r\na", "1"),
+        "*1\r\n*3\r\n:0\r\n:4\r\n" NODE("1\r\na", "0"),
+        "*1\r\n*3\r\n:0\r\n:4\r\n" NODE("1\r\na", "65536"),
+        "*1\r\n*3\r\n:0\r\n:4\r\n*1\r\n$1\r\na\r\n",
+        "*1\r\n*3\r\n:0\r\n$1\r\n4\r\n" NODE("1\r\na", "1"),
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_null(read_text(bad[i]));
+    assert_null(topology_map_read(NULL, "a"));
+    struct topology_map *none = read_text("*0\r\n");
+    assert_non_null(none);
+    assert_int_equal(none->covered, 0);
+    topology_map_release(none);
+}
+
+static void addresses(void **state)
+{
+    (void)state;
+    struct address a;
+    assert_true(address_parse(BYTES("10.0.0.1:7000"), &a));
+    assert_string_equal(a.host, "10.0.0.1");
+    assert_int_equal(a.port, 7000);
+    mem_free(a.host);
+    assert_true(address_parse(BYTES("[::1]:7000"), &a));
+    assert_string_equal(a.host, "::1");
+    mem_free(a.host);
+    assert_true(address_parse(BYTES("::1:7000"), &a)); /* as MOVED writes it */
+    assert_string_equal(a.host, "::1");
+    mem_free(a.host);
+    assert_true(address_parse(BYTES(":7000"), &a));
+    assert_string_equal(a.host, "");
+    mem_free(a.host);
+    assert_true(address_parse(BYTES("7000"), &a));
+    mem_free(a.host);
+    static const char *const bad[] = {"", ":", "a:", "a:x", "a:0", "a:65536", "a:-1", "host"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(address_parse(bytes_of(bad[i]), &a));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ranges),
+        cmocka_unit_test(nodes_without_an_address),
+        cmocka_unit_test(nonsense),
+        cmocka_unit_test(addresses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
