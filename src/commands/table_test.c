@@ -72,7 +72,7 @@ static void rows_hang_together(void **state)
         assert_int_equal(c->first != 0, c->step != 0);
     }
     assert_true(handled > 200);
-    assert_int_equal(command_sub_count(command_by_id(CMD_ID_CLUSTER)), 27);
+    assert_int_equal(command_sub_count(command_by_id(CMD_ID_CLUSTER)), 28);
     assert_int_equal(command_sub_count(command_by_id(CMD_ID_GET)), 0);
 }
 
