@@ -35,6 +35,7 @@ static bool class_match(struct bytes pattern, size_t *at, char c, bool ignore_ca
 
 bool glob_match(struct bytes pattern, struct bytes text, bool ignore_case)
 {
+    if (text.n == 0) return pattern.n == 0; /* as in Redis: a star does not stand for an empty text as a whole */
     size_t p = 0, t = 0;
     size_t star = SIZE_MAX, star_text = 0; /* where to go on when the tail behind the last '*' did not match */
     while (t < text.n || p < pattern.n) {

@@ -331,7 +331,9 @@ void cmd_client_pause(struct call *c)
     int64_t timeout;
     enum pause_mode mode = PAUSE_ALL;
     if (c->argc > 4) {
-        resp_error(&c->out, "ERR unknown subcommand or wrong number of arguments for 'PAUSE'. Try CLIENT HELP.");
+        struct bytes name = c->argv[1];
+        resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try CLIENT HELP.",
+                    (int)name.n, name.p);
         return;
     }
     if (c->argc == 4 && call_arg_is(c, 3, "WRITE")) {

@@ -258,16 +258,19 @@ static void plan_add(struct exec_plan *p, const struct key *k)
     p->keys[p->key_count++] = *k;
 }
 
-static void plan_command(struct exec_plan *p, const struct queued *q)
+/* channels: the ones of shards count as keys, as they do where a transaction is sent in a cluster. */
+static void plan_command(struct exec_plan *p, const struct queued *q, bool channels)
 {
+    int (*keys_of)(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out, size_t cap) =
+        channels ? command_routing_keys : command_keys;
     if (needs_server_at_rest(q->cmd)) p->exclusive = true;
     if (q->cmd->flags & CMD_WRITE) p->writes = true;
     p->common &= q->cmd->flags;
-    if (!command_has_keys(q->cmd)) return;
-    int n = command_keys(q->cmd, q->argv, q->argc, NULL, 0);
+    if (!channels && !command_has_keys(q->cmd)) return;
+    int n = keys_of(q->cmd, q->argv, q->argc, NULL, 0);
     if (n <= 0) return;
     struct command_key *found = mem_alloc((size_t)n * sizeof *found);
-    command_keys(q->cmd, q->argv, q->argc, found, (size_t)n);
+    keys_of(q->cmd, q->argv, q->argc, found, (size_t)n);
     for (int i = 0; i < n; i++) {
         struct key k = key_of(q->argv[found[i].index]);
         plan_add(p, &k);
@@ -278,7 +281,7 @@ static void plan_command(struct exec_plan *p, const struct queued *q)
 static void plan_make(struct exec_plan *p, const struct conn *c)
 {
     *p = (struct exec_plan){.common = UINT32_MAX};
-    for (size_t i = 0; i < c->queue_n; i++) plan_command(p, &c->queue[i]);
+    for (size_t i = 0; i < c->queue_n; i++) plan_command(p, &c->queue[i], c->worker->node->cluster != NULL);
     size_t watched = 0;
     for (const struct watched *w = c->watched; w; w = w->next_of_conn) watched++;
     p->slots = mem_alloc((p->key_count + watched + 1) * sizeof *p->slots);

@@ -54,6 +54,10 @@ void cmd_psubscribe(struct call *c)
 
 void cmd_ssubscribe(struct call *c)
 {
+    if (call_conn(c)->in_multi) { /* unlike SUBSCRIBE */
+        resp_error(&c->out, "ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
+        return;
+    }
     if (cluster_route_channels(call_conn(c), c)) subscribe_all(c, PUBSUB_SHARD, "ssubscribe");
 }
 

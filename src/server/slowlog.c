@@ -137,7 +137,9 @@ void cmd_slowlog_get(struct call *c)
     struct slowlog *s = log_of(c);
     int64_t count = 10, replied = 0;
     if (c->argc > 3) {
-        resp_error(&c->out, "ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP.");
+        struct bytes name = c->argv[1];
+        resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try SLOWLOG HELP.",
+                    (int)name.n, name.p);
         return;
     }
     if (c->argc == 3 && (!parse_i64(c->argv[2], &count) || count < -1)) {

@@ -65,7 +65,7 @@ def mpop(name, kind, ends):
     @command(name.decode(), 2, mutate=False, family=FAMILY)
     def generate(d):
         keys = [d.key(kind) for _ in range(1 + d.n(3))]
-        said = number(len(keys)) if not d.chance(8) else d.pick([b"0", b"-1", b"9", b"x", *NOT_INTS])
+        said = number(len(keys)) if not d.chance(8) else d.pick([b"0", b"-1", b"9", b"x", *NOT_INTS[:7]])
         tail = [d.option(d.pick(ends)) if not d.chance(6) else b"x"]
         if d.chance(50):
             tail += [d.option(b"COUNT"), d.pick([b"1", b"2", b"10"]) if not d.chance(15) else d.pick([b"0", b"-1", b"x"])]

@@ -1,5 +1,5 @@
 """Generators: what a connection asks or says about itself and others, without losing its place in the conversation;
-what changes how it talks is in dialogue.py."""
+what changes how it talks is in test_dialogue.py."""
 
 from draw import NOT_INTS
 from registry import command, simple

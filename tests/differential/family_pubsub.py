@@ -1,4 +1,4 @@
-"""Generators: publishing without listeners, and questions about them; listeners are in dialogue.py."""
+"""Generators: publishing without listeners, and questions about them; listeners are in test_dialogue.py."""
 
 from registry import command, simple
 

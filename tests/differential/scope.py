@@ -37,7 +37,6 @@ EXEMPT = {
     "CLUSTER|SETSLOT": "tests/system/test_slots.py",
     "CLIENT|PAUSE": "stops the run: tests/system/test_protocol.py",
     "CLIENT|REPLY": "leaves nothing to read: tests/system/test_protocol.py",
-    "QUIT": "ends the connection: tests/system/test_protocol.py",
 }
 
 # Whatever the arguments, a valid call cannot be made here.
@@ -69,9 +68,12 @@ ONLY_REJECTED = set(
     UNLINK UNWATCH WATCH XGROUP|HELP XINFO|HELP""".split()
 )
 # Take any arguments.
-NO_ERROR = set("COMMAND COMMAND|DOCS COMMAND|INFO INFO LATENCY|HISTOGRAM LATENCY|RESET PUBSUB|NUMSUB PUBSUB|SHARDNUMSUB".split())
+NO_ERROR = set(
+    """COMMAND COMMAND|DOCS COMMAND|INFO INFO LATENCY|HISTOGRAM LATENCY|RESET PUBSUB|NUMSUB PUBSUB|SHARDNUMSUB PUNSUBSCRIBE
+    QUIT UNSUBSCRIBE""".split()
+)
 
-# Commands after which the replies are not one to each command, or the connection is another: dialogue.py runs them.
+# Commands after which the replies are not one to each command, or the connection is another: test_dialogue.py runs them.
 DIALOGUE = set(
-    """AUTH CLIENT|TRACKING HELLO PSUBSCRIBE PUNSUBSCRIBE RESET SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE""".split()
+    """AUTH CLIENT|TRACKING HELLO PSUBSCRIBE PUNSUBSCRIBE QUIT RESET SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE""".split()
 )

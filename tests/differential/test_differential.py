@@ -7,7 +7,8 @@ What it does
     and loads each server's DUMPs into the other.  Standalone and cluster mode, RESP2 and RESP3.
 
     Every command of COMMAND LIST is called at least so often (scope.py), validly and erroneously, or is exempt there
-    for a reason; what the sequences call too seldom gets calls of its own at the end.
+    for a reason; what the sequences call too seldom gets calls of its own at the end.  What changes the conversation
+    itself (subscriptions, tracking, protocols) is in test_dialogue.py.
 
 How to run it
     ./run test                                    the seeded share, about a minute and a half
