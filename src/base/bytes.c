@@ -77,7 +77,10 @@ enum status buf_try_reserve(struct buf *b, size_t more)
 
 void buf_reserve(struct buf *b, size_t more)
 {
-    if (buf_try_reserve(b, more) != OK) mem_abort(more);
+    mem_must_begin();
+    enum status st = buf_try_reserve(b, more);
+    mem_must_end();
+    if (st != OK) mem_abort(more);
 }
 
 void buf_append(struct buf *b, const void *p, size_t n)

@@ -80,14 +80,54 @@ _Noreturn void mem_abort(size_t n)
     abort();
 }
 
+#if COVEY_LIBC_MALLOC
+static _Thread_local struct {
+    int64_t left; /* tries until one fails, and 1; 0: none does */
+    int must;
+    bool failed;
+} faults;
+
+void mem_fail_after(int64_t calls)
+{
+    faults.left = calls < 0 ? 0 : calls + 1;
+    faults.failed = false;
+}
+
+bool mem_failed(void)
+{
+    return faults.failed;
+}
+
+void mem_must_begin(void)
+{
+    faults.must++;
+}
+
+void mem_must_end(void)
+{
+    faults.must--;
+}
+
+static bool fails(void)
+{
+    if (faults.left == 0 || faults.must > 0 || --faults.left > 0) return false;
+    return faults.failed = true;
+}
+#else
+static bool fails(void)
+{
+    return false;
+}
+#endif
+
 void *mem_try_alloc(size_t n)
 {
-    return counted(impl_malloc(n ? n : 1));
+    return fails() ? NULL : counted(impl_malloc(n ? n : 1));
 }
 
 void *mem_alloc(size_t n)
 {
-    void *p = mem_try_alloc(n);
+    void *p = counted(impl_malloc(n ? n : 1));
     if (!p) mem_abort(n);
     return p;
 }
@@ -99,7 +139,7 @@ void *mem_calloc(size_t count_of, size_t n)
     return p;
 }
 
-void *mem_try_realloc(void *p, size_t n)
+static void *resized(void *p, size_t n)
 {
     size_t before = p ? impl_size(p) : 0;
     void *q = impl_realloc(p, n ? n : 1);
@@ -107,9 +147,14 @@ void *mem_try_realloc(void *p, size_t n)
     return q;
 }
 
+void *mem_try_realloc(void *p, size_t n)
+{
+    return fails() ? NULL : resized(p, n);
+}
+
 void *mem_realloc(void *p, size_t n)
 {
-    void *q = mem_try_realloc(p, n);
+    void *q = resized(p, n);
     if (!q) mem_abort(n);
     return q;
 }

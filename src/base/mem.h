@@ -48,4 +48,21 @@ const char *mem_allocator_name(void);
 
 _Noreturn void mem_abort(size_t n);
 
+/* For tests, in the sanitizer builds only: after that many more calls of the try_ forms on this thread one of them
+ * fails (0: the next), the others do not; negative: none.  What an aborting function asks for between mem_must_begin()
+ * and mem_must_end() does not count. */
+#if COVEY_LIBC_MALLOC
+void mem_fail_after(int64_t calls);
+bool mem_failed(void); /* whether it has happened */
+void mem_must_begin(void);
+void mem_must_end(void);
+#else
+static inline void mem_must_begin(void)
+{
+}
+static inline void mem_must_end(void)
+{
+}
+#endif
+
 #endif

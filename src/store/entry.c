@@ -94,7 +94,9 @@ static struct entry *entry_try_build(const struct parts *parts)
 
 static struct entry *entry_build(const struct parts *parts)
 {
+    mem_must_begin();
     struct entry *e = entry_try_build(parts);
+    mem_must_end();
     if (!e) mem_abort(parts->key.n + parts->value.n);
     return e;
 }

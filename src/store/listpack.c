@@ -389,7 +389,10 @@ void lp_set_int(uint8_t **lp, const uint8_t **at, int64_t v)
         return;
     }
     char digits[24];
-    if (!lp_replace(lp, *at, bytes_make(digits, format_i64(digits, v)))) mem_abort(lp_bytes(*lp));
+    mem_must_begin();
+    bool done = lp_replace(lp, *at, bytes_make(digits, format_i64(digits, v)));
+    mem_must_end();
+    if (!done) mem_abort(lp_bytes(*lp));
     *at = *lp + offset;
 }
 

@@ -234,10 +234,12 @@ static void node_settle(struct tree *t, struct tree_pos *pos)
     if (!other || !other->lp || lp_bytes(leaf->lp) + lp_bytes(other->lp) > NODE_SMALL) return;
     struct list_leaf *from = left ? leaf : other, *to = left ? other : leaf;
     struct element el;
+    mem_must_begin();
     for (const uint8_t *at = lp_first(from->lp); at; at = lp_next(from->lp, at)) {
         lp_get(at, &el);
         if (!lp_append(&to->lp, el.text)) mem_abort(NODE_SMALL);
     }
+    mem_must_end();
     leaf->node.n += other->node.n;
     if (left) {
         uint8_t *gone = leaf->lp;

@@ -52,7 +52,9 @@ static struct stream_node *node_new(struct stream_id id, uint8_t *lp)
 static struct tree_ref *node_clone(const struct tree_ref *r)
 {
     const struct stream_node *node = (const struct stream_node *)r;
+    mem_must_begin();
     uint8_t *lp = lp_try_copy(lp_blob(node->lp));
+    mem_must_end();
     if (!lp) mem_abort(lp_bytes(node->lp));
     return &node_new(node->id, lp)->ref;
 }

@@ -102,7 +102,9 @@ static struct tree_node *list_leaf_clone(const struct tree_node *node)
     leaf->node = (struct tree_node){.n = node->n, .kind = TREE_LIST};
     atomic_init(&leaf->node.refs, 1);
     leaf->box = from->box ? tree_box_ref(from->box) : NULL;
+    mem_must_begin();
     leaf->lp = from->lp ? lp_try_copy(lp_blob(from->lp)) : NULL;
+    mem_must_end();
     if (from->lp && !leaf->lp) mem_abort(lp_bytes(from->lp));
     return &leaf->node;
 }
