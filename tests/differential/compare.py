@@ -395,7 +395,9 @@ def command_info(left, right):
         (fixed, subs), (fixed2, subs2) = info_entry(mine, None), info_entry(theirs, None)
         if fixed != fixed2:
             return "COMMAND INFO of %r differs" % (mine[1][0][1] if mine[1] else None)
-        if any(subs.get(name) != entry for name, entry in subs2.items()):
+        for name in compare_server.NEWER:
+            subs2.pop(name, None)
+        if subs != subs2:
             return "COMMAND INFO: subcommands differ"
     return None
 

@@ -765,10 +765,11 @@ def general_steps(described):
     return generate
 
 
-def learn(conn):
-    """Fills the table of general generators with what the server at a RESP2 connection describes."""
+def learn(conn, known):
+    """Fills the table of general generators with what the server at a RESP2 connection describes, of the commands that
+    the other one knows."""
     for name, described in read_docs(conn).items():
-        if name in scope.EXEMPT or name in scope.DIALOGUE or name in NOT_GENERAL:
+        if name not in known or name in scope.EXEMPT or name in scope.DIALOGUE or name in NOT_GENERAL:
             continue
         GENERAL[name] = general_steps(described)
         WEIGHT.setdefault(name, 2)
