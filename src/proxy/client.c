@@ -7,7 +7,15 @@
 
 #include <unistd.h>
 
-enum { READ_MAX = 4 * 1024 * 1024, READ_LEAST = 64 * 1024, OUT_KEEP = 64 * 1024 };
+enum {
+    READ_MAX = 4 * 1024 * 1024,
+    READ_LEAST = 64 * 1024,
+    OUT_KEEP = 64 * 1024,
+    /* Limits of what one client may have under way; what it sends and gets is in memory meanwhile. */
+    REQUESTS_BYTES = 64 * 1024 * 1024,
+    REPLIES_BYTES = 32 * 1024 * 1024,
+    REPLY_GUESS = 256 * 1024, /* before any was seen */
+};
 
 static void ready(struct loop_source *src, int events);
 
@@ -22,6 +30,7 @@ struct client *client_create(struct worker *w, int fd)
     c->authenticated = !*w->config->password;
     c->created_ms = clock_wall_ms();
     c->multi_slot = -1;
+    c->reply_bytes = REPLY_GUESS;
     resp_parser_init(&c->parser, w->config->bulk_limit);
     c->parser.unauthenticated = !c->authenticated;
     net_set_nodelay(fd);
@@ -114,17 +123,23 @@ void client_enqueue(struct client *c, struct request *r)
     c->queued++;
 }
 
+static bool has_enough(const struct client *c)
+{
+    return c->queued >= QUEUE_MAX || c->queued_bytes > REQUESTS_BYTES || c->queued * c->reply_bytes > REPLIES_BYTES;
+}
+
 void client_drain(struct client *c)
 {
     while (c->first && c->first->state == REQUEST_DONE) {
         struct request *r = c->first;
         c->first = r->next;
         c->queued--;
+        c->queued_bytes -= r->charged;
         if (r->reply.n) buf_append_bytes(&c->out, buf_bytes(&r->reply));
         request_free(c->worker, r);
     }
     client_wants_write(c);
-    if (c->input_waits && (c->barrier ? !c->first : c->queued < QUEUE_MAX / 2)) client_wants_resume(c);
+    if (c->input_waits && (c->barrier ? !c->first : !has_enough(c))) client_wants_resume(c);
 }
 
 struct request *client_reply_begin(struct client *c, struct resp_out *o)
@@ -165,8 +180,8 @@ void client_reply_ok(struct client *c)
 
 static bool is_stalled(const struct client *c)
 {
-    return c->close_after_reply || c->close_asap || c->confirming || (c->barrier && c->first) ||
-           c->queued >= QUEUE_MAX || (int64_t)(c->out.n - c->out_pos) > c->worker->config->output_limit;
+    return c->close_after_reply || c->close_asap || c->confirming || (c->barrier && c->first) || has_enough(c) ||
+           (int64_t)(c->out.n - c->out_pos) > c->worker->config->output_limit;
 }
 
 /* One that waits for a blocking command is read from to learn that it has gone. */

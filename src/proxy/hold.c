@@ -325,6 +325,7 @@ void request_answer(struct worker *w, struct request *r, struct bytes reply)
     r->state = REQUEST_DONE;
     chunk_release(r->chunk);
     r->chunk = NULL;
+    c->reply_bytes = (c->reply_bytes * 7 + reply.n) / 8;
     bool is_scan = r->cmd && r->cmd->id == CMD_ID_SCAN;
     struct buf *out = c->first == r ? &c->out : &r->reply;
     if (!is_scan || !scan_rewrite(w, r->slot, reply, out)) buf_append_bytes(out, reply);

@@ -140,6 +140,8 @@ bool route_alone(struct client *c)
 static void send_to_slot(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw)
 {
     struct request *r = request_create(c->worker, c, cmd, slot);
+    r->charged = raw.n;
+    c->queued_bytes += raw.n;
     client_enqueue(c, r);
     request_dispatch(c->worker, r, raw);
 }

@@ -66,6 +66,7 @@ struct request {
     struct link *link;     /* while it is sent */
     struct chunk *chunk;   /* its bytes */
     size_t offset, size;
+    size_t charged;         /* in client.queued_bytes */
     struct gather *gather;  /* of a request in parts */
     struct request *parent; /* of a part */
     const struct command *cmd;
@@ -212,7 +213,9 @@ struct client {
     size_t out_pos;
     struct request *first, *last; /* in the order of the replies */
     unsigned queued;
-    uint64_t id, epoch; /* epoch: worker.epoch when the oldest request under way was sent; else 0 */
+    size_t queued_bytes; /* of what it has sent and is not answered */
+    size_t reply_bytes;  /* what a reply to it has lately been */
+    uint64_t id, epoch;  /* epoch: worker.epoch when the oldest request under way was sent; else 0 */
     uint8_t resp;
     bool authenticated, close_after_reply, close_asap;
     bool barrier;     /* nothing is read from it before its queue is empty */

@@ -11,6 +11,7 @@ import redis
 
 import covey
 from covey import SLOTS, Node, TestFailure, cluster_nodes, key_slot, tag_of_slot, wait_for
+from wire import Error, Wire
 
 
 class Proxy(Node):
@@ -343,6 +344,87 @@ def test_bad_input_closes_and_harms_nobody(setup, client):
             while raw.recv(1000):
                 pass
     assert client.set("a", 1)
+
+
+# ---------------------------------------------------------------------------------------------------- against one Redis
+
+UNORDERED = {"SMEMBERS", "SUNION", "SINTER", "SDIFF", "HGETALL", "HKEYS", "HVALS", "KEYS"}
+
+
+def random_request(rng):
+    """A request that has one right answer; keys are few, so that types clash and values meet."""
+    def key():
+        return rng.choice(["{t}", "{u}", "{v}", "", ""]) + f"k{rng.randrange(8)}"
+
+    def value():
+        return rng.choice([str(rng.randrange(-5, 5)), "abc" * rng.randrange(5), "x" * rng.choice([0, 1, 100, 20000])])
+
+    def some(make, most=4):
+        return [make() for _ in range(rng.randrange(1, most))]
+    number = rng.randrange(-3, 4)
+    return [str(word) for word in rng.choice([
+        lambda: ["GET", key()], lambda: ["SET", key(), value()], lambda: ["SET", key(), value(), rng.choice(["NX", "XX", "GET", "BAD"])],
+        lambda: ["INCR", key()], lambda: ["APPEND", key(), value()], lambda: ["STRLEN", key()], lambda: ["GETDEL", key()],
+        lambda: ["MGET", *some(key)], lambda: ["MSET", *sum(([key(), value()] for _ in range(3)), [])],
+        lambda: ["MSETNX", key(), value(), key(), value()], lambda: ["MSET", key()], lambda: ["MGET"],
+        lambda: ["DEL", *some(key)], lambda: ["UNLINK", *some(key)], lambda: ["EXISTS", *some(key, 8)], lambda: ["TOUCH", *some(key)],
+        lambda: ["RENAME", key(), key()], lambda: ["COPY", key(), key()], lambda: ["TYPE", key()], lambda: ["DBSIZE"],
+        lambda: ["LPUSH", key(), *some(value)], lambda: ["LRANGE", key(), number, "-1"], lambda: ["RPOP", key()],
+        lambda: ["LMOVE", key(), key(), "LEFT", "RIGHT"], lambda: ["SADD", key(), *some(value)], lambda: ["SMEMBERS", key()],
+        lambda: ["SUNION", key(), key()], lambda: ["SINTERCARD", "2", key(), key()], lambda: ["SMOVE", key(), key(), value()],
+        lambda: ["HSET", key(), value(), value()], lambda: ["HGETALL", key()], lambda: ["HINCRBY", key(), "f", number],
+        lambda: ["ZADD", key(), number, value()], lambda: ["ZRANGE", key(), "0", "-1", "WITHSCORES"],
+        lambda: ["ZUNIONSTORE", key(), "2", key(), key()], lambda: ["ZPOPMIN", key()], lambda: ["ZMPOP", "1", key(), "MIN"],
+        lambda: ["SETBIT", key(), "7", "1"], lambda: ["BITOP", "AND", key(), key(), key()], lambda: ["PFADD", key(), value()],
+        lambda: ["PFCOUNT", key(), key()], lambda: ["EXPIRE", key(), "1000"], lambda: ["PERSIST", key()],
+        lambda: ["OBJECT", "ENCODING", key()], lambda: ["SORT", key()], lambda: ["KEYS", "*"], lambda: ["PING", value()],
+        lambda: ["ECHO", value()], lambda: ["EVAL", "return redis.call('TYPE', KEYS[1])", "1", key()],
+        lambda: ["EVAL", "return {1, false, ARGV[1]}", "0", value()], lambda: ["XADD", key(), "*x", "f", "v"],
+        lambda: ["XLEN", key()], lambda: ["NOSUCH", value()], lambda: ["GET"], lambda: ["BLPOP", key(), "0.01"],
+        lambda: ["SELECT", "0"], lambda: ["FLUSHALL"] if rng.random() < 0.2 else ["DBSIZE"], lambda: ["EXEC"],
+    ])()]
+
+
+def comparable(words, reply):
+    if words[0] in UNORDERED and isinstance(reply, list):
+        if words[0] == "HGETALL":
+            reply = [item for pair in sorted(zip(reply[::2], reply[1::2])) for item in pair]
+        else:
+            reply = sorted(reply)
+    return repr(sorted(map(repr, reply)) if isinstance(reply, (set, dict)) else reply)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_answers_like_one_redis(setup, client, module_servers, version):
+    """Random requests to the proxy and to one redis-server: but for CROSSSLOT the replies are the same."""
+    seed = int(os.environ.get("COVEY_TEST_SEED", random.randrange(10 ** 6)))
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    oracle = module_servers.node("redis")
+    refused = 0
+    with Wire(setup[1], version) as proxy, Wire(oracle, version) as single:
+        for _ in range(200):
+            requests = []
+            for _ in range(40):
+                if rng.random() < 0.1:
+                    key = "{m}" + str(rng.randrange(5))
+                    requests += [["MULTI"], ["INCR", key], ["RPUSH", key + "l", "x"], ["GET", key], [rng.choice(["EXEC", "DISCARD"])]]
+                else:
+                    requests.append(random_request(rng))
+            for words in requests:
+                proxy.send(*words)
+            replies = [proxy.read() for _ in requests]
+            crossed = [isinstance(reply, Error) and reply.startswith("CROSSSLOT") for reply in replies]
+            refused += sum(crossed)
+            asked = [words for words, no in zip(requests, crossed) if not no]
+            for words in asked:
+                single.send(*words)
+            want = [single.read() for _ in asked]
+            got = [reply for reply, no in zip(replies, crossed) if not no]
+            for words, mine, its in zip(asked, got, want):
+                assert comparable(words, mine) == comparable(words, its), f"seed {seed}: {words}"
+    assert 100 < refused < 4000
+    oracle.terminate()
 
 
 # ---------------------------------------------------------------------------------------------------- failures
