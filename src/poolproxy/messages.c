@@ -1,0 +1,88 @@
+/* messages.c: a request under way, whole or in parts, and its reply. */
+#include "base/mem.h"
+#include "poolproxy/engine.h"
+
+#include <stdio.h>
+
+struct message *message_create(struct pool_client *c)
+{
+    struct message *m = mem_calloc(1, sizeof *m);
+    m->client = c;
+    m->redis = c->pool->conf->redis;
+    if (c->last)
+        c->last->next = m;
+    else
+        c->first = m;
+    c->last = m;
+    c->queued++;
+    return m;
+}
+
+void message_split(struct message *m, enum merge merge, unsigned parts)
+{
+    m->merge = merge;
+    m->parts = mem_calloc(parts, sizeof *m->parts);
+    m->parts_n = m->parts_left = parts;
+    for (unsigned i = 0; i < parts; i++) {
+        m->parts[i] = mem_calloc(1, sizeof **m->parts);
+        m->parts[i]->parent = m;
+        m->parts[i]->redis = m->redis;
+    }
+    m->client->pool->stats.fragments += parts;
+}
+
+struct message *message_part(struct message *parent, unsigned i)
+{
+    return parent->parts[i];
+}
+
+void message_free(struct message *m)
+{
+    for (unsigned i = 0; i < m->parts_n; i++) message_free(m->parts[i]);
+    mem_free(m->parts);
+    mem_free(m->place);
+    buf_deinit(&m->reply);
+    mem_free(m);
+}
+
+static void part_done(struct message *m)
+{
+    if (--m->parts_left > 0) return;
+    if (!m->client) {
+        message_free(m);
+        return;
+    }
+    if (m->redis)
+        redis_merge(m, &m->reply);
+    else
+        memcache_merge(m, &m->reply);
+    m->done = true;
+    pool_client_drain(m->client);
+}
+
+void message_reply(struct message *m, struct bytes reply)
+{
+    if (m->parent) {
+        buf_append_bytes(&m->reply, reply);
+        part_done(m->parent);
+        return;
+    }
+    struct pool_client *c = m->client;
+    if (!c) {
+        message_free(m);
+        return;
+    }
+    m->done = true;
+    if (m == c->first)
+        buf_append_bytes(&c->out, reply); /* its turn: without a copy in between */
+    else
+        buf_append_bytes(&m->reply, reply);
+    pool_client_drain(c);
+}
+
+void message_fail(struct message *m, int error)
+{
+    char text[160];
+    snprintf(text, sizeof text, "%s %s\r\n", m->redis ? "-ERR" : "SERVER_ERROR", strerror(error));
+    message_reply(m, bytes_of(text));
+}

@@ -1,0 +1,404 @@
+/* servers.c: connections to the servers of a pool, their queues, and which servers are in the ring. */
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "poolproxy/engine.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { KEEPALIVE_S = 300, NO_ERROR = 0 };
+
+static void ready(struct loop_source *src, int events);
+
+/* ---- the ring ---- */
+
+/* Puts those into the ring whose time out is over. */
+static bool rebuild(struct pool *p)
+{
+    p->rebuild_ms = 0;
+    p->live_n = 0;
+    for (size_t i = 0; i < p->conf->servers_n; i++) {
+        struct server *s = &p->servers[i];
+        if (s->retry_ms <= p->engine->now_ms) s->retry_ms = 0;
+        p->live[i] = s->retry_ms == 0;
+        p->live_n += p->live[i];
+        if (s->retry_ms && (!p->rebuild_ms || s->retry_ms < p->rebuild_ms)) p->rebuild_ms = s->retry_ms;
+    }
+    return pool_conf_ring(p->conf, p->live, &p->ring) == OK;
+}
+
+struct pool *pool_create(struct engine *e, struct generation *g, const struct pool_conf *conf)
+{
+    struct pool *p = mem_calloc(1, sizeof *p);
+    p->engine = e;
+    p->generation = g;
+    p->conf = conf;
+    p->listener.fd = -1;
+    g->refs++;
+    list_init(&p->clients);
+    p->servers = mem_calloc(conf->servers_n, sizeof *p->servers);
+    p->live = mem_calloc(conf->servers_n, sizeof *p->live);
+    for (size_t i = 0; i < conf->servers_n; i++) {
+        p->servers[i].pool = p;
+        p->servers[i].conf = &conf->servers[i];
+        p->servers[i].links = mem_try_alloc((size_t)conf->server_connections * sizeof(struct server_link *));
+        if (!p->servers[i].links) {
+            pool_destroy(p);
+            return NULL;
+        }
+        memset(p->servers[i].links, 0, (size_t)conf->server_connections * sizeof(struct server_link *));
+    }
+    if (rebuild(p)) return p;
+    pool_destroy(p);
+    return NULL;
+}
+
+static void server_ok(struct server *s)
+{
+    s->failures = 0;
+}
+
+static void server_failed(struct server *s)
+{
+    struct pool *p = s->pool;
+    if (!p->conf->auto_eject_hosts || s->retry_ms || ++s->failures < p->conf->server_failure_limit) return;
+    s->failures = 0;
+    s->retry_ms = p->engine->now_ms + p->conf->server_retry_timeout_ms;
+    s->stats.ejected_at_us = clock_wall_ms() * 1000;
+    p->stats.server_ejects++;
+    log_warning("Pool %s: server %s is ejected for %d ms", p->conf->name, s->conf->address,
+                p->conf->server_retry_timeout_ms);
+    if (!rebuild(p)) log_warning("Pool %s: no memory to place keys without it", p->conf->name);
+}
+
+static bool can_place(struct pool *p)
+{
+    if (p->rebuild_ms && p->engine->now_ms >= p->rebuild_ms && !rebuild(p)) {
+        errno = ENOMEM;
+        return false;
+    }
+    errno = ECONNREFUSED;
+    return p->live_n > 0;
+}
+
+struct server *pool_server_of(struct pool *p, struct bytes key)
+{
+    if (!can_place(p)) return NULL;
+    uint32_t random = p->conf->distribution == POOL_RANDOM ? (uint32_t)random_u64(&p->engine->rng) : 0;
+    int at = pool_conf_place(p->conf, &p->ring, key, random);
+    return at < 0 ? NULL : &p->servers[at];
+}
+
+struct server *pool_any_server(struct pool *p)
+{
+    if (!can_place(p)) return NULL;
+    size_t at = random_below(&p->engine->rng, p->conf->servers_n);
+    while (!p->live[at]) at = (at + 1) % p->conf->servers_n;
+    return &p->servers[at];
+}
+
+/* ---- opening and closing ---- */
+
+static void append(struct server_link *l, struct bytes raw)
+{
+    buf_append_bytes(&l->out, raw);
+    l->appended += raw.n;
+    if (list_empty(&l->dirty)) list_push_back(&l->server->pool->engine->dirty_links, &l->dirty);
+}
+
+static void shake_hands(struct server_link *l)
+{
+    const struct pool_conf *conf = l->server->pool->conf;
+    struct buf b = {0};
+    char db[16];
+    if (conf->redis_auth) resp_request_cstr(&b, 2, "AUTH", conf->redis_auth);
+    if (conf->redis && conf->redis_db > 0) {
+        snprintf(db, sizeof db, "%d", conf->redis_db);
+        resp_request_cstr(&b, 2, "SELECT", db);
+    }
+    l->handshake_left = (conf->redis_auth != NULL) + (conf->redis && conf->redis_db > 0);
+    if (b.n > 0) append(l, buf_bytes(&b));
+    buf_deinit(&b);
+}
+
+static int connect_unix(const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof addr.sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    strcpy(addr.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0) return fd;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return -1;
+}
+
+/* NULL: errno says why; the failure is counted. */
+static struct server_link *open_link(struct server *s, unsigned slot)
+{
+    const struct pool_conf *conf = s->pool->conf;
+    struct engine *e = s->pool->engine;
+    int fd = s->conf->port ? net_connect(s->conf->host, s->conf->port, NULL) : connect_unix(s->conf->host);
+    if (fd < 0) {
+        int error = errno ? errno : EHOSTUNREACH;
+        s->stats.err++;
+        server_failed(s);
+        errno = error;
+        return NULL;
+    }
+    net_set_nodelay(fd);
+    if (conf->tcpkeepalive && s->conf->port) net_set_keepalive(fd, KEEPALIVE_S);
+    struct server_link *l = mem_calloc(1, sizeof *l);
+    l->src = (struct loop_source){.fd = fd, .ready = ready};
+    l->server = s;
+    l->slot = slot;
+    l->connecting = true;
+    list_init(&l->dirty);
+    if (loop_add(e->loop, &l->src, NET_READ | NET_WRITE) != OK) {
+        close(fd);
+        mem_free(l);
+        errno = ENOMEM;
+        return NULL;
+    }
+    s->links[slot] = l;
+    shake_hands(l);
+    return l;
+}
+
+/* What is under way is answered with the error. */
+static void close_link(struct server_link *l, int error)
+{
+    struct server *s = l->server;
+    int fd = l->src.fd;
+    loop_remove(s->pool->engine->loop, &l->src);
+    close(fd);
+    s->links[l->slot] = NULL;
+    if (!l->connecting && s->stats.connections > 0) s->stats.connections--;
+    list_remove(&l->dirty);
+    struct message *m = l->first;
+    buf_deinit(&l->out);
+    buf_deinit(&l->in);
+    mem_free(l);
+    if (error) server_failed(s);
+    while (m) {
+        struct message *next = m->link_next;
+        message_fail(m, error ? error : ECONNRESET);
+        m = next;
+    }
+}
+
+static void broken(struct server_link *l, enum status why)
+{
+    int error = errno;
+    if (why == E_CLOSED) {
+        l->server->stats.eof++;
+        error = ECONNRESET;
+    } else {
+        l->server->stats.err++;
+    }
+    log_verbose("Pool %s: connection to %s: %s", l->server->pool->conf->name, l->server->conf->address,
+                strerror(error));
+    close_link(l, error ? error : EIO);
+}
+
+void pool_destroy(struct pool *p)
+{
+    for (size_t i = 0; i < p->conf->servers_n; i++) {
+        struct server *s = &p->servers[i];
+        for (int k = 0; s->links && k < p->conf->server_connections; k++)
+            if (s->links[k]) close_link(s->links[k], NO_ERROR);
+        mem_free(s->links);
+    }
+    ring_deinit(&p->ring);
+    mem_free(p->servers);
+    mem_free(p->live);
+    if (--p->generation->refs == 0) {
+        pool_conf_deinit(&p->generation->file);
+        mem_free(p->generation);
+    }
+    mem_free(p);
+}
+
+bool pool_is_idle(const struct pool *p)
+{
+    if (p->clients.next != &p->clients) return false;
+    for (size_t i = 0; i < p->conf->servers_n; i++)
+        for (int k = 0; k < p->conf->server_connections; k++) {
+            const struct server_link *l = p->servers[i].links[k];
+            if (l && (l->first || l->written < l->appended)) return false;
+        }
+    return true;
+}
+
+void pool_preconnect(struct pool *p)
+{
+    if (!p->conf->preconnect) return;
+    for (size_t i = 0; i < p->conf->servers_n; i++)
+        for (int k = 0; k < p->conf->server_connections; k++)
+            if (!p->servers[i].links[k] && !open_link(&p->servers[i], (unsigned)k))
+                log_warning("Pool %s: connecting to %s: %s", p->conf->name, p->servers[i].conf->address,
+                            strerror(errno));
+}
+
+/* ---- sending ---- */
+
+void server_send(struct server *s, struct message *m, struct bytes raw)
+{
+    struct pool *p = s->pool;
+    unsigned slot = s->next_link++ % (unsigned)p->conf->server_connections;
+    struct server_link *l = s->links[slot] ? s->links[slot] : open_link(s, slot);
+    int error = l ? 0 : errno;
+    if (l && buf_try_reserve(&l->out, raw.n) != OK) error = ENOMEM;
+    if (error) {
+        p->stats.forward_error++;
+        if (m) message_fail(m, error);
+        return;
+    }
+    append(l, raw);
+    s->stats.requests++;
+    s->stats.request_bytes += raw.n;
+    if (!m) return;
+    m->size = raw.n;
+    m->end = l->appended;
+    m->due_ms = p->conf->timeout_ms >= 0 ? p->engine->now_ms + p->conf->timeout_ms : 0;
+    m->link_next = NULL;
+    if (l->first)
+        l->last->link_next = m;
+    else
+        l->first = m;
+    l->last = m;
+}
+
+void pool_check_timeouts(struct pool *p)
+{
+    if (p->conf->timeout_ms < 0) return;
+    for (size_t i = 0; i < p->conf->servers_n; i++)
+        for (int k = 0; k < p->conf->server_connections; k++) {
+            struct server_link *l = p->servers[i].links[k];
+            if (!l || !l->first || p->engine->now_ms <= l->first->due_ms) continue;
+            p->servers[i].stats.timedout++;
+            close_link(l, ETIMEDOUT);
+        }
+}
+
+void server_link_flush(struct server_link *l)
+{
+    if (l->connecting) return;
+    while (l->out_pos < l->out.n) {
+        size_t put;
+        enum status st = net_write(l->src.fd, l->out.p + l->out_pos, l->out.n - l->out_pos, &put);
+        if (st == E_AGAIN) break;
+        if (st != OK) {
+            broken(l, st);
+            return;
+        }
+        l->out_pos += put;
+        l->written += put;
+    }
+    bool all = l->out_pos == l->out.n;
+    if (all) {
+        l->out.n = l->out_pos = 0;
+        if (l->out.cap > BUFFER_KEEP) buf_deinit(&l->out);
+    } else if (l->out_pos > l->out.n / 2 && l->out_pos > BUFFER_KEEP) {
+        buf_drop_front(&l->out, l->out_pos);
+        l->out_pos = 0;
+    }
+    loop_set(l->server->pool->engine->loop, &l->src, NET_READ | (all ? 0 : NET_WRITE));
+}
+
+/* ---- receiving ---- */
+
+/* False: the link is gone. */
+static bool receive(struct server_link *l, struct bytes reply, bool redis)
+{
+    struct server *s = l->server;
+    if (l->handshake_left > 0) {
+        l->handshake_left--;
+        if (reply.p[0] != '-') return true;
+        log_warning("Pool %s: server %s refuses the proxy: %.*s", s->pool->conf->name, s->conf->address,
+                    (int)(reply.n - 2), reply.p);
+        errno = EACCES;
+        broken(l, E_IO);
+        return false;
+    }
+    struct message *m = l->first;
+    if (!m) {
+        if (!redis) return true; /* an error about a request with noreply */
+        log_warning("Pool %s: server %s sent a reply that nobody waits for", s->pool->conf->name, s->conf->address);
+        errno = EPROTO;
+        broken(l, E_IO);
+        return false;
+    }
+    l->first = m->link_next;
+    s->stats.responses++;
+    s->stats.response_bytes += reply.n;
+    if (redis && reply.n > 8 && memcmp(reply.p, "-LOADING", 8) == 0)
+        server_failed(s);
+    else
+        server_ok(s);
+    message_reply(m, reply);
+    return true;
+}
+
+static bool take_replies(struct server_link *l)
+{
+    bool redis = l->server->pool->conf->redis;
+    size_t pos = 0;
+    while (pos < l->in.n) {
+        struct bytes rest = bytes_make(l->in.p + pos, l->in.n - pos);
+        enum status st = redis ? resp_scan_reply(&l->resp, rest) : mc_scan_reply(&l->mc, rest);
+        if (st == E_AGAIN) break;
+        if (st != OK) {
+            log_warning("Pool %s: server %s sent something that is no reply", l->server->pool->conf->name,
+                        l->server->conf->address);
+            errno = EPROTO;
+            broken(l, E_IO);
+            return false;
+        }
+        size_t size = redis ? l->resp.size : l->mc.size;
+        pos += size;
+        if (!receive(l, bytes_make(rest.p, size), redis)) return false;
+    }
+    buf_drop_front(&l->in, pos);
+    if (l->in.n == 0 && l->in.cap > BUFFER_KEEP) buf_deinit(&l->in);
+    return true;
+}
+
+static void read_replies(struct server_link *l)
+{
+    size_t want = l->server->pool->conf->redis ? l->resp.need : l->mc.need, got;
+    if (want < READ_BYTES) want = READ_BYTES;
+    if (want > READ_MAX) want = READ_MAX;
+    enum status st = buf_try_reserve(&l->in, want);
+    if (st == OK) st = net_read(l->src.fd, &l->in, want, &got);
+    if (st == E_AGAIN) return;
+    if (st == OK)
+        take_replies(l);
+    else
+        broken(l, st);
+}
+
+static void ready(struct loop_source *src, int events)
+{
+    struct server_link *l = container_of(src, struct server_link, src);
+    if (l->connecting) {
+        int error = net_connect_error(src->fd);
+        if (error) {
+            errno = error;
+            broken(l, E_IO);
+            return;
+        }
+        l->connecting = false;
+        l->server->stats.connections++;
+    }
+    if (events & NET_WRITE && list_empty(&l->dirty)) list_push_back(&l->server->pool->engine->dirty_links, &l->dirty);
+    if (events & NET_READ) read_replies(l);
+}
