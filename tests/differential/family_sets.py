@@ -1,6 +1,7 @@
-"""Generators: algebra of sets and sorted sets, pops from the first of several keys, LCS, LOLWUT."""
+"""Generators: sets; algebra of sets and sorted sets, pops from the first of several keys, LCS, LOLWUT."""
 
-from registry import command, number
+from draw import KEYS
+from registry import command, number, pop, random_count, rows
 
 FAMILY = "sets"
 FEW = [b"0", b"1", b"2", b"3", b"10"]
@@ -107,3 +108,30 @@ def _lcs(d):
                          lambda: [b"IDX", d.option(b"MINMATCHLEN"), d.pick([b"0", b"2", b"4", b"-3", b"x"])]])  # fmt: skip
     lcs = [b"LCS", one, two] + options
     return [(0, [b"SET", one, related(d)]), (0, [b"SET", two, related(d)]), (0, lcs)] if d.chance(60) else lcs
+
+
+# ---- sets among all commands
+
+rows("SCARD t|SISMEMBER t m|SMEMBERS t|SMISMEMBER t m+|SREM t m+|SMOVE t t m")
+pop("SPOP", "t", 3)
+
+
+@command("SADD", 12)
+def _sadd(d):
+    key, count = d.key("t"), d.bulk()
+    if count > 5:
+        first = d.n(3) * 5
+        made = [b"%d" % (i * 3) for i in range(first, first + count)]
+        return [b"SADD", key] + (made if not d.chance(25) else made + [d.member()])
+    only_ints = key == KEYS["t"][0] and not d.chance(15)
+    return [b"SADD", key] + [d.int_member() if only_ints else d.member() for _ in range(count)]
+
+
+@command("SRANDMEMBER")
+def _srandmember(d):
+    return [b"SRANDMEMBER", d.key("t")] + ([random_count(d)] if d.chance(75) else [])
+
+
+for which in ("SINTER", "SUNION", "SDIFF"):
+    command(which)(lambda d, name=which.encode(): [name] + d.keys("t"))
+    command(which + "STORE")(lambda d, name=which.encode(): [name + b"STORE", d.key("t")] + d.keys("t"))

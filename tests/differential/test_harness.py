@@ -8,9 +8,10 @@ import compare
 import replay
 from compare import group
 from draw import Context
-from grammar import SLEEP, crc64, sealed, sequence
+from grammar import SLEEP, sequence
 from resp import Connection, Parser, encode
 from runner import Mismatch, Runner, quoted, script
+from seal import crc64, sealed
 from sequences import Failure, search
 from servers import ORACLE, Server
 

@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.join(covey.ROOT, "tests", "differential"))
 import grammar  # noqa: E402
 from draw import ALL_KEYS, FLOATS, INTS, JUNK, WORDS, Context, Draw  # noqa: E402
 from resp import Connection, Disconnected  # noqa: E402
+from seal import sealed  # noqa: E402
 
 SEED = int(os.environ.get("COVEY_TEST_SEED", "1"))
 SECONDS = 180 if covey.LONG else 20 if covey.SANITIZED else 6
@@ -112,7 +113,7 @@ class Client(threading.Thread):
                 body[at : at + 1 + self.random.randrange(3)] = b""
             elif at < len(body):
                 body[at] = self.random.choice([0, 1, 0x7F, 0x80, 0xC0, 0xFF, body[at] ^ 1 << self.random.randrange(8)])
-        return [b"RESTORE", self.random.choice(ALL_KEYS), b"0", grammar.sealed(bytes(body)), b"REPLACE"]
+        return [b"RESTORE", self.random.choice(ALL_KEYS), b"0", sealed(bytes(body)), b"REPLACE"]
 
 
 def name_of(argv):
