@@ -94,8 +94,8 @@ struct cluster_endpoint {
 /* Where the slot is served, or is going to (migrating).  False: nowhere. */
 bool cluster_slot_endpoint(struct cluster *c, unsigned slot, bool migration_target, struct cluster_endpoint *out);
 
-/* A client's PUBLISH (shard: SPUBLISH), to be sent to all nodes or to the rest of this shard.  Copies both; what there is
- * no memory for is not sent.  Any thread; the messages of one thread leave in order. */
+/* A client's PUBLISH (shard: SPUBLISH), to be sent to all nodes or to the rest of this shard.  Copies both; what there
+ * is no memory for is not sent.  Any thread; the messages of one thread leave in order. */
 void cluster_send_message(struct cluster *c, bool shard, struct bytes channel, struct bytes payload);
 /* Bytes of such messages that the cluster's thread has not come to yet; any thread. */
 size_t cluster_messages_waiting(const struct cluster *c);

@@ -84,7 +84,7 @@ NEWER = [name.lower().encode() for name in scope.NEWER]
 
 
 def command_names(left, right):
-    """COMMAND LIST: the names in any order, those besides that the oracle cannot know."""
+    """COMMAND LIST, ACL CAT: the names in any order, those besides that the oracle cannot know."""
     one, two = left[0], right[0]
     known = [name for name in two[1] if name[1] not in NEWER]
     return None if one[0] == two[0] and sorted(one[1]) == sorted(known) else "names differ"
@@ -147,7 +147,14 @@ def users(left, right):
     return None if plain_users(left[0]) == plain_users(right[0]) else "users differ"
 
 
+def dry_run(left, right):
+    """ACL DRYRUN: the oracle cuts the key that it names at a NUL byte."""
+    one, two = left[0], right[0]
+    return None if one[0] == two[0] and one[1].split(b"\0")[0].split(b"' ")[0] == two[1].split(b"\0")[0].split(b"' ")[0] else "replies differ"
+
+
 CHECKS = {
+    "ACL|DRYRUN": dry_run,
     "ACL|GETUSER": users,
     "ACL|LIST": users,
     "CLUSTER|HELP": heads,
@@ -177,7 +184,7 @@ CHECKS = {
     "SLOWLOG|LEN": same_kind,
     "ACL|GENPASS": same_size,
     "ACL|LOG": same_kind,
-    "ACL|CAT": any_order,
+    "ACL|CAT": command_names,
     "CLUSTER|INFO": same_kind,
     "CLUSTER|LINKS": same_kind,
     "CLUSTER|MYID": same_size,

@@ -9,7 +9,7 @@ import os
 import random
 
 import pytest
-from compare_server import plain_users
+from compare_server import NEWER, plain_users
 from resp import is_error
 from sequences import base_seed, long_run
 from servers import ORACLE, SUBJECT, Server
@@ -232,7 +232,7 @@ def test_everything_but_rules(servers, resp):
     admin("ACL", "SETUSER", b"nul\x00", "on")
     for category in CATEGORIES[:-1]:
         one, two = (send(conn, "ACL", "CAT", category) for conn in admin.conns)
-        assert sorted(two[1]) == sorted(one[1]), category
+        assert sorted(name for name in two[1] if name[1] not in NEWER) == sorted(one[1]), category
     for bits in (1, 4, 5, 256, 4096):
         one, two = (send(conn, "ACL", "GENPASS", str(bits)) for conn in admin.conns)
         assert len(one[1]) == len(two[1]) and all(c in b"0123456789abcdef" for c in two[1])
