@@ -349,6 +349,8 @@ static void run_queue(struct conn *c, struct call *exec)
         if (db_first >= 0 && call.db != db_last) append_select(&w->effects, call.db);
         if (!still_permitted(c, &call)) continue;
         dispatch_run(c, &call);
+        if (call.want_exclusive) /* missing in needs_server_at_rest(): still exactly one reply to each command */
+            resp_errorf(&call.out, "ERR '%s' can't run inside a transaction", q->cmd->name);
         if (call.effect_count == 0) {
             w->effects.n = before;
             continue;
