@@ -90,8 +90,8 @@ static void unref(struct prefix *p)
 static struct prefix *prefix_new(const struct bcast *b, struct bytes text)
 {
     size_t workers = (size_t)b->node->worker_count;
-    struct prefix *p = mem_alloc(sizeof *p + workers * sizeof p->of[0] + text.n);
-    *p = (struct prefix){.refs = 1};
+    struct prefix *p = mem_calloc(1, sizeof *p + workers * sizeof p->of[0] + text.n);
+    atomic_init(&p->refs, 1);
     list_init(&p->link);
     for (size_t i = 0; i < workers; i++) {
         p->of[i] = (struct local){.prefix = p};
@@ -123,8 +123,10 @@ static struct prefix *find_or_add(struct bcast *b, struct bytes text)
 
 void bcast_join(struct bcast *b, struct conn *c, struct bytes text)
 {
-    list_each(it,
-              &c->tracking->prefixes) if (bytes_eq(container_of(it, struct member, own)->prefix->text, text)) return;
+    list_each(it, &c->tracking->prefixes)
+    {
+        if (bytes_eq(container_of(it, struct member, own)->prefix->text, text)) return;
+    }
     int worker = c->worker->id;
     struct member *m = mem_alloc(sizeof *m);
     pthread_rwlock_wrlock(&b->mu);

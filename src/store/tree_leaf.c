@@ -143,6 +143,7 @@ struct tree_ref *tree_leaf_ref(const struct tree_node *leaf, unsigned i)
     struct tree_item item;
     struct tree_ref *r;
     tree_leaf_item(leaf, i, &item);
+    assert(item.value.p);
     memcpy(&r, item.value.p, sizeof r);
     return r;
 }
