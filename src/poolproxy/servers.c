@@ -255,9 +255,8 @@ void server_send(struct server *s, struct message *m, struct bytes raw)
     struct pool *p = s->pool;
     unsigned slot = s->next_link++ % (unsigned)p->conf->server_connections;
     struct server_link *l = s->links[slot] ? s->links[slot] : open_link(s, slot);
-    int error = l ? 0 : errno;
-    if (l && buf_try_reserve(&l->out, raw.n) != OK) error = ENOMEM;
-    if (error) {
+    int error = l ? ENOMEM : errno;
+    if (!l || buf_try_reserve(&l->out, raw.n) != OK) {
         p->stats.forward_error++;
         if (m) message_fail(m, error);
         return;
