@@ -23,6 +23,7 @@ struct call_options {
     bool lfu; /* maxmemory-policy is an LFU one */
     struct lfu lfu_settings;
     bool sanitize_dump_payload;
+    bool dump_uncompressed; /* rdbcompression is off */
     int64_t proto_max_bulk_len;
     unsigned notify; /* notify-keyspace-events: NOTIFY_..., 0: none */
     int64_t hll_sparse_max_bytes;

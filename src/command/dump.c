@@ -5,9 +5,6 @@
 #include "base/number.h"
 #include "persist/persist.h"
 
-/* Compressed like the file it could be part of; loaders take both forms. */
-enum { DUMP_COMPRESSED = 1 };
-
 void cmd_dump(struct call *c)
 {
     struct key k = call_key(c, 1);
@@ -17,7 +14,7 @@ void cmd_dump(struct call *c)
         resp_null(&c->out);
         return;
     }
-    if (persist_dump(e, DUMP_COMPRESSED, &payload) == OK)
+    if (persist_dump(e, !c->env->options->dump_uncompressed, &payload) == OK)
         resp_bulk(&c->out, buf_bytes(&payload));
     else
         resp_error(&c->out, ERR_OOM_VALUE);

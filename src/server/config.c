@@ -429,6 +429,7 @@ void options_derive(const struct config *c, struct call_options *out)
         .lazyfree_server_del = config_bool(c, CFG_LAZYFREE_LAZY_SERVER_DEL),
         .lfu = policy == MAXMEMORY_VOLATILE_LFU || policy == MAXMEMORY_ALLKEYS_LFU,
         .lfu_settings = {(uint32_t)config_num(c, CFG_LFU_LOG_FACTOR), (uint32_t)config_num(c, CFG_LFU_DECAY_TIME)},
+        .dump_uncompressed = !config_bool(c, CFG_RDBCOMPRESSION),
         .sanitize_dump_payload = config_num(c, CFG_SANITIZE_DUMP_PAYLOAD) != 0,
         .proto_max_bulk_len = config_num(c, CFG_PROTO_MAX_BULK_LEN),
         .notify = (unsigned)config_num(c, CFG_NOTIFY_KEYSPACE_EVENTS),

@@ -77,4 +77,6 @@ for name in (b"FCALL", b"FCALL_RO"):
     def _fcall(d, name=name):
         keys = [d.any_key() for _ in range(1 + d.n(2))] if not d.chance(10) else []
         count = number(len(keys)) if not d.chance(8) else d.pick([b"-1", b"x", b"9", b"0"])
+        if d.chance(40):  # loaded for it
+            return [(0, [b"FUNCTION", b"LOAD", b"REPLACE", HEAD % b"lib1" + BODIES[2] % b"f1"]), (0, [name, b"f1", b"1", keys[0] if keys else b"none{a}"])]
         return [name, d.pick(FUNCTIONS) if not d.chance(6) else b"nosuch", count, *keys] + [d.short() for _ in range(d.n(3))]

@@ -63,6 +63,13 @@ NO_VALID = {
     "CLUSTER|SLAVES": "names of nodes are each server's own",
 }
 
+# Where else they are refused.
+ONLY_STANDALONE = {"MOVE", "SWAPDB"}
+ONLY_CLUSTER = set(
+    """ASKING CLUSTER|COUNTKEYSINSLOT CLUSTER|GETKEYSINSLOT CLUSTER|INFO CLUSTER|KEYSLOT CLUSTER|LINKS CLUSTER|MYID CLUSTER|NODES
+    CLUSTER|SHARDS CLUSTER|SLOTS READONLY READWRITE""".split()
+)
+
 # Once the number of arguments is right, these cannot fail; calls refused for the number count instead.
 ONLY_REJECTED = set(
     """ACL|GETUSER ACL|HELP ACL|LIST ACL|USERS ACL|WHOAMI ASKING CLIENT|GETNAME CLIENT|GETREDIR CLIENT|HELP CLIENT|ID

@@ -99,10 +99,10 @@ def test_sequences(servers, kind, resp):
     FINISHED.add((run, kind))
 
 
-def lacking(share=1):
-    """{command: what is missing} of the calls that were to be made."""
+def lacking(share=1, elsewhere=()):
+    """{command: what is missing} of the calls that were to be made, without the commands to be called elsewhere."""
     poor = {}
-    for name in sorted(set(TABLE) - set(scope.EXEMPT)):
+    for name in sorted(set(TABLE) - set(scope.EXEMPT) - set(elsewhere)):
         row = COVERAGE.counts[name]
         if " " in name:
             continue
@@ -119,9 +119,15 @@ def test_rare_commands(servers, resp):
     """Each of the four combinations makes its part of what is missing."""
     run = (servers[0].cluster, resp)
     share = (RUNS.index(run) + 1) / len(RUNS)
+    elsewhere = scope.ONLY_STANDALONE if run[0] else scope.ONLY_CLUSTER
+    own = (scope.ONLY_CLUSTER if run[0] else scope.ONLY_STANDALONE) & set(TABLE)
+
+    def missing():
+        return {**lacking(share, elsewhere), **{name: why for name, why in lacking().items() if name in own}}
+
     runner = Runner(*servers, resp, COVERAGE)
     try:
-        top_up(runner, base_seed() * 1000 + 900 + RUNS.index(run), lambda: lacking(share), ROUNDS)
+        top_up(runner, base_seed() * 1000 + 900 + RUNS.index(run), missing, ROUNDS)
     finally:
         runner.close()
 

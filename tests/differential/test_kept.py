@@ -45,6 +45,8 @@ EVERYWHERE += [
     ["COMMAND LIST FILTERBY ACLCAT geo", "COMMAND LIST FILTERBY PATTERN xa*", "CLIENT HELP"],
     ['SET "" x', "KEYS *", "KEYS **", "SCAN 0 MATCH **", "SLOWLOG get 0 x", "CLIENT pause 1 ALL x"],
     ["MULTI", "SSUBSCRIBE c{x}", "EXEC"],
+    # rdbcompression is off
+    ["# profile 1", "XGROUP CREATE x{x} %s 0 MKSTREAM" % ("g" * 60), "SET s{x} %s" % ("s" * 60), "DUMP s{x}", "DUMP x{x}"],
     ["MULTI", "SPUBLISH c 1", "SET a{x} 1", "EXEC"],
     ["MULTI", "RPUSH plain abc", "BLMPOP 0 1.0 l{x} plain LEFT", "EXEC", "COMMAND GETKEYS ZUNION 1.0 a", "COMMAND GETKEYS EVAL x +1 a"],
     ['FUNCTION RESTORE "\\xf5\\n\\x00?\\x97u!\\x84\\xd9\\\\\\xa4"', 'FUNCTION LOAD REPLACE "%s" x' % ("y" * 300)],
