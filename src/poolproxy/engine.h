@@ -136,6 +136,7 @@ struct engine {
     int64_t now_ms, started_ms;
     uint64_t total_connections, current_connections;
     const char *conf_path, *log_path;
+    int spare_fd; /* given up for a moment to refuse a client when descriptors are out */
     bool stop, reload;
 };
 

@@ -38,6 +38,17 @@ int pool_listen(const struct pool_conf *conf, bool beside)
     return net_listen_tcp(conf->listen_host, conf->listen_port, conf->backlog);
 }
 
+/* Without this, a client that cannot be accepted would be reported again and again. */
+static void refuse_one(struct pool *p)
+{
+    struct engine *e = p->engine;
+    log_warning("Pool %s: a client is refused: %s", p->conf->name, strerror(errno));
+    if (e->spare_fd >= 0) close(e->spare_fd);
+    int fd = net_accept(p->listener.fd);
+    if (fd >= 0) close(fd);
+    e->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 void pool_accept_ready(struct loop_source *src, int events)
 {
     struct pool *p = container_of(src, struct pool, listener);
@@ -45,8 +56,7 @@ void pool_accept_ready(struct loop_source *src, int events)
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
         int fd = net_accept(src->fd);
         if (fd < 0) {
-            if (errno != EAGAIN && errno != ECONNABORTED)
-                log_warning("Pool %s: accepting a connection: %s", p->conf->name, strerror(errno));
+            if (errno == EMFILE || errno == ENFILE) refuse_one(p);
             return;
         }
         int limit = p->conf->client_connections;
@@ -315,6 +325,7 @@ static void destroy(struct engine *e)
     mem_free(e->retired);
     if (e->stats_listener.fd > 0) close(e->stats_listener.fd);
     if (e->signals.fd > 0) close(e->signals.fd);
+    if (e->spare_fd >= 0) close(e->spare_fd);
     resp_request_deinit(&e->request);
     mc_request_deinit(&e->mc_request);
     loop_destroy(e->loop);
@@ -468,6 +479,7 @@ static int serve(struct engine *e, const struct options *o)
     e->tick = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
     loop_timer_add(e->loop, &e->tick);
     raise_fd_limit();
+    e->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     bool good = take_signals(e) && load(e);
     if (good && !stats_listen(e, o->stats_host, o->stats_port)) {
         log_warning("Cannot listen on %s:%d for the statistics: %s", o->stats_host, o->stats_port, strerror(errno));

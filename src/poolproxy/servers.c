@@ -10,7 +10,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { KEEPALIVE_S = 300, NO_ERROR = 0 };
+enum {
+    KEEPALIVE_S = 300,
+    NO_ERROR = 0,
+    UNSENT_MAX = 256 * 1024 * 1024, /* bytes that wait for a server, above which requests are refused */
+};
 
 static void ready(struct loop_source *src, int events);
 
@@ -255,8 +259,9 @@ void server_send(struct server *s, struct message *m, struct bytes raw)
     struct pool *p = s->pool;
     unsigned slot = s->next_link++ % (unsigned)p->conf->server_connections;
     struct server_link *l = s->links[slot] ? s->links[slot] : open_link(s, slot);
-    int error = l ? ENOMEM : errno;
-    if (!l || buf_try_reserve(&l->out, raw.n) != OK) {
+    bool full = l && l->appended - l->written > UNSENT_MAX;
+    int error = full ? ENOBUFS : l ? ENOMEM : errno;
+    if (!l || full || buf_try_reserve(&l->out, raw.n) != OK) {
         p->stats.forward_error++;
         if (m) message_fail(m, error);
         return;

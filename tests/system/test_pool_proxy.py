@@ -1,6 +1,7 @@
 """covey proxy --pool: nutcracker's job with nutcracker's files, beside nutcracker itself."""
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -481,3 +482,124 @@ def test_called_as_nutcracker(tmp_path):
     assert "--mbuf-size" in run("-h").stdout and "server_ejected_at" in run("-D").stdout
     for words in (("-s", "0"), ("-s", "x"), ("-m", "511"), ("-m", "16777217"), ("-v", "x"), ("-x",), ("-c",)):
         assert run(*words).returncode == 1
+
+
+def test_servers_on_unix_sockets(servers, start, tmp_path):
+    paths = [str(tmp_path / f"redis{i}.sock") for i in range(2)]
+    nodes = [servers.node("redis", unixsocket=path) for path in paths]
+    p = start({"a": pool([f"{path}:1" for path in paths]), "gone": pool([f"{tmp_path}/none.sock:1"])})
+    r = p.client("a")
+    assert r.mset({f"k{i}": i for i in range(50)})
+    assert all(n.cmd("DBSIZE") > 5 for n in nodes)
+    with p.connect("gone") as s:
+        assert ask(s, request("GET", "k")) == b"-ERR No such file or directory\r\n"
+    assert set(p.stats()["a"]) >= set(paths)
+
+
+def test_without_descriptors(sinks, start):
+    """Clients beyond what the process may open are refused, without a loop that does nothing else."""
+    p = start({"a": pool(weighted(sinks, [1] * 5))})
+    with p.connect("a") as s:
+        assert ask(s, request("MGET", *range(20))).startswith(b"-ERR")
+        names = os.listdir(f"/proc/{p.process.pid}/fd")
+        subprocess.run(["prlimit", "--pid", str(p.process.pid), f"--nofile={len(names) + 3}"], check=True)
+        many = [p.connect("a") for _ in range(20)]
+        refused = 0
+        for c in many:
+            try:
+                refused += ask(c, request("PING")) != b"+PONG\r\n"
+            except OSError:
+                refused += 1
+        assert refused >= 15
+        assert ask(s, request("PING")) == b"+PONG\r\n"
+        for c in many:
+            c.close()
+        covey.wait_for("room again", lambda: ask(p.connect("a"), request("PING")) == b"+PONG\r\n")
+
+
+def test_replies_keep_their_order_while_a_server_sleeps(servers, start):
+    """Requests to the other server are answered inside, but given to the client in its order."""
+    nodes = [servers.node("redis") for _ in range(2)]
+    p = start({"a": pool(servers_of(nodes))})
+    r = p.client("a")
+    keys = [f"k{i}" for i in range(100)]
+    r.mset({k: k for k in keys})
+    nodes[0].pause()
+    try:
+        with p.connect("a") as s:
+            s.sendall(b"".join(request("GET", k) + request("MGET", k, "k0", "k1") + request("PING") for k in keys))
+            time.sleep(0.2)
+            nodes[0].resume()
+            got = ask(s, b"", 100 * (2 + 7 + 1))
+            parts = [b"$%d\r\n%s\r\n" % (len(k), k.encode()) for k in keys]
+            assert got == b"".join(b"%s*3\r\n%s$2\r\nk0\r\n$2\r\nk1\r\n+PONG\r\n" % (x, x) for x in parts)
+    finally:
+        nodes[0].resume()
+
+
+@pytest.mark.sanitizer
+def test_clients_that_vanish_and_servers_that_die(servers, start):
+    """Cut requests, connections closed with requests in parts under way, reloads and dying servers, all at once: what stays
+    must go on, and nothing may be touched after it is gone."""
+    seed = int(os.environ.get("COVEY_TEST_SEED", "20"))
+    nodes = [servers.node("redis") for _ in range(3)]
+    more = "  auto_eject_hosts: true\n  server_failure_limit: 1\n  server_retry_timeout: 100\n  timeout: 500\n  server_connections: 3\n"
+    memcached = Memcached()
+    cache = f"  auto_eject_hosts: true\n  server_retry_timeout: 50\n  servers:\n   - 127.0.0.1:{memcached.port}:1\n   - 127.0.0.1:{covey.free_port()}:1\n"
+    p = start({"a": pool(servers_of(nodes), more=more), "m": cache})
+    end = time.monotonic() + 6
+    problems = []
+
+    def work(number):
+        r = random.Random(seed * 100 + number)
+        while time.monotonic() < end:
+            try:
+                with p.connect("a" if number % 4 else "m") as s:
+                    for _ in range(r.randrange(1, 30)):
+                        keys = [f"k{r.randrange(1000)}" for _ in range(r.randrange(1, 20))]
+                        if number % 4 == 0:
+                            data = r.choice([b"get " + b" ".join(k.encode() for k in keys) + b"\r\n", b"set k 0 0 3 noreply\r\nabc\r\n", b"junk\r\n"])
+                        else:
+                            data = r.choice([request("MGET", *keys), request("MSET", *[x for k in keys for x in (k, "v" * r.randrange(3000))]),
+                                             request("DEL", *keys), request("GET", keys[0]), request("KEYS", "*"), b"*1\r\n$-5\r\n", b"PING\r\n"])
+                        if r.random() < 0.1:
+                            data = data[:r.randrange(len(data))]
+                        s.sendall(data)
+                        if r.random() < 0.3:
+                            s.settimeout(0.05)
+                            try:
+                                s.recv(100_000)
+                            except TimeoutError:
+                                pass
+                            s.settimeout(LATE)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            except Exception as error:
+                problems.append(repr(error))
+                return
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    r = random.Random(seed)
+    while time.monotonic() < end:
+        what = r.randrange(3)
+        if what == 0:
+            p.process.send_signal(signal.SIGHUP)
+        else:
+            n = r.choice(nodes)
+            n.pause()
+            time.sleep(r.random())
+            n.resume()
+            if what == 2:
+                n.cmd("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        time.sleep(r.random() / 3)
+    for t in threads:
+        t.join()
+    assert not problems, f"seed {seed}: {problems}"
+    assert p.process.poll() is None, p.log_text()
+
+    def well():
+        with p.connect("a") as s:
+            return b"-ERR" not in ask(s, b"".join(request("SET", f"k{i}", "v") for i in range(100)), 100)
+    covey.wait_for("all servers are back", well)
+    memcached.close()
