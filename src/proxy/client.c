@@ -37,6 +37,7 @@ struct client *client_create(struct worker *w, int fd)
     net_peer_address(fd, c->peer);
     list_init(&c->dirty);
     list_init(&c->resume);
+    list_init(&c->orphan);
     if (loop_add(w->loop, &c->src, NET_READ) != OK) {
         mem_free(c);
         return NULL;
@@ -81,7 +82,7 @@ void client_destroy(struct client *c)
     close(fd);
     struct link *pinned = c->pinned;
     c->pinned = NULL;
-    c->subscribed = false;
+    subscriptions_end(c);
     if (pinned) node_link_unpin(pinned, false);
     abandon_requests(c);
     list_remove(&c->link);
@@ -180,7 +181,8 @@ void client_reply_ok(struct client *c)
 
 static bool is_stalled(const struct client *c)
 {
-    return c->close_after_reply || c->close_asap || c->confirming || (c->barrier && c->first) || has_enough(c) ||
+    return c->close_after_reply || c->close_asap || c->confirming || !list_empty(&c->orphan) ||
+           (c->barrier && c->first) || has_enough(c) ||
            (int64_t)(c->out.n - c->out_pos) > c->worker->config->output_limit;
 }
 

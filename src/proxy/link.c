@@ -172,7 +172,7 @@ static void tell_owner(struct link *l)
     c->pinned = NULL;
     if (c->watching) c->watch_lost = true;
     if (!c->subscribed) return;
-    c->close_asap = true; /* it subscribes again where it connects next */
+    if (!subscriber_orphaned(c)) c->close_asap = true;
     client_wants_write(c);
 }
 
@@ -340,6 +340,7 @@ static bool receive(struct link *l, struct bytes reply)
         struct client *c = l->owner;
         subscriber_receive(c, reply);
         if (c->subscribed) return true;
+        subscriptions_end(c);
         c->pinned = NULL;
         node_link_unpin(l, true);
         return false;
@@ -433,7 +434,7 @@ static bool read_some(struct link *l)
     struct buf own = l->in;
     l->in = (struct buf){0};
     bool shared = in == &w->link_in;
-    size_t used, had = shared ? in->n : own.n;
+    size_t used = 0, had = shared ? in->n : own.n;
     bool alive = take_replies(l, bytes_make(shared ? in->p : own.p, had), &used);
     if (shared) {
         in->n = 0;

@@ -267,10 +267,9 @@ static void reset(struct client *c, struct resp_out *o)
     unwatch(c);
     if (c->subscribed) {
         struct link *l = c->pinned;
-        c->subscribed = false;
         c->pinned = NULL;
-        c->confirming = 0;
-        node_link_unpin(l, false);
+        subscriptions_end(c);
+        if (l) node_link_unpin(l, false);
     }
     mem_free(c->name);
     c->name = NULL;
@@ -311,7 +310,11 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     case CMD_ID_PING:
         if (req->argc > 2)
             resp_error(o, "ERR wrong number of arguments for 'ping' command");
-        else if (req->argc == 2)
+        else if (c->subscribed && c->resp == 2) {
+            resp_array(o, 2);
+            resp_bulk_cstr(o, "pong");
+            resp_bulk(o, req->argc == 2 ? req->argv[1] : BYTES(""));
+        } else if (req->argc == 2)
             resp_bulk(o, req->argv[1]);
         else
             resp_status(o, "PONG");

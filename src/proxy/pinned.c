@@ -1,6 +1,9 @@
 /* pinned.c: what needs a connection of its own: blocking commands and subscribers. */
 #include "proxy/worker.h"
 
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
 #include "base/number.h"
 
 /* Behind every change of subscriptions goes a PING with this word; when it comes back, all confirmations have. */
@@ -62,7 +65,6 @@ static bool begin_subscribing(struct client *c, bool has_slot, uint16_t slot)
     l->is_raw = true;
     c->pinned = l;
     c->subscribed = true;
-    c->channels = c->shard_channels = 0;
     return true;
 }
 
@@ -111,27 +113,84 @@ static struct bytes bulk_at(struct bytes reply, size_t from, size_t *next)
     return bytes_make(reply.p + i + 2, length);
 }
 
-/* How many subscriptions there are, from a confirmation. */
-static void note_count(struct client *c, struct bytes reply)
+/* ---- what a client is subscribed to, so that it can be told to another node ---- */
+
+enum subscription_kind { KIND_CHANNEL, KIND_PATTERN, KIND_SHARD, KIND_COUNT };
+
+struct subscription {
+    struct hnode node;
+    enum subscription_kind kind;
+    size_t n;
+    char name[];
+};
+
+static struct subscription *find_subscription(const struct client *c, enum subscription_kind kind, struct bytes name,
+                                              uint64_t hash)
+{
+    if (!c->subscriptions.count) return NULL;
+    for (struct hnode *it = htable_chain(&c->subscriptions, hash); it; it = it->next) {
+        struct subscription *s = container_of(it, struct subscription, node);
+        if (it->hash == hash && s->kind == kind && bytes_eq(bytes_make(s->name, s->n), name)) return s;
+    }
+    return NULL;
+}
+
+static void note_subscription(struct client *c, enum subscription_kind kind, struct bytes name, bool on)
+{
+    uint64_t hash = hash_bytes(name) + kind;
+    struct subscription *s = find_subscription(c, kind, name, hash);
+    if (on && !s) {
+        s = mem_alloc(sizeof *s + name.n);
+        *s = (struct subscription){.node.hash = hash, .kind = kind, .n = name.n};
+        memcpy(s->name, name.p, name.n);
+        htable_insert(&c->subscriptions, &s->node);
+    } else if (!on && s) {
+        htable_remove(&c->subscriptions, &s->node);
+        mem_free(s);
+    }
+}
+
+void subscriptions_end(struct client *c)
+{
+    for (size_t i = 0; i < c->subscriptions.buckets; i++)
+        for (struct hnode *it = htable_at(&c->subscriptions, i), *next; it; it = next) {
+            next = it->next;
+            mem_free(container_of(it, struct subscription, node));
+        }
+    htable_deinit(&c->subscriptions);
+    c->subscriptions = (struct htable){0};
+    list_remove(&c->orphan);
+    c->subscribed = c->renewing = false;
+    c->channels = c->shard_channels = 0;
+    c->confirming = 0;
+}
+
+/* What a confirmation says: the change, and how many subscriptions there are.  False: it is none. */
+static bool note_count(struct client *c, struct bytes reply)
 {
     size_t next = 0, from = reply.n;
-    if (reply.n < 8 || reply.p[1] != '3') return;
+    if (reply.n < 8 || reply.p[1] != '3') return false;
     struct bytes what = bulk_at(reply, 4, &next);
     size_t tail = sizeof "subscribe" - 1;
-    if (what.n < tail || memcmp(what.p + what.n - tail, "subscribe", tail) != 0) return;
+    if (what.n < tail || memcmp(what.p + what.n - tail, "subscribe", tail) != 0) return false;
     while (from > next && reply.p[from - 1] != ':') from--;
     int64_t n;
-    if (from + 2 > reply.n || !parse_i64(bytes_make(reply.p + from, reply.n - from - 2), &n)) return;
-    if (what.p[0] == 's' && what.n != tail)
+    if (from + 2 > reply.n || !parse_i64(bytes_make(reply.p + from, reply.n - from - 2), &n)) return false;
+    bool is_shard = what.p[0] == 's' && what.n != tail, on = what.n == tail + (is_shard || what.p[0] == 'p');
+    struct bytes name = bulk_at(reply, next, &next);
+    if (name.p) note_subscription(c, is_shard ? KIND_SHARD : what.p[0] == 'p' ? KIND_PATTERN : KIND_CHANNEL, name, on);
+    if (is_shard)
         c->shard_channels = n;
     else
         c->channels = n;
+    return true;
 }
 
 void subscriber_receive(struct client *c, struct bytes reply)
 {
     if (c->confirming && is_mark(reply)) {
         c->confirming--;
+        c->renewing = false;
         c->subscribed = c->channels > 0 || c->shard_channels > 0 || c->confirming;
         if (c->input_waits) client_wants_resume(c);
         client_wants_write(c);
@@ -143,9 +202,75 @@ void subscriber_receive(struct client *c, struct bytes reply)
         client_wants_write(c);
         return;
     }
-    note_count(c, reply);
+    if (note_count(c, reply) && c->renewing) return; /* it knows */
     buf_append_bytes(&c->out, reply);
     client_wants_write(c);
     /* A subscriber that does not read is cut off, as by a node. */
     if (c->out.n - c->out_pos > 32u * 1024 * 1024) c->close_asap = true;
+}
+
+/* ---- another node ---- */
+
+bool subscriber_orphaned(struct client *c)
+{
+    struct worker *w = c->worker;
+    if (c->confirming && !c->renewing) return false; /* what it has now is not known */
+    c->confirming = 0;
+    c->renewing = true;
+    if (c->orphan_until < w->now_ms) c->orphan_until = w->now_ms + w->config->hold_timeout_ms;
+    if (list_empty(&c->orphan)) list_push_back(&w->orphans, &c->orphan);
+    return true;
+}
+
+static void write_subscriptions(const struct client *c, struct buf *out)
+{
+    static const char *const names[KIND_COUNT] = {"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"};
+    for (size_t i = 0; i < c->subscriptions.buckets; i++)
+        for (const struct hnode *it = htable_at(&c->subscriptions, i); it; it = it->next) {
+            const struct subscription *s = container_of(it, const struct subscription, node);
+            resp_request_begin(out, 2);
+            resp_request_arg(out, bytes_of(names[s->kind]));
+            resp_request_arg(out, bytes_make(s->name, s->n));
+        }
+    resp_request_cstr(out, 2, "PING", MARK);
+}
+
+/* The slot of its shard channels, if it has any. */
+static bool slot_wanted(const struct client *c, uint16_t *slot)
+{
+    for (size_t i = 0; i < c->subscriptions.buckets; i++)
+        for (const struct hnode *it = htable_at(&c->subscriptions, i); it; it = it->next) {
+            const struct subscription *s = container_of(it, const struct subscription, node);
+            if (s->kind != KIND_SHARD) continue;
+            *slot = (uint16_t)key_slot(bytes_make(s->name, s->n));
+            return true;
+        }
+    return false;
+}
+
+static void renew(struct client *c)
+{
+    bool full;
+    uint16_t slot = 0;
+    bool has_slot = slot_wanted(c, &slot);
+    struct link *l = link_for(c, has_slot, slot, &full);
+    if (!l) {
+        if (c->worker->now_ms < c->orphan_until) return;
+        c->close_asap = true; /* it may have more luck */
+        client_wants_write(c);
+        return;
+    }
+    list_remove(&c->orphan);
+    l->is_raw = true;
+    c->pinned = l;
+    c->confirming = 1;
+    struct buf b = {0};
+    write_subscriptions(c, &b);
+    node_link_send_raw(l, buf_bytes(&b));
+    buf_deinit(&b);
+}
+
+void orphans_run(struct worker *w)
+{
+    list_each(it, &w->orphans) renew(container_of(it, struct client, orphan));
 }

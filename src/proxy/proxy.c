@@ -2,8 +2,10 @@
 #include "proxy/proxy.h"
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/random.h"
 #include "base/version.h"
 #include "proxy/worker.h"
 
@@ -147,6 +149,9 @@ int proxy_main(int argc, char **argv)
 {
     struct proxy *p = mem_calloc(1, sizeof *p);
     int code;
+    uint64_t seed;
+    random_secure(&seed, sizeof seed);
+    hash_seed_set(seed);
     if (proxy_config_parse(&p->config, argc, argv, &code)) {
         if (log_open(p->config.logfile) != OK) fprintf(stderr, "Can't open the log file '%s'\n", p->config.logfile);
         log_set_role('X');

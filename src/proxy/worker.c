@@ -44,6 +44,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
 {
     struct worker *w = container_of(t, struct worker, tick_timer);
     backends_tick(w, now_ms);
+    orphans_run(w);
 }
 
 static void look(struct loop_timer *t, int64_t now_ms)
@@ -61,7 +62,8 @@ struct worker *proxy_worker_create(struct proxy *p, int id)
     w->loop = loop_create();
     w->epoch = 1;
     w->next_client_id = (uint64_t)id + 1;
-    struct list *lists[] = {&w->clients, &w->dirty_clients, &w->resumable, &w->backends, &w->dirty_links, &w->held};
+    struct list *lists[] = {&w->clients,     &w->dirty_clients, &w->resumable, &w->backends,
+                            &w->dirty_links, &w->held,          &w->orphans};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
     buf_reserve(&w->client_in, READ_BUFFER);
     buf_reserve(&w->link_in, READ_BUFFER);

@@ -8,6 +8,7 @@
 #ifndef COVEY_PROXY_WORKER_H
 #define COVEY_PROXY_WORKER_H
 
+#include "base/htable.h"
 #include "base/list.h"
 #include "base/random.h"
 #include "commands/table.h"
@@ -234,6 +235,10 @@ struct client {
     uint16_t watch_slot;
     int64_t channels, shard_channels; /* subscriptions */
     unsigned confirming;              /* changes of them that the node has not confirmed yet */
+    struct htable subscriptions;      /* struct subscription */
+    struct list orphan;               /* in worker.orphans: its node is gone, it waits for another */
+    int64_t orphan_until;
+    bool renewing; /* confirmations are of what it was told already */
 };
 
 struct client *client_create(struct worker *w, int fd);
@@ -278,6 +283,11 @@ enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint
 bool subscribe_is(const struct command *cmd);
 enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
                                 struct bytes raw);
+/* Its node is gone: looks for another and subscribes there again.  False: that cannot be done. */
+bool subscriber_orphaned(struct client *c);
+void orphans_run(struct worker *w); /* now and then */
+/* It is no subscriber any more. */
+void subscriptions_end(struct client *c);
 /* A reply or message for a subscriber. */
 void subscriber_receive(struct client *c, struct bytes reply);
 
@@ -304,6 +314,7 @@ struct worker {
     _Atomic int64_t given; /* clients that it has or will have */
     struct list clients, dirty_clients, resumable;
     struct list backends, dirty_links;
+    struct list orphans;
     struct backend *slots[SLOT_COUNT]; /* NULL: nobody known */
     struct topology_map *map;
     uint64_t epoch; /* changes with slots */

@@ -523,6 +523,33 @@ def test_kill_9_of_a_primary_under_load(setup):
     cluster.wait_whole()
 
 
+def test_subscribers_survive_the_nodes(setup):
+    """Every primary dies once; the subscriber keeps its connection and hears what is published later."""
+    cluster, proxy = setup
+    cluster.wait_whole()
+    with Wire(proxy) as listener:
+        listener.send("SUBSCRIBE", "news", "other")
+        listener.send("PSUBSCRIBE", "n*")
+        assert [listener.read()[0] for _ in range(3)] == [b"subscribe", b"subscribe", b"psubscribe"]
+        listener.send("UNSUBSCRIBE", "other")
+        assert listener.read() == [b"unsubscribe", b"other", 2]
+        client = proxy.new_client(socket_timeout=40)
+        for _ in range(len(primaries(cluster))):
+            victim = primaries(cluster)[0]
+            victim.kill()
+            wait_for("the failover", lambda: len(primaries(cluster)) == 3, 30)
+            victim.start()
+            cluster.wait_whole()
+            time.sleep(1)
+            client.publish("other", "no")
+            client.publish("news", "yes")
+            got = [listener.read(), listener.read()]
+            assert sorted(got, key=len) == [[b"message", b"news", b"yes"], [b"pmessage", b"n*", b"news", b"yes"]]
+        listener.send("PING")
+        assert listener.read() == [b"pong", b""]
+        client.close()
+
+
 def test_a_stopped_primary_is_left_when_another_takes_over(setup):
     cluster, proxy = setup
     cluster.wait_whole()
