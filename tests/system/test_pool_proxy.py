@@ -357,6 +357,53 @@ def test_memcached(start):
         m.close()
 
 
+def some_request(r):
+    def key():
+        return f"{r.choice(['s', 'h', 'l', 'z', 'x'])}{r.randrange(12)}"
+
+    def keys():
+        return [key() for _ in range(r.randrange(1, 8))]
+    v = str(r.randrange(100))
+    return request(*r.choice([
+        lambda: ["SET", key(), v], lambda: ["GET", key()], lambda: ["INCRBY", key(), v], lambda: ["APPEND", key(), v], lambda: ["STRLEN", key()],
+        lambda: ["mget", *keys()], lambda: ["MSET", *[w for k in keys() for w in (k, v)]], lambda: ["DEL", *keys()], lambda: ["UNLINK", *keys()],
+        lambda: ["TOUCH", *keys()], lambda: ["EXISTS", key()], lambda: ["TYPE", key()], lambda: ["EXPIRE", key(), "100"], lambda: ["PERSIST", key()],
+        lambda: ["HSET", key(), v, v], lambda: ["HGETALL", key()], lambda: ["HMGET", key(), v, "5"], lambda: ["RPUSH", key(), v, v],
+        lambda: ["LRANGE", key(), "0", "-1"], lambda: ["LPOP", key()], lambda: ["SADD", key(), v], lambda: ["SMEMBERS", key()],
+        lambda: ["ZADD", key(), v, v], lambda: ["ZRANGE", key(), "0", "-1", "WITHSCORES"], lambda: ["SETBIT", key(), v, "1"],
+        lambda: ["SUNIONSTORE", key(), key(), key()], lambda: ["SDIFF", key(), key()], lambda: ["SMOVE", key(), key(), v],
+        lambda: ["RPOPLPUSH", key(), key()], lambda: ["ZUNIONSTORE", key(), "2", key(), key()], lambda: ["PFCOUNT", key(), key()],
+        lambda: ["SORT", key()], lambda: ["EVAL", "return {KEYS[1], ARGV[1], {1, {2}}}", "1", key(), v], lambda: ["EVAL", "return redis.call('nosuch')", "1", key()],
+        lambda: ["GETEX", key()], lambda: ["COPY", key(), key()], lambda: ["PING"], lambda: ["DUMP", key()], lambda: ["GETRANGE", key(), "0", "2"]])())
+
+
+@pytest.mark.skipif(not os.path.exists(NUTCRACKER), reason="nutcracker is not installed")
+def test_replies_are_nutcrackers(servers, start):
+    """The same requests in the same pipelines through nutcracker and through Covey, each in front of servers of its own."""
+    seed = int(os.environ.get("COVEY_TEST_SEED", "1"))
+    r = random.Random(seed)
+    proxies = []
+    for binary in (NUTCRACKER, None):
+        nodes = [servers.node("redis") for _ in range(3)]
+        proxies.append(start({"a": pool([f"{a} n{i}" for i, a in enumerate(servers_of(nodes))], more='  hash_tag: "{}"\n')}, binary=binary))
+    theirs, ours = (p.connect("a") for p in proxies)
+    for turn in range(400 if covey.LONG else 100):
+        batch = [some_request(r) for _ in range(r.randrange(1, 40))]
+        replies = []
+        for s in (theirs, ours):
+            end = request("EVAL", f"return 'end of {turn}'", "1", "k")
+            s.sendall(b"".join(batch) + end)
+            got, mark = b"", b"end of %d\r\n" % turn
+            while not got.endswith(mark):
+                part = s.recv(1 << 16)
+                assert part, f"seed {seed}: closed after {got[-200:]} of {batch}"
+                got += part
+            replies.append(got)
+        assert replies[0] == replies[1], f"seed {seed}, turn {turn}: {batch}"
+    theirs.close()
+    ours.close()
+
+
 def test_stats_have_nutcrackers_fields(sinks, start):
     pools = {"b": pool(weighted(sinks, [1] * 5, ["n1", "n2", "n3", "n4", "n5"])), "aa": pool(weighted(sinks, [1] * 5)[:2])}
     ours = start(pools)
