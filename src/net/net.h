@@ -53,9 +53,9 @@ void loop_set_hooks(struct loop *l, void (*begin)(void *ctx), void (*end)(void *
 /* Waits up to timeout_ms (-1: for ever, 0: not at all; less when a timer is due), then delivers mail and calls what is
  * ready. */
 void loop_turn(struct loop *l, int timeout_ms);
-/* For a thread that drives several loops and waits for all of them at once.  prepare: milliseconds until loop_turn() has
- * to be called (0: now, -1: when loop_fd() is readable); from here on loop_post() makes it readable.  wake_up ends that,
- * and is true when a turn is due even if loop_fd() is not readable. */
+/* For a thread that drives several loops and waits for all of them at once.  prepare: milliseconds until loop_turn()
+ * has to be called (0: now, -1: when loop_fd() is readable); from here on loop_post() makes it readable.  wake_up ends
+ * that, and is true when a turn is due even if loop_fd() is not readable. */
 int loop_fd(const struct loop *l);
 int loop_prepare_sleep(struct loop *l);
 bool loop_wake_up(struct loop *l, int64_t now_ms);

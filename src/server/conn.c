@@ -5,11 +5,11 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/acl_node.h"
+#include "server/monitor.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
 #include "server/tracking.h"
-#include "server/monitor.h"
 
 #include <assert.h>
 #include <unistd.h>

@@ -261,8 +261,8 @@ static void plan_add(struct exec_plan *p, const struct key *k)
 /* channels: the ones of shards count as keys, as they do where a transaction is sent in a cluster. */
 static void plan_command(struct exec_plan *p, const struct queued *q, bool channels)
 {
-    int (*keys_of)(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out, size_t cap) =
-        channels ? command_routing_keys : command_keys;
+    int (*keys_of)(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
+                   size_t cap) = channels ? command_routing_keys : command_keys;
     if (needs_server_at_rest(q->cmd)) p->exclusive = true;
     if (q->cmd->flags & CMD_WRITE) p->writes = true;
     p->common &= q->cmd->flags;
