@@ -63,7 +63,9 @@ $(foreach d,$(filter-out main,$(FOLDERS)),$(eval $(call folder_lib,$(d))))
 # A unit test links its folder and the folders that may be used from there, nothing else.
 DIR ?=
 TEST_FOLDERS := $(if $(DIR),$(DIR),$(filter-out main,$(FOLDERS)))
-tests_of = $(patsubst src/%.c,$(BUILD)/tests/%,$(wildcard src/$(1)/*_test.c))
+# Faults of allocation are planted in builds with the C library's allocator only.
+ELSEWHERE := $(if $(filter 0,$(LIBC_MALLOC)),%/fault_test.c)
+tests_of = $(patsubst src/%.c,$(BUILD)/tests/%,$(filter-out $(ELSEWHERE),$(wildcard src/$(1)/*_test.c)))
 UNIT_TESTS := $(foreach d,$(TEST_FOLDERS),$(call tests_of,$(d)))
 
 define folder_tests
