@@ -312,6 +312,8 @@ class Runner:
         if is_error(left[1]) or is_error(right[1]) or is_error(left[0]):
             self._expect(made, left[1:2], right[1:2], made.check(left[1:2], right[1:2]))
             return
+        if [reply[0] for reply in left] != [reply[0] for reply in right] or is_null(left[1]) != is_null(right[1]):
+            self._fail(made, left, right, "replies have different types")
         for replies in (left, right):
             before, after = multiset(replies[0][1]), multiset(replies[2][1])
             several = replies[1][0] in "*~"
@@ -319,8 +321,6 @@ class Runner:
             want = min(int(argv[2]), sum(before.values())) if several else min(1, len(before))
             if sum(popped.values()) != want or before - popped != after or popped - before:
                 self._fail(made, left, right, "popped is not what is missing")
-        if [reply[0] for reply in left] != [reply[0] for reply in right] or is_null(left[1]) != is_null(right[1]):
-            self._fail(made, left, right, "replies have different types")
         if left[2] != right[2] and left[2][1]:
             self._level(made, key)
 
