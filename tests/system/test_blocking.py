@@ -14,6 +14,18 @@ WRONGTYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 ROLE_CHANGED = "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)"
 
 
+def run_crowd(crowd, count, seconds, stop):
+    """crowd(0), crowd(1), ... in threads of their own, until the time is over and `stop` is set; all have to end."""
+    threads = [threading.Thread(target=crowd, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join(20 * PATIENCE)
+        assert not thread.is_alive()
+
+
 class Sleeper:
     """A connection that sends and does not wait for the reply."""
 
@@ -446,14 +458,7 @@ def test_everything_at_once(servers):
                 pass
         client.close()
 
-    threads = [threading.Thread(target=crowd, args=(n,)) for n in range(10)]
-    for thread in threads:
-        thread.start()
-    time.sleep(20 if covey.LONG else 5)
-    stop.set()
-    for thread in threads:
-        thread.join(20 * PATIENCE)
-        assert not thread.is_alive()
+    run_crowd(crowd, 10, 20 if covey.LONG else 5, stop)
     wait_in_sync(node, other, covey_replica)
     for db in (0, 1):
         assert_same_data(dataset(node, db), dataset(other, db), f"redis-server's db {db}")
@@ -483,14 +488,7 @@ def test_streams_at_once(servers):
             except redis.ResponseError:
                 pass
 
-    threads = [threading.Thread(target=crowd, args=(n,)) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    time.sleep(20 if covey.LONG else 4)
-    stop.set()
-    for thread in threads:
-        thread.join(20 * PATIENCE)
-        assert not thread.is_alive()
+    run_crowd(crowd, 12, 20 if covey.LONG else 4, stop)
     assert seen[0] > 20 and node.stat("blocked_clients", "clients") == 0
 
 
