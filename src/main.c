@@ -3,7 +3,7 @@
 #include "base/version.h"
 #include "operator/operator.h"
 #include "pool/pool.h"
-#include "poolproxy/poolproxy.h"
+#include "proxy/pool/poolproxy.h"
 #include "proxy/proxy.h"
 #include "server/server.h"
 

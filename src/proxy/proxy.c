@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "base/random.h"
 #include "base/version.h"
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include <errno.h>
 #include <signal.h>

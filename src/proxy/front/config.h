@@ -1,6 +1,6 @@
 /* config.h: the proxy's settings, from a file in redis.conf's syntax and from the command line; constant once read. */
-#ifndef COVEY_PROXY_CONFIG_H
-#define COVEY_PROXY_CONFIG_H
+#ifndef COVEY_PROXY_FRONT_CONFIG_H
+#define COVEY_PROXY_FRONT_CONFIG_H
 
 #include "base/bytes.h"
 

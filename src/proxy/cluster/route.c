@@ -1,5 +1,5 @@
 /* route.c: what is done with a request: by its keys to one node, in parts, to all nodes, here, or not at all. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
 

@@ -1,4 +1,4 @@
-#include "proxy/topology.h"
+#include "proxy/cluster/topology.h"
 
 #include "base/clock.h"
 #include "base/log.h"

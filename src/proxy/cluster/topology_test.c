@@ -1,6 +1,6 @@
 /* Reading CLUSTER SLOTS, and addresses as people write them. */
 #include "base/mem.h"
-#include "proxy/topology.h"
+#include "proxy/cluster/topology.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* multi.c: MULTI, EXEC, WATCH.  A transaction is kept here until EXEC, and then sent in one piece on a shared
  * connection; its keys are all in one slot.  WATCH takes a connection of the client's own until EXEC. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
 

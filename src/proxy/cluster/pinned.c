@@ -1,5 +1,5 @@
 /* pinned.c: what needs a connection of its own: blocking commands and subscribers. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/hash.h"
 #include "base/log.h"

@@ -1,7 +1,7 @@
 /* stats.c: nutcracker's statistics: whoever connects to the port gets one JSON object, and the connection is closed. */
 #include "base/clock.h"
 #include "base/mem.h"
-#include "poolproxy/engine.h"
+#include "proxy/pool/engine.h"
 
 #include <inttypes.h>
 #include <stdio.h>

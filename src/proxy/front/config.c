@@ -1,4 +1,4 @@
-#include "proxy/config.h"
+#include "proxy/front/config.h"
 
 #include "base/mem.h"
 #include "base/number.h"

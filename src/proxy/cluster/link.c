@@ -1,5 +1,5 @@
 /* link.c: one connection to a node: requests go out in one stream, replies come back in the same order. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/log.h"
 #include "base/mem.h"

@@ -2,7 +2,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "poolproxy/engine.h"
+#include "proxy/pool/engine.h"
 
 #include <errno.h>
 #include <stdio.h>

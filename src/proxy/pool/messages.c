@@ -1,6 +1,6 @@
 /* messages.c: a request under way, whole or in parts, and its reply. */
 #include "base/mem.h"
-#include "poolproxy/engine.h"
+#include "proxy/pool/engine.h"
 
 #include <stdio.h>
 

@@ -3,7 +3,7 @@
  * Order: as long as a client has a request of a slot under way on one connection, or waiting, its later requests of
  * that slot go to no other connection; they wait.  A client whose requests were all sent under the present assignment
  * of slots need not look (client.epoch). */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
 #include "base/number.h"

@@ -1,6 +1,6 @@
 /* everywhere.c: commands about all keys or all nodes.  A node is found by one of its slots, so that the part of a node
  * that fails goes to the one that takes over. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
 #include "base/number.h"

@@ -2,11 +2,11 @@
  *
  * The map is immutable and reference-counted; every thread may hold one.  A node without cluster mode is a cluster of
  * one that has all slots. */
-#ifndef COVEY_PROXY_TOPOLOGY_H
-#define COVEY_PROXY_TOPOLOGY_H
+#ifndef COVEY_PROXY_CLUSTER_TOPOLOGY_H
+#define COVEY_PROXY_CLUSTER_TOPOLOGY_H
 
 #include "base/crc.h"
-#include "proxy/config.h"
+#include "proxy/front/config.h"
 #include "resp/resp.h"
 
 #include <stdatomic.h>

@@ -1,5 +1,5 @@
 /* split.c: requests in parts: MGET and the like over several slots, and how the replies of parts become one. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/crc.h"
 #include "base/mem.h"

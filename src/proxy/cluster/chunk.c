@@ -1,4 +1,4 @@
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
 

@@ -1,6 +1,6 @@
 /* clients.c: connections of clients: input, the queue that keeps replies in order, output. */
 #include "base/mem.h"
-#include "poolproxy/engine.h"
+#include "proxy/pool/engine.h"
 
 #include <stdarg.h>
 #include <unistd.h>

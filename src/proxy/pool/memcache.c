@@ -1,6 +1,6 @@
 /* memcache.c: what is done with a request of a memcached client. */
 #include "base/mem.h"
-#include "poolproxy/engine.h"
+#include "proxy/pool/engine.h"
 
 #include <errno.h>
 

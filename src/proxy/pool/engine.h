@@ -1,11 +1,11 @@
-/* engine.h: what the parts of the pool proxy share; inside src/poolproxy only.  One thread, one loop.
+/* engine.h: what the parts of the pool proxy share; inside src/proxy/pool only.  One thread, one loop.
  *
  * A message goes from its client's input into the output of a connection to a server.  It stays in two queues: its
  * client's, which has the order of the replies, and its connection's, which has the order of the server's.
  * A pool belongs to one reading of the configuration.  A reload makes new pools, which take over listeners and clients;
  * an old one stays until it has neither clients nor messages under way. */
-#ifndef COVEY_POOLPROXY_ENGINE_H
-#define COVEY_POOLPROXY_ENGINE_H
+#ifndef COVEY_PROXY_POOL_ENGINE_H
+#define COVEY_PROXY_POOL_ENGINE_H
 
 #include "base/list.h"
 #include "base/random.h"

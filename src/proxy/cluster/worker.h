@@ -1,20 +1,20 @@
-/* worker.h: what the parts of a proxy worker share; inside src/proxy only.
+/* worker.h: what the parts of a proxy worker share; inside src/proxy/cluster only.
  *
  * A worker is one thread with a loop, its clients, and connections of its own to the nodes.  Nothing in here is touched
  * by another thread but the counters, and the map that the topology's thread publishes.
  *
  * A request goes from its client's input into the output of a connection (struct link) in one copy.  It stays in two
  * queues: its client's, which has the order of the replies, and its link's, which has the order of the node's. */
-#ifndef COVEY_PROXY_WORKER_H
-#define COVEY_PROXY_WORKER_H
+#ifndef COVEY_PROXY_CLUSTER_WORKER_H
+#define COVEY_PROXY_CLUSTER_WORKER_H
 
 #include "base/htable.h"
 #include "base/list.h"
 #include "base/random.h"
 #include "commands/table.h"
 #include "net/net.h"
-#include "proxy/config.h"
-#include "proxy/topology.h"
+#include "proxy/front/config.h"
+#include "proxy/cluster/topology.h"
 #include "resp/resp.h"
 
 #include <pthread.h>

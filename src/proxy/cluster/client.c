@@ -1,5 +1,5 @@
 /* client.c: connections of clients: input, the queue that keeps replies in order, output. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/clock.h"
 #include "base/log.h"

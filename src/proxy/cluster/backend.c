@@ -1,5 +1,5 @@
 /* backend.c: the nodes as a worker knows them, and who serves which slot. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
 

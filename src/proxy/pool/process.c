@@ -3,8 +3,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
-#include "poolproxy/engine.h"
-#include "poolproxy/poolproxy.h"
+#include "proxy/pool/engine.h"
+#include "proxy/pool/poolproxy.h"
 
 #include <errno.h>
 #include <fcntl.h>

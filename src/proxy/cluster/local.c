@@ -1,5 +1,5 @@
 /* local.c: what the proxy answers itself: the connection, and the proxy's own state. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/clock.h"
 #include "base/glob.h"

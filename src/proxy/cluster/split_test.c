@@ -1,6 +1,6 @@
 /* Merging the replies of parts, the cursor of a whole cluster, and where the keys of a request are. */
 #include "base/mem.h"
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

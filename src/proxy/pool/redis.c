@@ -1,7 +1,7 @@
 /* redis.c: what is done with a request of a RESP client. */
 #include "base/mem.h"
 #include "commands/table.h"
-#include "poolproxy/engine.h"
+#include "proxy/pool/engine.h"
 
 #include <errno.h>
 

@@ -1,5 +1,5 @@
 /* worker.c: one loop and its turns. */
-#include "proxy/worker.h"
+#include "proxy/cluster/worker.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
