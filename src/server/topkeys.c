@@ -7,6 +7,9 @@
 #include <stdlib.h>
 
 enum { HOT_KEPT = 64, BIG_KEPT = 16, SHOWN = 10, WINDOW_MS = 10000, BIG_MIN = 1024, SIZE_SAMPLES = 5 };
+/* The size of a collection of many nodes is estimated in tens of microseconds: of the same key at most every
+ * SAME_EVERY_MS, of any at most every TREE_EVERY_MS. */
+enum { SAME_EVERY_MS = 1000, TREE_EVERY_MS = 10 };
 
 /* A sampled key.  Names are kept whole: a part of one would not be the key. */
 struct seen {
@@ -14,13 +17,15 @@ struct seen {
     char *name; /* owned; NULL: the place is free */
     size_t length;
     int db;
-    uint64_t now, last; /* samples in this window and the one before; of a large key: bytes, 0 */
+    uint64_t now, last;  /* samples in this window and the one before; of a large key: bytes, 0 */
+    int64_t measured_ms; /* of a large key: when, monotonic */
 };
 
 struct topkeys {
     pthread_mutex_t mu; /* for everything below; taken under a slot's lock, a leaf */
     struct seen hot[HOT_KEPT], big[BIG_KEPT];
-    int64_t window_ms; /* monotonic: when this window began */
+    int64_t window_ms;     /* monotonic: when this window began */
+    int64_t tree_after_ms; /* monotonic: no collection of many nodes is measured before */
 };
 
 struct topkeys *topkeys_create(void)
@@ -69,6 +74,25 @@ static void turn_windows(struct topkeys *t, int64_t now_ms)
     t->window_ms = now_ms;
 }
 
+static bool wants_size(struct topkeys *t, int db, const struct key *k, const struct entry *e, int64_t now_ms)
+{
+    if (entry_free_effort(e) == 1) return true; /* one look at the allocator */
+    if (now_ms < t->tree_after_ms) return false;
+    for (size_t i = 0; i < BIG_KEPT; i++)
+        if (is_key(&t->big[i], db, k) && now_ms - t->big[i].measured_ms < SAME_EVERY_MS) return false;
+    t->tree_after_ms = now_ms + TREE_EVERY_MS;
+    return true;
+}
+
+static void note_size(struct topkeys *t, int db, const struct key *k, const struct entry *e, int64_t now_ms)
+{
+    uint64_t bytes = entry_memory(e, SIZE_SAMPLES);
+    struct seen *big = bytes < BIG_MIN ? NULL : place_of(t->big, BIG_KEPT, db, k, bytes);
+    if (!big) return;
+    big->now = bytes;
+    big->measured_ms = now_ms;
+}
+
 static void take_sample(struct worker *w, const struct call *call)
 {
     struct topkeys *t = w->topkeys;
@@ -76,12 +100,10 @@ static void take_sample(struct worker *w, const struct call *call)
     const struct key *k = &call->keys[random_below(&w->rng, call->key_count)];
     const struct entry *e = store_find(w->node->store, db, k);
     if (!e) return; /* deleted, or not there at all */
-    uint64_t bytes = entry_memory(e, SIZE_SAMPLES);
     pthread_mutex_lock(&t->mu);
     turn_windows(t, w->now_mono_ms);
     place_of(t->hot, HOT_KEPT, db, k, UINT64_MAX)->now++;
-    struct seen *big = bytes < BIG_MIN ? NULL : place_of(t->big, BIG_KEPT, db, k, bytes);
-    if (big) big->now = bytes;
+    if (wants_size(t, db, k, e, w->now_mono_ms)) note_size(t, db, k, e, w->now_mono_ms);
     pthread_mutex_unlock(&t->mu);
 }
 
