@@ -1,7 +1,10 @@
 /* load.c: an RDB into a store.  What belongs to one key (decode, look at its time, insert) touches that key's slot
- * only. */
+ * only, so several threads may do it side by side. */
+#include "base/mem.h"
 #include "base/number.h"
 #include "persist/persist.h"
+#include "persist/rdb_batch.h"
+#include "persist/rdb_input.h"
 #include "store/access.h"
 
 #include <errno.h>
@@ -10,17 +13,39 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Smaller files are loaded before other threads would have started. */
+enum { THREADS_FROM_BYTES = 4 * RDB_BATCH_WINDOW };
+/* Counts are added up by each thread and go to where all see them after so many keys. */
+enum { TALLY_KEYS = 1024 };
+
+/* Keys wait until so many are there, because then memory can be asked for what all of them need at once. */
+enum { STAGE_KEYS = 16 };
+
+struct staged {
+    int db;
+    struct key key; /* the name is the entry's own */
+    struct entry *entry;
+};
+
+/* A load, as one of its threads sees it. */
 struct load {
     struct store *store;
     const struct rdb_load_options *options;
     struct rdb_extras *extras;
     struct rdb_progress *progress;
-    struct rdb_load_result *result;
+    struct rdb_load_result *result; /* keys: by the thread that reads, at the end */
+    uint64_t keys, keys_untold, expired_untold;
+    unsigned staged_n;
+    struct staged staged[STAGE_KEYS];
+    struct rdb_error twice; /* E_EXISTS: which key */
 };
 
-static void count(_Atomic uint64_t *counter)
+static void tell(struct load *l)
 {
-    atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->progress->keys, l->keys_untold, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->progress->keys_expired, l->expired_untold, memory_order_relaxed);
+    l->keys += l->keys_untold;
+    l->keys_untold = l->expired_untold = 0;
 }
 
 static void set_access(const struct load *l, struct entry *e, const struct rdb_key *key)
@@ -40,30 +65,65 @@ static bool left_out(struct load *l, const struct rdb_key *key)
     const struct rdb_load_options *o = l->options;
     int64_t at = entry_expire_at(key->entry);
     if (at == -1 || o->keep_expired || at >= o->now_ms) return false;
-    count(&l->progress->keys_expired);
+    if (++l->expired_untold == TALLY_KEYS) tell(l);
     if (o->expired) o->expired(o->ctx, key->db, entry_key(key->entry));
     entry_free(key->entry);
     return true;
 }
 
+static void prefetch(const struct load *l)
+{
+    const struct staged *k = l->staged;
+    for (unsigned i = 0; i < l->staged_n; i++) store_prefetch_slot(l->store, k[i].db, &k[i].key);
+    for (unsigned i = 0; i < l->staged_n; i++) store_prefetch_bucket(l->store, k[i].db, &k[i].key);
+    for (unsigned i = 0; i < l->staged_n; i++) store_prefetch_entry(l->store, k[i].db, &k[i].key);
+}
+
+static enum status exists(struct load *l, const struct staged *k)
+{
+    char name[49];
+    size_t n = printable(k->key.name, name, sizeof name);
+    snprintf(l->twice.text, sizeof l->twice.text, "key '%s'%s of database %d is there twice", name,
+             n < k->key.name.n ? "..." : "", k->db);
+    return E_EXISTS;
+}
+
+static enum status insert(struct load *l, struct staged *k)
+{
+    slot_lock(l->store, k->key.slot);
+    bool there = !l->options->replace && store_find(l->store, k->db, &k->key);
+    if (!there) store_put(l->store, k->db, &k->key, k->entry);
+    slot_unlock(l->store, k->key.slot);
+    if (there) return exists(l, k);
+    k->entry = NULL;
+    if (++l->keys_untold == TALLY_KEYS) tell(l);
+    return OK;
+}
+
+static void unstage(struct load *l)
+{
+    for (unsigned i = 0; i < l->staged_n; i++)
+        if (l->staged[i].entry) entry_free(l->staged[i].entry);
+    l->staged_n = 0;
+}
+
+static enum status on_entries_end(void *ctx)
+{
+    struct load *l = ctx;
+    enum status st = OK;
+    prefetch(l);
+    for (unsigned i = 0; i < l->staged_n && st == OK; i++) st = insert(l, &l->staged[i]);
+    unstage(l);
+    return st;
+}
+
 static enum status on_entry(void *ctx, struct rdb_key *key)
 {
     struct load *l = ctx;
-    struct entry *e = key->entry;
     if (left_out(l, key)) return OK;
-    set_access(l, e, key);
-    struct key k = key_of(entry_key(e));
-    slot_lock(l->store, k.slot);
-    bool there = !l->options->replace && store_find(l->store, key->db, &k);
-    if (!there) store_put(l->store, key->db, &k, e);
-    slot_unlock(l->store, k.slot);
-    if (there) {
-        entry_free(e);
-        return E_EXISTS;
-    }
-    l->result->keys++;
-    count(&l->progress->keys);
-    return OK;
+    set_access(l, key->entry, key);
+    l->staged[l->staged_n++] = (struct staged){key->db, key_of(entry_key(key->entry)), key->entry};
+    return l->staged_n < STAGE_KEYS ? OK : on_entries_end(l);
 }
 
 static enum status on_db(void *ctx, int db, uint64_t keys, uint64_t keys_with_ttl)
@@ -117,19 +177,72 @@ static enum status on_tick(void *ctx, uint64_t bytes)
     return l->options->tick ? l->options->tick(l->options->ctx) : OK;
 }
 
+static struct rdb_handler handler_of(struct load *l)
+{
+    return (struct rdb_handler){l, on_entry, on_entries_end, on_db, on_aux, on_library, on_tick};
+}
+
+/* What the reader's thread and its helpers share. */
+struct crewed {
+    struct load_crew *crew; /* NULL: no helpers */
+    struct load *loads;
+    struct rdb_handler *handlers;
+    unsigned n; /* threads in all */
+};
+
+static void crewed_begin(struct crewed *c, const struct load *first, uint64_t size,
+                         const struct rdb_read_options *options)
+{
+    unsigned threads = first->options->threads;
+    c->n = threads > 1 && size >= THREADS_FROM_BYTES ? threads : 1;
+    c->loads = mem_alloc(c->n * sizeof *c->loads);
+    c->handlers = mem_alloc(c->n * sizeof *c->handlers);
+    for (unsigned i = 0; i < c->n; i++) {
+        c->loads[i] = *first;
+        c->handlers[i] = handler_of(&c->loads[i]);
+    }
+    c->crew = c->n > 1 ? load_crew_start(c->n - 1, options, c->handlers) : NULL;
+}
+
+/* The status of the whole: what failed first in the file counts. */
+static enum status crewed_end(struct crewed *c, enum status st, uint64_t *keys, uint64_t offset, struct rdb_error *err)
+{
+    struct rdb_error other;
+    uint64_t at;
+    enum status decoded = c->crew ? load_crew_end(c->crew, &at, &other) : OK;
+    if (decoded != OK && (st == OK || at < offset)) {
+        st = decoded;
+        *err = other;
+    }
+    for (unsigned i = 0; i < c->n; i++) {
+        unstage(&c->loads[i]);
+        tell(&c->loads[i]);
+        *keys += c->loads[i].keys;
+        if (st == E_EXISTS && c->loads[i].twice.text[0]) *err = c->loads[i].twice;
+    }
+    mem_free(c->loads);
+    mem_free(c->handlers);
+    return st;
+}
+
 enum status rdb_load(struct store *s, struct rdb_source source, const struct rdb_load_options *options,
                      struct rdb_extras *extras, struct rdb_progress *progress, struct rdb_load_result *result,
                      struct rdb_error *err)
 {
     struct rdb_progress own = {0};
-    struct load l = {s, options, extras, progress ? progress : &own, result};
-    struct rdb_handler handler = {&l, on_entry, on_db, on_aux, on_library, on_tick};
+    struct load l = {.store = s, .options = options, .extras = extras, .result = result};
     struct rdb_read_options read_options = {&options->limits, store_databases(s), options->ignore_checksum};
+    struct crewed crewed;
+    l.progress = progress ? progress : &own;
     *result = (struct rdb_load_result){.aux = {.repl_offset = -1, .repl_db = -1}};
     atomic_store_explicit(&l.progress->bytes_total, source.size, memory_order_relaxed);
-    struct rdb_reader *r = rdb_reader_new(source, &handler, &read_options);
+    crewed_begin(&crewed, &l, source.size, &read_options);
+    struct rdb_reader *r =
+        crewed.crew ? rdb_reader_new_batched(source, &crewed.handlers[0], &read_options, load_crew_batches(crewed.crew))
+                    : rdb_reader_new(source, &crewed.handlers[0], &read_options);
     enum status st = rdb_reader_run(r, err);
     result->bytes = rdb_reader_bytes(r);
+    st = crewed_end(&crewed, st, &result->keys, result->bytes, err);
     result->aux.has_repl = result->aux.repl_id[0] && result->aux.repl_offset >= 0;
     atomic_store_explicit(&l.progress->bytes, result->bytes, memory_order_relaxed);
     if (st == OK && options->rest) buf_append_bytes(options->rest, rdb_reader_rest(r));

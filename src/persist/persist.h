@@ -7,8 +7,9 @@
  * an error with a place and a reason, never a crash. Does not promise: that a stream of version 11 (type 21) keeps its
  * consumers' active times: version 10 has no field for them.
  *
- * Threads: no function here takes a lock of its own or keeps state.  One object is used by one thread at a time; the
- * fields of struct rdb_progress may be read (and `cancel` set) from any thread.
+ * Threads: no function here keeps state.  One object is used by one thread at a time; the fields of struct rdb_progress
+ * may be read (and `cancel` set) from any thread.  rdb_load() may start threads of its own, which have ended when it
+ * returns.
  * Source of the layout: RDB files and DUMP payloads of redis-server 7.0.15; LZF is liblzf's. */
 #ifndef COVEY_PERSIST_PERSIST_H
 #define COVEY_PERSIST_PERSIST_H
@@ -141,7 +142,9 @@ struct rdb_key {
  * ends the reading and is passed on. */
 struct rdb_handler {
     void *ctx;
-    enum status (*entry)(void *ctx, struct rdb_key *key);                        /* takes key->entry, on error too */
+    enum status (*entry)(void *ctx, struct rdb_key *key); /* takes key->entry, on error too */
+    enum status (*entries_end)(
+        void *ctx); /* all entries were given: what was put off is done now; not after an error */
     enum status (*db)(void *ctx, int db, uint64_t keys, uint64_t keys_with_ttl); /* a hint; untrusted numbers */
     enum status (*aux)(void *ctx, struct bytes name, struct bytes value);
     enum status (*library)(void *ctx, struct bytes source);
@@ -187,6 +190,9 @@ struct rdb_load_options {
     bool lfu;          /* maxmemory-policy is an LFU one: take freq, not idle times, into the access clock */
     int64_t now_ms;
     uint32_t lru_clock;
+    /* So many threads decode and insert, this one among them, where the source's size is known (a file).  0, 1: only
+     * this one.  `expired` may be called from all of them then, the other functions from this one only. */
+    unsigned threads;
     /* May be NULL; gets appended what was taken from the source beyond the end of the RDB.  A source is never asked for
      * more once the end has been read. */
     struct buf *rest;

@@ -1,6 +1,8 @@
 /* Arbitrary bytes as an RDB file and as a RESTORE payload: refused, or taken over so that they can be written again.
  * The first byte chooses; checksums are made right, so that the search is for what lies behind them. */
 #include "persist/persist.h"
+#include "persist/rdb_batch.h"
+#include "persist/rdb_extent.h"
 
 #include "base/crc.h"
 #include "base/mem.h"
@@ -73,11 +75,34 @@ static void fuzz_payload(struct bytes body)
     buf_deinit(&third);
 }
 
+static enum status drop_entry(void *ctx, struct rdb_key *key)
+{
+    entry_free(key->entry);
+    return OK;
+}
+
+/* A key is accepted only where its extent says so. */
+static void fuzz_extent(struct bytes b)
+{
+    static const struct rdb_handler handler = {.entry = drop_entry};
+    struct rdb_read_options options = {&store_limits_default, 16, true};
+    struct rdb_batch batch = {(unsigned char *)(uintptr_t)b.p, 0, b.n, 0, 0};
+    struct rdb_error err;
+    uint64_t offset;
+    size_t at = 0, size;
+    while (at < b.n && rdb_extent(batch.window + at, b.n - at, &size) == RDB_EXTENT_WHOLE) at += size;
+    batch.to = at;
+    enum status st = rdb_batch_read(&batch, &handler, &options, &offset, &err);
+    if (st == OK ? offset != at : st == E_CLOSED) abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     if (n == 0) return 0;
     struct bytes rest = bytes_make(data + 1, n - 1);
-    if (data[0] & 1)
+    if (data[0] & 4)
+        fuzz_extent(rest);
+    else if (data[0] & 1)
         fuzz_payload(rest);
     else
         fuzz_file(rest, data[0] & 2);

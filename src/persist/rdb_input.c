@@ -15,8 +15,13 @@ enum { LZF_RATIO_MAX = 88 };
 
 void in_init(struct rdb_in *in, struct rdb_source source, const struct store_limits *limits)
 {
-    *in = (struct rdb_in){.source = source, .limits = limits, .own = true, .checksum = true};
-    in->window = mem_alloc(IN_WINDOW_BYTES);
+    in_init_window(in, source, limits, IN_WINDOW_BYTES);
+}
+
+void in_init_window(struct rdb_in *in, struct rdb_source source, const struct store_limits *limits, size_t window)
+{
+    *in = (struct rdb_in){.source = source, .limits = limits, .cap = window, .own = true, .checksum = true};
+    in->window = mem_alloc(window);
 }
 
 void in_init_bytes(struct rdb_in *in, struct bytes b, const struct store_limits *limits)
@@ -68,9 +73,28 @@ static bool window_fill(struct rdb_in *in, size_t *got)
     in->n -= in->pos;
     memmove(in->window, in->window + in->pos, in->n);
     in->pos = in->summed = 0;
-    if (!source_read(in, in->window + in->n, IN_WINDOW_BYTES - in->n, got)) return false;
+    if (!source_read(in, in->window + in->n, in->cap - in->n, got)) return false;
     in->n += *got;
     return true;
+}
+
+bool in_fill(struct rdb_in *in, size_t *got)
+{
+    *got = 0;
+    return in->n - in->pos == in->cap || window_fill(in, got);
+}
+
+unsigned char *in_window_take(struct rdb_in *in, size_t at, unsigned char *fresh)
+{
+    unsigned char *taken = in->window;
+    in->pos = at;
+    in_crc(in);
+    in->n -= at;
+    memcpy(fresh, taken + at, in->n);
+    in->before += at;
+    in->pos = in->summed = 0;
+    in->window = fresh;
+    return taken;
 }
 
 bool in_more(struct rdb_in *in)
@@ -261,4 +285,12 @@ bool in_string(struct rdb_in *in, int scratch, bool keep, struct bytes *out)
     if (first >= RDB_ENC_INT8 && first <= RDB_ENC_INT32) return int_string(in, first, b, out);
     if (first > RDB_ENC_LZF) return in_fail(in, E_CORRUPT, "unknown string encoding 0x%02x", first);
     return length_rest(in, first, &n) && raw_bytes(in, n, b, keep, out);
+}
+
+size_t printable(struct bytes key, char *out, size_t cap)
+{
+    size_t n = key.n < cap ? key.n : cap - 1;
+    for (size_t i = 0; i < n; i++) out[i] = key.p[i] >= ' ' && key.p[i] <= '~' ? key.p[i] : '?';
+    out[n] = 0;
+    return n;
 }

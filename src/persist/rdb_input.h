@@ -14,6 +14,7 @@ struct rdb_in {
     struct rdb_source source; /* read is NULL: all there is stands in the window */
     unsigned char *window;    /* owned when `own` */
     size_t pos, n;            /* next byte, bytes in the window */
+    size_t cap;               /* room in it */
     uint64_t before;          /* bytes of the input before the window */
     size_t summed;            /* where in the window the checksum stands */
     uint64_t crc;
@@ -28,6 +29,8 @@ struct rdb_in {
 enum { IN_KEY, IN_FIELD, IN_VALUE }; /* which scratch a string may use */
 
 void in_init(struct rdb_in *in, struct rdb_source source, const struct store_limits *limits);
+/* The same with a window of this size, IN_WINDOW_BYTES at least. */
+void in_init_window(struct rdb_in *in, struct rdb_source source, const struct store_limits *limits, size_t window);
 /* Over bytes in memory, borrowed. */
 void in_init_bytes(struct rdb_in *in, struct bytes b, const struct store_limits *limits);
 void in_deinit(struct rdb_in *in);
@@ -39,6 +42,11 @@ static inline uint64_t in_offset(const struct rdb_in *in)
 
 /* The checksum of everything that was read. */
 uint64_t in_crc(struct rdb_in *in);
+/* Gets as many more bytes into the window as it has room for.  *got 0: it is full, or the input at its end. */
+bool in_fill(struct rdb_in *in, size_t *got);
+/* Takes the window away with all it holds; what stands in it from `at` on goes on in `fresh` (taken, in->cap bytes).
+ * The bytes before count as read. */
+unsigned char *in_window_take(struct rdb_in *in, size_t at, unsigned char *fresh);
 /* True when at least one more byte can be read; false at a clean end (st stays OK) or on error. */
 bool in_more(struct rdb_in *in);
 /* Sets st and the reason, unless there is one already. */
@@ -59,6 +67,8 @@ MUST_USE bool in_string(struct rdb_in *in, int scratch, bool keep, struct bytes 
 MUST_USE bool in_value(struct rdb_in *in, unsigned type, struct bytes key, struct entry **out);
 MUST_USE bool in_stream(struct rdb_in *in, unsigned type, struct bytes key, struct entry **out);
 const char *rdb_type_name(unsigned type);
+/* The beginning of a key for a message: what is not plain text is shown as '?'.  Gives how many bytes fitted. */
+size_t printable(struct bytes key, char *out, size_t cap);
 /* The name in a module's id; out gets 9 characters and a NUL. */
 void rdb_module_name(uint64_t id, char out[10]);
 

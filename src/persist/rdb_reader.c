@@ -1,5 +1,6 @@
 /* rdb_reader.c: a whole RDB, from its magic to its checksum. */
-#include "persist/persist.h"
+#include "persist/rdb_batch.h"
+#include "persist/rdb_extent.h"
 #include "persist/rdb_format.h"
 #include "persist/rdb_input.h"
 
@@ -19,6 +20,8 @@ struct rdb_reader {
     int version;
     int db;
     uint64_t next_tick;
+    struct rdb_batches *batches; /* NULL: every key is decoded here */
+    uint64_t here_until;         /* up to this offset keys are decoded here all the same */
     /* What stands before an entry and is about that one only. */
     int64_t expire_at_ms;
     struct rdb_key next;
@@ -38,6 +41,17 @@ struct rdb_reader *rdb_reader_new(struct rdb_source source, const struct rdb_han
     r->options = options;
     r->expire_at_ms = -1;
     r->next_tick = TICK_BYTES;
+    return r;
+}
+
+struct rdb_reader *rdb_reader_new_batched(struct rdb_source source, const struct rdb_handler *handler,
+                                          const struct rdb_read_options *options, struct rdb_batches *batches)
+{
+    struct rdb_reader *r = rdb_reader_new((struct rdb_source){0}, handler, options);
+    in_deinit(&r->in);
+    in_init_window(&r->in, source, options->limits, RDB_BATCH_WINDOW);
+    r->in.checksum = !options->ignore_checksum;
+    r->batches = batches;
     return r;
 }
 
@@ -62,6 +76,11 @@ struct bytes rdb_reader_rest(const struct rdb_reader *r)
 static bool called(struct rdb_reader *r, enum status st)
 {
     return st == OK || in_fail(&r->in, st, "refused: %s", status_name(st));
+}
+
+static bool entries_end(struct rdb_reader *r)
+{
+    return !r->handler->entries_end || called(r, r->handler->entries_end(r->handler->ctx));
 }
 
 static bool read_magic(struct rdb_reader *r)
@@ -243,33 +262,68 @@ static bool tick(struct rdb_reader *r)
     return !r->handler->tick || called(r, r->handler->tick(r->handler->ctx, in_offset(&r->in)));
 }
 
+static void describe(const struct rdb_reader *r, struct rdb_error *err)
+{
+    char key[49], where[120] = "";
+    printable(r->key, key, sizeof key);
+    if (r->in_entry)
+        snprintf(where, sizeof where, " (in a %s, key '%s', database %d)", rdb_type_name(r->type), key, r->db);
+    snprintf(err->text, sizeof err->text, "%s at offset %llu%s", r->in.what, (unsigned long long)in_offset(&r->in),
+             where);
+}
+
+/* Hands on the keys that stand whole in the window, if they are worth it.  What no extent can be told for is left to
+ * read_item(): other items, keys larger than the window, nonsense. */
+static bool give_keys(struct rdb_reader *r)
+{
+    struct rdb_in *in = &r->in;
+    if (in_offset(in) < r->here_until || r->expire_at_ms != -1 || r->next.access != RDB_ACCESS_NONE) return true;
+    for (;;) {
+        size_t at = in->pos, size, got;
+        enum rdb_extent extent;
+        while ((extent = rdb_extent(in->window + at, in->n - at, &size)) == RDB_EXTENT_WHOLE) at += size;
+        if (at - in->pos >= RDB_BATCH_MIN) {
+            struct rdb_batch batch = {.from = in->pos, .to = at, .before = in->before, .db = r->db};
+            batch.window = in_window_take(in, at, r->batches->window(r->batches->ctx));
+            if (!called(r, r->batches->give(r->batches->ctx, &batch)) || !tick(r)) return false;
+            continue;
+        }
+        r->here_until = in->before + at;
+        if (extent != RDB_EXTENT_SHORT) return true;
+        if (!in_fill(in, &got)) return false;
+        if (got == 0) return true;
+    }
+}
+
+enum status rdb_batch_read(const struct rdb_batch *batch, const struct rdb_handler *handler,
+                           const struct rdb_read_options *options, uint64_t *offset, struct rdb_error *err)
+{
+    struct rdb_reader r = {.handler = handler, .options = options, .expire_at_ms = -1, .db = batch->db};
+    unsigned type;
+    in_init_bytes(&r.in, bytes_make(batch->window, batch->to), options->limits);
+    r.in.pos = batch->from;
+    r.in.before = batch->before;
+    r.in.source.size += batch->before;
+    while (r.in.pos < r.in.n && in_byte(&r.in, &type) && read_item(&r, type)) {
+    }
+    if (r.in.st == OK) entries_end(&r);
+    *offset = in_offset(&r.in);
+    err->text[0] = 0;
+    if (r.in.st != OK) describe(&r, err);
+    in_deinit(&r.in);
+    return r.in.st;
+}
+
 static bool read_all(struct rdb_reader *r)
 {
     unsigned opcode;
     if (!read_magic(r)) return false;
     for (;;) {
+        if (r->batches && !give_keys(r)) return false;
         if (!in_byte(&r->in, &opcode)) return false;
-        if (opcode == RDB_OP_EOF) return read_checksum(r);
+        if (opcode == RDB_OP_EOF) return entries_end(r) && read_checksum(r);
         if (!read_item(r, opcode) || !tick(r)) return false;
     }
-}
-
-/* Keys may hold anything: what is not plain text is shown as '?'. */
-static void printable(struct bytes key, char out[49])
-{
-    size_t n = key.n < 48 ? key.n : 48;
-    for (size_t i = 0; i < n; i++) out[i] = key.p[i] >= ' ' && key.p[i] <= '~' ? key.p[i] : '?';
-    out[n] = 0;
-}
-
-static void describe(const struct rdb_reader *r, struct rdb_error *err)
-{
-    char key[49], where[120] = "";
-    printable(r->key, key);
-    if (r->in_entry)
-        snprintf(where, sizeof where, " (in a %s, key '%s', database %d)", rdb_type_name(r->type), key, r->db);
-    snprintf(err->text, sizeof err->text, "%s at offset %llu%s", r->in.what, (unsigned long long)in_offset(&r->in),
-             where);
 }
 
 enum status rdb_reader_run(struct rdb_reader *r, struct rdb_error *err)

@@ -274,6 +274,7 @@ static struct rdb_load_options load_options(const struct node *n, bool keep_expi
                                      .keep_expired = keep_expired,
                                      .lfu = options.lfu,
                                      .now_ms = now,
+                                     .threads = (unsigned)n->worker_count,
                                      .lru_clock = (uint32_t)(now / 1000) & 0xffffff};
 }
 
