@@ -36,6 +36,7 @@ struct backend *backend_get(struct worker *w, struct bytes name, const char *ip,
     snprintf(b->ip, sizeof b->ip, "%.63s", ip ? ip : text);
     b->port = port;
     list_init(&b->links);
+    list_init(&b->by_db);
     list_init(&b->idle[0]);
     list_init(&b->idle[1]);
     list_push_back(&w->backends, &b->link);

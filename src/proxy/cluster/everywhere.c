@@ -5,25 +5,6 @@
 #include "base/mem.h"
 #include "base/number.h"
 
-bool everywhere_kind(const struct command *cmd, enum gather_kind *kind)
-{
-    switch (cmd->id) {
-    case CMD_ID_DBSIZE:
-    case CMD_ID_PUBSUB_NUMPAT: *kind = GATHER_SUM; return true;
-    case CMD_ID_KEYS: *kind = GATHER_CONCAT; return true;
-    case CMD_ID_RANDOMKEY: *kind = GATHER_RANDOM; return true;
-    case CMD_ID_SCRIPT_EXISTS: *kind = GATHER_AND; return true;
-    case CMD_ID_FLUSHALL:
-    case CMD_ID_FLUSHDB:
-    case CMD_ID_SCRIPT_LOAD:
-    case CMD_ID_SCRIPT_FLUSH:
-    case CMD_ID_FUNCTION_LOAD:
-    case CMD_ID_FUNCTION_DELETE:
-    case CMD_ID_FUNCTION_FLUSH: *kind = GATHER_FIRST; return true;
-    default: return false;
-    }
-}
-
 /* The first slot of every node; returns how many there are. */
 static unsigned first_slots(const struct worker *w, uint16_t *out)
 {

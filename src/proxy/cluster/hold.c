@@ -89,7 +89,8 @@ static struct link *choose(struct worker *w, struct request *r, struct backend *
     if (r->is_watched) return c->pinned;
     if (c && c->watching && c->pinned && !r->parent && r->slot == c->watch_slot && !r->ask) return c->pinned;
     if (r->is_blocking) return node_link_pin(w, b, c, full);
-    return node_link_shared(w, b, c && c->resp == 3, c ? (unsigned)(c->id % (uint64_t)w->config->connections) : 0);
+    return node_link_shared(w, b, c && c->resp == 3, c ? (unsigned)(c->id % (uint64_t)w->config->connections) : 0,
+                            r->db);
 }
 
 static bool is_elsewhere(const struct request *q, const struct request *r, const struct link *to)
@@ -211,8 +212,8 @@ static struct backend *redirection(struct worker *w, struct request *r, struct b
     struct backend *b = NULL;
     if (host.n)
         b = backend_get(w, host, NULL, a.port);
-    else if (r->link || w->slots[r->slot]) /* the same host, another port */
-        b = backend_get(w, bytes_of((r->link ? r->link->backend : w->slots[r->slot])->name), NULL, a.port);
+    else if (w->slots[r->slot]) /* the same host, another port */
+        b = backend_get(w, bytes_of(w->slots[r->slot]->name), w->slots[r->slot]->ip, a.port);
     mem_free(a.host);
     return b;
 }
@@ -326,7 +327,8 @@ void request_answer(struct worker *w, struct request *r, struct bytes reply)
     chunk_release(r->chunk);
     r->chunk = NULL;
     c->reply_bytes = (c->reply_bytes * 7 + reply.n) / 8;
-    bool is_scan = r->cmd && r->cmd->id == CMD_ID_SCAN;
+    bool is_scan = r->cmd && r->cmd->id == CMD_ID_SCAN && !worker_has_one_server(w);
+    if (r->selects && reply.p[0] == '*' && reply.p[1] != '-') c->db = r->db_after;
     struct buf *out = c->first == r ? &c->out : &r->reply;
     if (!is_scan || !scan_rewrite(w, r->slot, reply, out)) buf_append_bytes(out, reply);
     if (c->first == r) client_drain(c);

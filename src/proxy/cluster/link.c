@@ -53,7 +53,24 @@ static struct chunk *append(struct link *l, struct bytes raw)
     return c;
 }
 
-static void shake_hands(struct link *l)
+/* A word on a connection whose reply nobody waits for; it may be refused. */
+static void say(struct link *l, const struct buf *b)
+{
+    if (append(l, buf_bytes(b))) l->handshake_left++;
+}
+
+static void say_select(struct link *l, unsigned db)
+{
+    struct buf b = {0};
+    resp_request_begin(&b, 2);
+    resp_request_arg(&b, BYTES("SELECT"));
+    resp_request_arg_i64(&b, db);
+    say(l, &b);
+    l->db = (int)db;
+    buf_deinit(&b);
+}
+
+static void shake_hands(struct link *l, unsigned db)
 {
     const struct proxy_config *cfg = l->worker->config;
     struct buf b = {0};
@@ -66,8 +83,9 @@ static void shake_hands(struct link *l)
         resp_request_cstr(&b, 3, "AUTH", user, cfg->node_password);
     else if (*cfg->node_password)
         resp_request_cstr(&b, 2, "AUTH", cfg->node_password);
-    if (b.n && append(l, buf_bytes(&b))) l->handshake_left = 1;
+    if (b.n) say(l, &b);
     buf_deinit(&b);
+    if (db) say_select(l, db);
 }
 
 static void failed_to_connect(struct backend *b, struct worker *w)
@@ -80,7 +98,7 @@ static void failed_to_connect(struct backend *b, struct worker *w)
     topology_refresh(w->proxy->topology);
 }
 
-static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto)
+static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto, unsigned db)
 {
     if (w->now_ms < b->retry_ms || !*b->ip) return NULL;
     int fd = net_connect(b->ip, b->port, NULL);
@@ -99,6 +117,7 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     l->connect_until = w->now_ms + w->config->connect_timeout_ms;
     list_init(&l->dirty);
     list_init(&l->idle);
+    list_init(&l->by_db);
     if (loop_add(w->loop, &l->src, NET_READ | NET_WRITE) != OK) {
         close(fd);
         mem_free(l);
@@ -107,14 +126,29 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     list_push_back(&b->links, &l->link);
     count(&w->stats.connects, 1);
     count(&w->stats.links, 1);
-    shake_hands(l);
+    shake_hands(l, db);
     return l;
 }
 
-struct link *node_link_shared(struct worker *w, struct backend *b, uint8_t proto, unsigned which)
+static struct link *shared_of_database(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db)
 {
+    list_each(it, &b->by_db)
+    {
+        struct link *l = container_of(it, struct link, by_db);
+        if (l->proto == proto && l->slot == which && l->db == (int)db) return l;
+    }
+    struct link *l = open_link(w, b, proto, db);
+    if (!l) return NULL;
+    l->slot = which;
+    list_push_back(&b->by_db, &l->by_db);
+    return l;
+}
+
+struct link *node_link_shared(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db)
+{
+    if (db) return shared_of_database(w, b, proto, which, db);
     struct link **at = &b->shared[proto][which];
-    if (!*at && (*at = open_link(w, b, proto))) (*at)->slot = which;
+    if (!*at && (*at = open_link(w, b, proto, 0))) (*at)->slot = which;
     return *at;
 }
 
@@ -130,13 +164,19 @@ struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c
         *full = true;
         return NULL;
     } else {
-        l = open_link(w, b, proto);
+        l = open_link(w, b, proto, c->db);
         if (!l) return NULL;
         l->is_pinned = true;
         atomic_fetch_add(&w->proxy->pinned, 1);
     }
     l->owner = c;
+    if (l->db != c->db) say_select(l, c->db);
     return l;
+}
+
+void node_link_select(struct link *l, unsigned db)
+{
+    if (l->db != (int)db) say_select(l, db);
 }
 
 void node_link_unpin(struct link *l, bool clean)
@@ -194,6 +234,7 @@ void node_link_close(struct link *l, const char *why)
     tell_owner(l);
     list_remove(&l->link);
     list_remove(&l->idle);
+    list_remove(&l->by_db);
     list_remove(&l->dirty);
     uint64_t written = l->written;
     struct request *r = l->first;
@@ -319,6 +360,7 @@ static bool handshake_reply(struct link *l, struct bytes reply)
 static bool give_back(struct link *l, const struct request *r, struct bytes reply)
 {
     struct client *c = r->client;
+    if (r->selects) l->db = -1;
     if (r->is_blocking) {
         node_link_unpin(l, true);
         return true;

@@ -124,22 +124,27 @@ static void hello(struct client *c, struct resp_out *o, const struct resp_reques
     describe(c, o);
 }
 
-static void select_database(struct resp_out *o, struct bytes number)
+static void select_database(struct client *c, struct resp_out *o, struct bytes number)
 {
     int64_t db;
-    if (!parse_i64(number, &db))
+    const struct topology_map *map = c->worker->map;
+    if (!parse_i64(number, &db)) {
         resp_error(o, "ERR value is not an integer or out of range");
-    else if (db != 0)
+    } else if (db < 0 || db >= (map ? (int64_t)map->databases : 1)) {
         resp_error(o, "ERR DB index is out of range");
-    else
+    } else {
+        c->db = (uint16_t)db;
+        if (c->watching && c->pinned) node_link_select(c->pinned, c->db);
         resp_ok(o);
+    }
 }
 
 static void describe_client(const struct client *c, struct buf *b)
 {
-    buf_printf(b, "id=%llu addr=%s fd=%d name=%s age=%lld db=0 multi=%d resp=%d cmd=client|info user=default\n",
+    buf_printf(b, "id=%llu addr=%s fd=%d name=%s age=%lld db=%d multi=%d resp=%d cmd=client|info user=default\n",
                (unsigned long long)c->id, c->peer, c->src.fd, c->name ? c->name : "",
-               (long long)(clock_wall_ms() - c->created_ms) / 1000, c->in_multi ? (int)c->multi_count : -1, c->resp);
+               (long long)(clock_wall_ms() - c->created_ms) / 1000, c->db, c->in_multi ? (int)c->multi_count : -1,
+               c->resp);
 }
 
 static void reply_text(struct resp_out *o, const struct buf *b)
@@ -244,17 +249,15 @@ static void config_get(struct client *c, struct resp_out *o, const struct resp_r
 {
     /* What programs look at before they work with a server. */
     static const char *const fixed[][2] = {
-        {"databases", "1"},
-        {"save", ""},
-        {"appendonly", "no"},
-        {"cluster-enabled", "no"},
-        {"timeout", "0"},
-        {"maxmemory", "0"},
-        {"maxmemory-policy", "noeviction"},
+        {"save", ""},     {"appendonly", "no"}, {"cluster-enabled", "no"},
+        {"timeout", "0"}, {"maxmemory", "0"},   {"maxmemory-policy", "noeviction"},
     };
     size_t mark = resp_defer(o);
     struct config_get g = {o, req, 0};
     proxy_config_each(c->worker->config, get_if_wanted, &g);
+    char digits[24];
+    uint64_t databases = c->worker->map ? c->worker->map->databases : 1;
+    get_if_wanted(&g, "databases", bytes_make(digits, format_u64(digits, databases)));
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) get_if_wanted(&g, fixed[i][0], bytes_of(fixed[i][1]));
     resp_defer_map(o, mark, g.n);
 }
@@ -274,6 +277,7 @@ static void reset(struct client *c, struct resp_out *o)
     mem_free(c->name);
     c->name = NULL;
     c->resp = o->version = 2;
+    c->db = 0;
     c->authenticated = !*c->worker->config->password;
     c->parser.unauthenticated = !c->authenticated;
     resp_status(o, "RESET");
@@ -322,7 +326,7 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     case CMD_ID_ECHO: resp_bulk(o, req->argv[1]); return true;
     case CMD_ID_AUTH: auth(c, o, req); return true;
     case CMD_ID_HELLO: hello(c, o, req); return true;
-    case CMD_ID_SELECT: select_database(o, req->argv[1]); return true;
+    case CMD_ID_SELECT: select_database(c, o, req->argv[1]); return true;
     case CMD_ID_INFO: info(c, o); return true;
     case CMD_ID_CONFIG_GET: config_get(c, o, req); return true;
     case CMD_ID_RESET: reset(c, o); return true;
@@ -334,38 +338,18 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     }
 }
 
-static bool is_local(const struct command *cmd)
-{
-    switch (cmd->id) {
-    case CMD_ID_PING:
-    case CMD_ID_ECHO:
-    case CMD_ID_AUTH:
-    case CMD_ID_HELLO:
-    case CMD_ID_SELECT:
-    case CMD_ID_INFO:
-    case CMD_ID_CONFIG_GET:
-    case CMD_ID_RESET:
-    case CMD_ID_QUIT:
-    case CMD_ID_CLIENT_ID:
-    case CMD_ID_CLIENT_GETNAME:
-    case CMD_ID_CLIENT_SETNAME:
-    case CMD_ID_CLIENT_INFO:
-    case CMD_ID_CLIENT_NO_EVICT: return true;
-    default: return false;
-    }
-}
-
-bool local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)
+enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)
 {
     struct resp_out o;
-    if (!is_local(cmd)) return false;
+    if (cmd->id == CMD_ID_SELECT && !route_alone(c)) return OUTCOME_NOT_NOW; /* other databases, other connections */
     struct request *r = client_reply_begin(c, &o);
-    answer(c, &o, cmd, req);
+    if (!answer(c, &o, cmd, req)) resp_errorf(&o, "ERR '%s' is not possible through the proxy", cmd->name);
     client_reply_end(c, r);
-    return true;
+    return OUTCOME_DONE;
 }
 
 bool local_before_login(struct client *c, const struct command *cmd, const struct resp_request *req)
 {
-    return (cmd->flags & CMD_NO_AUTH) != 0 && local_dispatch(c, cmd, req);
+    return (cmd->flags & CMD_NO_AUTH) != 0 && decision_of(cmd)->course == COURSE_LOCAL &&
+           local_dispatch(c, cmd, req) == OUTCOME_DONE;
 }

@@ -1,8 +1,9 @@
 /* multi.c: MULTI, EXEC, WATCH.  A transaction is kept here until EXEC, and then sent in one piece on a shared
- * connection; its keys are all in one slot.  WATCH takes a connection of the client's own until EXEC. */
+ * connection; its keys are all in one slot of a cluster.  WATCH takes a connection of the client's own until EXEC. */
 #include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
+#include "base/number.h"
 
 #include <stdio.h>
 
@@ -12,6 +13,8 @@ void transaction_begin(struct client *c)
     c->multi_failed = false;
     c->multi_count = 0;
     c->multi_slot = -1;
+    c->multi_selects = false;
+    c->multi_db = c->db;
     c->multi.n = 0;
     resp_request_cstr(&c->multi, 1, "MULTI");
     client_reply_ok(c);
@@ -29,36 +32,49 @@ static void refuse(struct client *c, const char *text)
     client_reply_error(c, text);
 }
 
-/* Commands without keys that any node answers as this proxy would. */
-static bool is_possible_without_keys(const struct command *cmd)
+/* NULL: it may be queued.  Else the error. */
+static const char *why_not(struct client *c, const struct command *cmd, int found, uint16_t slot, char text[160])
 {
-    switch (cmd->id) {
-    case CMD_ID_PING:
-    case CMD_ID_ECHO:
-    case CMD_ID_TIME:
-    case CMD_ID_PUBLISH: return true;
-    default: return command_has_keys(cmd); /* EVAL without keys */
+    const struct decision *d = decision_of(cmd);
+    bool one = worker_has_one_server(c->worker);
+    bool possible = d->in_multi || d->course == COURSE_SPLIT ||
+                    (one && (d->course == COURSE_EVERY || d->course == COURSE_SCAN || d->course == COURSE_ONE ||
+                             d->course == COURSE_DEBUG || cmd->id == CMD_ID_SELECT));
+    if (cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
+    if (!possible && d->reason) return d->reason;
+    if (!possible) {
+        snprintf(text, 160, "ERR '%s' is not possible inside MULTI through the proxy", cmd->name);
+        return text;
     }
+    if (found == 2 || (found == 1 && c->multi_slot >= 0 && c->multi_slot != slot) ||
+        (found == 1 && c->watching && c->watch_slot != slot))
+        return "CROSSSLOT Keys in request don't hash to the same slot";
+    return NULL;
+}
+
+/* SELECT changes what the connection is afterwards, so that the transaction needs one of its own. */
+static void note_select(struct client *c, const struct command *cmd, const struct resp_request *req)
+{
+    int64_t db;
+    if (cmd->id != CMD_ID_SELECT) return;
+    c->multi_selects = true;
+    if (parse_i64(req->argv[1], &db) && db >= 0 && db < (int64_t)c->worker->map->databases) c->multi_db = (uint16_t)db;
 }
 
 void transaction_queue(struct client *c, const struct command *cmd, const struct resp_request *req, struct bytes raw)
 {
     uint16_t slot = 0;
     char text[160];
-    int found = route_slot(cmd, req->argv, req->argc, &slot);
-    if (cmd->flags & CMD_NO_MULTI) {
-        refuse(c, "ERR Command not allowed inside a transaction");
-    } else if (found <= 0 && !is_possible_without_keys(cmd)) {
-        snprintf(text, sizeof text, "ERR '%s' is not possible inside MULTI through the proxy", cmd->name);
-        refuse(c, text);
-    } else if (found == 2 || (found == 1 && c->multi_slot >= 0 && c->multi_slot != slot) ||
-               (found == 1 && c->watching && c->watch_slot != slot)) {
-        refuse(c, "CROSSSLOT Keys in request don't hash to the same slot");
+    int found = route_find(c->worker, cmd, req, &slot);
+    const char *reason = why_not(c, cmd, found, slot, text);
+    if (reason) {
+        refuse(c, reason);
     } else if ((int64_t)(c->multi.n + raw.n) > c->worker->config->query_limit ||
                buf_try_reserve(&c->multi, raw.n) != OK) {
         refuse(c, "OOM the transaction is too large");
     } else {
         if (found == 1) c->multi_slot = slot;
+        note_select(c, cmd, req);
         buf_append_bytes(&c->multi, raw);
         c->multi_count++;
         struct resp_out o;
@@ -94,6 +110,9 @@ static void send_transaction(struct client *c, const struct command *cmd)
     r->skip = c->multi_count + 1;
     r->is_safe = false;
     r->is_watched = c->watching;
+    r->selects = c->multi_selects;
+    r->db_after = c->multi_db;
+    r->is_blocking = r->selects && !c->watching;
     resp_request_cstr(&c->multi, 1, "EXEC");
     client_enqueue(c, r);
     request_dispatch(w, r, buf_bytes(&c->multi));
@@ -101,7 +120,7 @@ static void send_transaction(struct client *c, const struct command *cmd)
 
 enum outcome transaction_exec(struct client *c, const struct command *cmd)
 {
-    if (c->watching && !route_alone(c)) return OUTCOME_NOT_NOW;
+    if ((c->watching || c->multi_selects) && !route_alone(c)) return OUTCOME_NOT_NOW;
     if (c->multi_failed) {
         client_reply_error(c, "EXECABORT Transaction discarded because of previous errors.");
         unwatch(c);
@@ -115,7 +134,7 @@ enum outcome transaction_exec(struct client *c, const struct command *cmd)
         client_reply_end(c, r);
     } else {
         send_transaction(c, cmd);
-        c->barrier = c->watching; /* the connection goes back with its reply */
+        c->barrier = c->watching || c->multi_selects; /* the connection goes back with its reply */
     }
     transaction_reset(c);
     return OUTCOME_DONE;
@@ -136,7 +155,7 @@ enum outcome watch_dispatch(struct client *c, const struct command *cmd, const s
     struct worker *w = c->worker;
     uint16_t slot;
     bool full = false;
-    int found = route_slot(cmd, req->argv, req->argc, &slot);
+    int found = route_find(w, cmd, req, &slot);
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
     if (found != 1 || (c->watching && c->watch_slot != slot)) {
         client_reply_error(c, "CROSSSLOT Keys in request don't hash to the same slot");

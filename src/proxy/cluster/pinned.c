@@ -22,19 +22,6 @@ enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint
 
 /* ---- subscribers ---- */
 
-bool subscribe_is(const struct command *cmd)
-{
-    switch (cmd->id) {
-    case CMD_ID_SUBSCRIBE:
-    case CMD_ID_UNSUBSCRIBE:
-    case CMD_ID_PSUBSCRIBE:
-    case CMD_ID_PUNSUBSCRIBE:
-    case CMD_ID_SSUBSCRIBE:
-    case CMD_ID_SUNSUBSCRIBE: return true;
-    default: return false;
-    }
-}
-
 /* Messages reach every node, so that any node will do where there is no slot. */
 static struct link *link_for(struct client *c, bool has_slot, uint16_t slot, bool *full)
 {
@@ -73,7 +60,7 @@ enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, con
 {
     uint16_t slot = 0;
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
-    int found = route_slot(cmd, req->argv, req->argc, &slot);
+    int found = route_find(c->worker, cmd, req, &slot);
     if (found == 2) {
         client_reply_error(c, "CROSSSLOT Keys in request don't hash to the same slot");
         return OUTCOME_DONE;

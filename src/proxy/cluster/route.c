@@ -33,9 +33,18 @@ int route_slot(const struct command *cmd, const struct bytes *argv, size_t argc,
     return found;
 }
 
+int route_find(const struct worker *w, const struct command *cmd, const struct resp_request *req, uint16_t *slot)
+{
+    int found = route_slot(cmd, req->argv, req->argc, slot);
+    if (found <= 0 || !worker_has_one_server(w)) return found;
+    *slot = 0;
+    return 1;
+}
+
 uint16_t route_any_slot(struct client *c)
 {
     struct worker *w = c->worker;
+    if (worker_has_one_server(w)) return 0;
     unsigned from = (unsigned)(c->id * 2654435761u) % SLOT_COUNT;
     for (unsigned i = 0; i < SLOT_COUNT; i++)
         if (w->slots[(from + i) % SLOT_COUNT]) return (uint16_t)((from + i) % SLOT_COUNT);
@@ -90,45 +99,6 @@ static void refuse_arity(struct client *c, const struct command *cmd)
     refuse(c, text);
 }
 
-static void refuse_kind(struct client *c, const struct command *cmd)
-{
-    char text[160];
-    snprintf(text, sizeof text, "NOPERM this user has no permissions to run the '%s' command", cmd->name);
-    refuse(c, text);
-}
-
-/* What is about one node, or about a connection's state that shared connections do not have. */
-static bool is_refused(const struct command *cmd)
-{
-    const struct command *top = command_parent(cmd) ? command_parent(cmd) : cmd;
-    switch (top->id) {
-    case CMD_ID_CLIENT: return true; /* those that are not local */
-    case CMD_ID_ACL:
-    case CMD_ID_CLUSTER:
-    case CMD_ID_READONLY:
-    case CMD_ID_READWRITE:
-    case CMD_ID_ASKING:
-    case CMD_ID_WAIT:
-    case CMD_ID_MONITOR:
-    case CMD_ID_MIGRATE:
-    case CMD_ID_SWAPDB:
-    case CMD_ID_MOVE: return true;
-    case CMD_ID_PUBSUB: return false;
-    case CMD_ID_SCRIPT: return cmd->id != CMD_ID_SCRIPT_HELP;
-    case CMD_ID_FUNCTION: return cmd->id == CMD_ID_FUNCTION_KILL || cmd->id == CMD_ID_FUNCTION_RESTORE;
-    default: return (cmd->flags & CMD_ADMIN) != 0;
-    }
-}
-
-static const char *refusal_in_words_of_redis(const struct command *cmd)
-{
-    const struct command *top = command_parent(cmd) ? command_parent(cmd) : cmd;
-    if (top->id == CMD_ID_CLUSTER || cmd->id == CMD_ID_READONLY || cmd->id == CMD_ID_READWRITE ||
-        cmd->id == CMD_ID_ASKING)
-        return "ERR This instance has cluster support disabled";
-    return NULL;
-}
-
 /* ---- dispatch ---- */
 
 bool route_alone(struct client *c)
@@ -157,9 +127,11 @@ static bool blocks(const struct command *cmd, const struct resp_request *req)
 }
 
 static enum outcome route_keys(struct client *c, const struct command *cmd, const struct resp_request *req,
-                               struct bytes raw, int found, uint16_t slot)
+                               struct bytes raw)
 {
-    if (found == 2 && split_possible(cmd)) {
+    uint16_t slot = 0;
+    int found = route_find(c->worker, cmd, req, &slot);
+    if (found == 2 && decision_of(cmd)->course == COURSE_SPLIT) {
         split_dispatch(c, cmd, req);
         return OUTCOME_DONE;
     }
@@ -173,38 +145,65 @@ static enum outcome route_keys(struct client *c, const struct command *cmd, cons
     return OUTCOME_DONE;
 }
 
+/* Messages of a channel keep their order. */
+static enum outcome send_to_any(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                struct bytes raw)
+{
+    uint16_t slot = route_any_slot(c);
+    if (cmd->id == CMD_ID_PUBLISH && !worker_has_one_server(c->worker)) slot = (uint16_t)key_slot(req->argv[1]);
+    send_to_slot(c, cmd, slot, raw);
+    return OUTCOME_DONE;
+}
+
+static enum outcome send_everywhere(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                    struct bytes raw, enum gather_kind kind)
+{
+    if (worker_has_one_server(c->worker)) return send_to_any(c, cmd, req, raw);
+    if (!route_alone(c)) return OUTCOME_NOT_NOW;
+    everywhere_dispatch(c, cmd, kind, raw);
+    c->barrier = true;
+    return OUTCOME_DONE;
+}
+
+/* DEBUG OBJECT and the like name a key. */
+static enum outcome route_debug(struct client *c, const struct command *cmd, const struct resp_request *req,
+                                struct bytes raw, const char *reason)
+{
+    static const char *const about_keys[] = {"object", "listpack", "ziplist", "quicklist", "sdslen", "stringmatch-len"};
+    if (worker_has_one_server(c->worker)) return send_to_any(c, cmd, req, raw);
+    for (size_t i = 0; req->argc > 2 && i < sizeof about_keys / sizeof *about_keys; i++) {
+        if (!bytes_ieq(req->argv[1], bytes_of(about_keys[i]))) continue;
+        send_to_slot(c, cmd, (uint16_t)key_slot(req->argv[2]), raw);
+        return OUTCOME_DONE;
+    }
+    refuse(c, reason);
+    return OUTCOME_DONE;
+}
+
 static enum outcome route_command(struct client *c, const struct command *cmd, const struct resp_request *req,
                                   struct bytes raw)
 {
-    uint16_t slot = 0;
-    enum gather_kind kind;
-    int found = route_slot(cmd, req->argv, req->argc, &slot);
-    if (command_has_keys(cmd)) return route_keys(c, cmd, req, raw, found, slot);
-    if (subscribe_is(cmd)) return subscribe_dispatch(c, cmd, req, raw);
-    if (local_dispatch(c, cmd, req)) return OUTCOME_DONE;
-    if (cmd->id == CMD_ID_SCAN) {
+    const struct decision *d = decision_of(cmd);
+    switch ((enum course)d->course) {
+    case COURSE_KEYS:
+    case COURSE_SPLIT: return route_keys(c, cmd, req, raw);
+    case COURSE_ANY: return send_to_any(c, cmd, req, raw);
+    case COURSE_EVERY: return send_everywhere(c, cmd, req, raw, (enum gather_kind)d->gather);
+    case COURSE_SUBSCRIBE: return subscribe_dispatch(c, cmd, req, raw);
+    case COURSE_DEBUG: return route_debug(c, cmd, req, raw, d->reason);
+    case COURSE_LOCAL: return local_dispatch(c, cmd, req);
+    case COURSE_SCAN:
+        if (worker_has_one_server(c->worker)) return send_to_any(c, cmd, req, raw);
         scan_dispatch(c, cmd, req);
         return OUTCOME_DONE;
-    }
-    if (everywhere_kind(cmd, &kind)) {
-        if (!route_alone(c)) return OUTCOME_NOT_NOW;
-        everywhere_dispatch(c, cmd, kind, raw);
-        c->barrier = true;
+    case COURSE_ONE:
+        if (worker_has_one_server(c->worker)) return send_to_any(c, cmd, req, raw);
+        refuse(c, d->reason);
+        return OUTCOME_DONE;
+    default:
+        refuse(c, d->reason ? d->reason : "ERR this command is not possible through the proxy");
         return OUTCOME_DONE;
     }
-    const char *words = refusal_in_words_of_redis(cmd);
-    if (words) {
-        client_reply_error(c, words);
-    } else if (is_refused(cmd)) {
-        refuse_kind(c, cmd);
-    } else {
-        if (cmd->id == CMD_ID_PUBLISH)
-            slot = (uint16_t)key_slot(req->argv[1]); /* messages of a channel keep their order */
-        else if (found != 1)
-            slot = route_any_slot(c);
-        send_to_slot(c, cmd, slot, raw);
-    }
-    return OUTCOME_DONE;
 }
 
 static enum outcome route_transaction(struct client *c, const struct command *cmd, const struct resp_request *req,
@@ -230,8 +229,7 @@ static enum outcome route_known(struct client *c, const struct command *cmd, con
 {
     if (cmd->id == CMD_ID_QUIT || cmd->id == CMD_ID_RESET) {
         if (!route_alone(c)) return OUTCOME_NOT_NOW;
-        local_dispatch(c, cmd, req);
-        return OUTCOME_DONE;
+        return local_dispatch(c, cmd, req);
     }
     if (c->in_multi) return route_transaction(c, cmd, req, raw);
     switch (cmd->id) {
@@ -250,8 +248,8 @@ static enum outcome route_known(struct client *c, const struct command *cmd, con
 
 static bool allowed_while_subscribed(const struct client *c, const struct command *cmd)
 {
-    return !c->subscribed || c->resp == 3 || subscribe_is(cmd) || cmd->id == CMD_ID_PING || cmd->id == CMD_ID_QUIT ||
-           cmd->id == CMD_ID_RESET;
+    return !c->subscribed || c->resp == 3 || decision_of(cmd)->course == COURSE_SUBSCRIBE || cmd->id == CMD_ID_PING ||
+           cmd->id == CMD_ID_QUIT || cmd->id == CMD_ID_RESET;
 }
 
 static enum outcome route_checked(struct client *c, const struct command *cmd, const struct resp_request *req,

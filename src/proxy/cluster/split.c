@@ -79,6 +79,17 @@ static bool merge_sum(const struct gather *g, struct buf *out)
     return true;
 }
 
+static bool merge_least(const struct gather *g, struct buf *out)
+{
+    int64_t least = INT64_MAX, n;
+    for (unsigned i = 0; i < g->parts; i++) {
+        if (!integer_of(reply_of(g, i), &n)) return false;
+        if (n < least) least = n;
+    }
+    buf_printf(out, ":%lld\r\n", (long long)least);
+    return true;
+}
+
 static bool merge_values(const struct gather *g, struct buf *out)
 {
     struct bytes *values = mem_try_alloc(g->places * sizeof *values);
@@ -131,6 +142,58 @@ static bool merge_and(const struct gather *g, struct buf *out)
     return true;
 }
 
+static int by_bytes(const void *a, const void *b)
+{
+    return bytes_cmp(*(const struct bytes *)a, *(const struct bytes *)b);
+}
+
+/* Every element once; their order means nothing. */
+static bool merge_union(const struct gather *g, struct buf *out)
+{
+    size_t at, total = 0, n = 0, kept = 0;
+    for (unsigned i = 0; i < g->parts; i++) {
+        int64_t has = array_header(reply_of(g, i), &at);
+        if (has < 0) return false;
+        total += (size_t)has;
+    }
+    struct bytes *all = mem_try_alloc((total ? total : 1) * sizeof *all);
+    if (!all) return false;
+    for (unsigned i = 0; i < g->parts; i++)
+        for (int64_t has = array_header(reply_of(g, i), &at); has > 0; has--)
+            all[n++] = next_element(reply_of(g, i), &at);
+    qsort(all, n, sizeof *all, by_bytes);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || !bytes_eq(all[i], all[kept - 1])) all[kept++] = all[i];
+    buf_printf(out, "%c%zu\r\n", reply_of(g, 0).p[0], kept);
+    for (size_t i = 0; i < kept; i++) buf_append_bytes(out, all[i]);
+    mem_free(all);
+    return true;
+}
+
+/* PUBSUB NUMSUB: the names stand in the order of the request. */
+static bool merge_counts(const struct gather *g, struct buf *out)
+{
+    size_t first;
+    int64_t n = array_header(reply_of(g, 0), &first);
+    size_t *at = mem_try_alloc(g->parts * sizeof *at);
+    bool ok = at && n >= 0 && n % 2 == 0;
+    for (unsigned i = 0; ok && i < g->parts; i++) ok = array_header(reply_of(g, i), &at[i]) == n;
+    if (ok) buf_printf(out, "*%lld\r\n", (long long)n);
+    for (int64_t k = 0; ok && k < n; k += 2) {
+        int64_t sum = 0, count;
+        struct bytes name = {0};
+        for (unsigned i = 0; ok && i < g->parts; i++) {
+            name = next_element(reply_of(g, i), &at[i]);
+            ok = integer_of(next_element(reply_of(g, i), &at[i]), &count);
+            sum += ok ? count : 0;
+        }
+        buf_append_bytes(out, name);
+        buf_printf(out, ":%lld\r\n", (long long)sum);
+    }
+    mem_free(at);
+    return ok;
+}
+
 static bool is_null(struct bytes reply)
 {
     return reply.n < 3 || reply.p[0] == '_' || reply.p[1] == '-';
@@ -146,18 +209,31 @@ static void merge_any(const struct gather *g, struct buf *out)
     }
 }
 
-void gather_merge(const struct gather *g, struct buf *out)
+/* The reply that stands for all, if there is one: for most the first error; where one success is enough, that. */
+static bool merge_outcome(const struct gather *g, struct buf *out)
 {
+    bool one_is_enough = g->kind == GATHER_ANY_OK;
     for (unsigned i = 0; i < g->parts; i++) {
         struct bytes reply = reply_of(g, i);
-        if (reply.n == 0 || reply.p[0] != '-') continue;
-        buf_append_bytes(out, reply); /* the first error is everybody's */
-        return;
+        if (reply.n == 0 || (reply.p[0] == '-') == one_is_enough) continue;
+        buf_append_bytes(out, reply);
+        return true;
     }
+    if (one_is_enough) buf_append_bytes(out, reply_of(g, 0));
+    return one_is_enough;
+}
+
+void gather_merge(const struct gather *g, struct buf *out)
+{
+    if (merge_outcome(g, out)) return;
     size_t start = out->n;
     bool ok = true;
     switch (g->kind) {
     case GATHER_SUM: ok = merge_sum(g, out); break;
+    case GATHER_LEAST: ok = merge_least(g, out); break;
+    case GATHER_UNION: ok = merge_union(g, out); break;
+    case GATHER_COUNTS: ok = merge_counts(g, out); break;
+    case GATHER_ANY_OK: break;
     case GATHER_VALUES: ok = merge_values(g, out); break;
     case GATHER_CONCAT: ok = merge_concat(g, out); break;
     case GATHER_AND: ok = merge_and(g, out); break;
@@ -182,19 +258,6 @@ void gather_part_done(struct worker *w, struct request *parent)
 }
 
 /* ---- splitting ---- */
-
-bool split_possible(const struct command *cmd)
-{
-    switch (cmd->id) {
-    case CMD_ID_MGET:
-    case CMD_ID_MSET:
-    case CMD_ID_DEL:
-    case CMD_ID_UNLINK:
-    case CMD_ID_EXISTS:
-    case CMD_ID_TOUCH: return true;
-    default: return false;
-    }
-}
 
 struct key_at {
     uint16_t slot;

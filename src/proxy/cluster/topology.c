@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/random.h"
 #include "net/net.h"
 
@@ -17,9 +18,12 @@
 enum {
     CONNECT_MS = 500,
     REPLY_MS = 1000,
-    PAUSE_MS = 50, /* between two looks that were asked for */
+    PAUSE_MS = 50,       /* between two looks that were asked for */
+    SIDE_REPLY_MS = 300, /* what is good to know, and not needed */
     REPLY_MAX = 64 * 1024 * 1024,
     NODES_MAX = 4096,
+    DATABASES_ASKED_MAX = 3,
+    DATABASES_MAX = 65535,
 };
 
 struct topology {
@@ -28,6 +32,8 @@ struct topology {
     void *ctx;
     struct random rng;
     struct topology_map *map; /* the last one; of the thread */
+    unsigned databases;       /* 0: not known yet */
+    unsigned databases_asked;
     bool complained;
     pthread_t thread;
     pthread_mutex_t lock;
@@ -48,7 +54,9 @@ void topology_map_release(struct topology_map *m)
 {
     if (!m || atomic_fetch_sub(&m->refs, 1) != 1) return;
     for (int i = 0; i < m->count; i++) mem_free(m->nodes[i].name);
+    for (int i = 0; i < m->replica_count; i++) mem_free(m->replicas[i].name);
     mem_free(m->nodes);
+    mem_free(m->replicas);
     mem_free(m);
 }
 
@@ -57,6 +65,7 @@ static struct topology_map *map_create(void)
     struct topology_map *m = mem_calloc(1, sizeof *m);
     atomic_store(&m->refs, 1);
     memset(m->slot, 0xff, sizeof m->slot);
+    m->databases = 1;
     return m;
 }
 
@@ -67,8 +76,53 @@ static uint16_t map_node_index(struct topology_map *m, struct bytes name, int po
         if (m->nodes[i].port == port && bytes_eq(bytes_of(m->nodes[i].name), name)) return i;
     if (m->count == NODES_MAX) return NO_NODE;
     m->nodes = mem_realloc(m->nodes, (m->count + 1u) * sizeof *m->nodes);
-    m->nodes[m->count] = (struct map_node){.name = bytes_dup_cstr(name), .port = port};
+    m->nodes[m->count] = (struct map_node){.name = bytes_dup_cstr(name), .port = port, .primary = NO_NODE};
     return m->count++;
+}
+
+static bool add_replica(struct topology_map *m, struct bytes name, int port, uint16_t primary, const char *spoken)
+{
+    for (uint16_t i = 0; i < m->replica_count; i++)
+        if (m->replicas[i].port == port && bytes_eq(bytes_of(m->replicas[i].name), name)) return true;
+    if (m->replica_count == NODES_MAX) return false;
+    m->replicas = mem_realloc(m->replicas, (m->replica_count + 1u) * sizeof *m->replicas);
+    struct map_node *n = &m->replicas[m->replica_count++];
+    *n = (struct map_node){.name = bytes_dup_cstr(name), .port = port, .primary = primary};
+    snprintf(n->spoken, sizeof n->spoken, "%s", spoken);
+    return true;
+}
+
+static bool is_address(const char *text)
+{
+    struct in6_addr any;
+    return inet_pton(AF_INET, text, &any) == 1 || inet_pton(AF_INET6, text, &any) == 1;
+}
+
+struct endpoint {
+    struct bytes name; /* n == 0: nobody knows */
+    int port;
+    char spoken[64];
+};
+
+/* One node of CLUSTER SLOTS: endpoint, port, id, and pairs that say what else it is called.  False: it is none. */
+static bool read_endpoint(const struct resp_value *v, const char *asked, struct endpoint *out)
+{
+    *out = (struct endpoint){0};
+    if (v->type != RESP_ARRAY || v->n < 2 || v->child[1].type != RESP_INTEGER) return false;
+    int64_t port = v->child[1].i64;
+    struct bytes name = v->child[0].str;
+    const struct resp_value *ip = v->n > 3 ? resp_map_get(&v->child[3], "ip") : NULL;
+    if (ip && ip->type == RESP_BULK && ip->str.n < sizeof out->spoken && !memchr(ip->str.p, '\0', ip->str.n)) {
+        memcpy(out->spoken, ip->str.p, ip->str.n);
+        if (!is_address(out->spoken)) out->spoken[0] = '\0';
+    }
+    if (v->child[0].type != RESP_BULK || name.n == 0) name = bytes_of(asked);
+    if (port < 1 || port > 65535 || name.n > 255 || memchr(name.p, '\0', name.n)) return false;
+    /* Announced by a name that it does not have: by its address then, if that is said. */
+    if (bytes_eq(name, BYTES("?"))) name = bytes_of(out->spoken);
+    out->name = name;
+    out->port = (int)port;
+    return true;
 }
 
 static bool read_range(struct topology_map *m, const struct resp_value *v, const char *asked)
@@ -76,22 +130,22 @@ static bool read_range(struct topology_map *m, const struct resp_value *v, const
     if (v->type != RESP_ARRAY || v->n < 3 || v->child[0].type != RESP_INTEGER || v->child[1].type != RESP_INTEGER)
         return false;
     int64_t first = v->child[0].i64, last = v->child[1].i64;
-    const struct resp_value *primary = &v->child[2];
-    if (first < 0 || last < first || last >= SLOT_COUNT) return false;
-    if (primary->type != RESP_ARRAY || primary->n < 2 || primary->child[1].type != RESP_INTEGER) return false;
-    int64_t port = primary->child[1].i64;
-    struct bytes name = primary->child[0].str;
-    if (primary->child[0].type != RESP_BULK || name.n == 0) name = bytes_of(asked);
-    if (port < 1 || port > 65535 || name.n > 255 || memchr(name.p, '\0', name.n)) return false;
-    if (bytes_eq(name, BYTES("?"))) return true; /* announced by hostname, which it does not know: nobody to ask */
-    uint16_t index = map_node_index(m, name, (int)port);
+    struct endpoint e;
+    if (first < 0 || last < first || last >= SLOT_COUNT || !read_endpoint(&v->child[2], asked, &e)) return false;
+    if (!e.name.n) return true; /* nobody to ask */
+    uint16_t index = map_node_index(m, e.name, e.port);
     if (index == NO_NODE) return false;
+    snprintf(m->nodes[index].spoken, sizeof m->nodes[index].spoken, "%s", e.spoken);
     for (int64_t s = first; s <= last; s++) {
         if (m->slot[s] == NO_NODE) {
             m->covered++;
             m->nodes[index].slots++;
         }
         m->slot[s] = index;
+    }
+    for (size_t i = 3; i < v->n; i++) {
+        if (!read_endpoint(&v->child[i], asked, &e)) return false;
+        if (e.name.n && !add_replica(m, e.name, e.port, index, e.spoken)) return false;
     }
     return true;
 }
@@ -108,37 +162,79 @@ struct topology_map *topology_map_read(const struct resp_value *slots, const cha
     return m;
 }
 
+/* The text up to the next of these characters, which is skipped. */
+static struct bytes cut(struct bytes *text, const char *ends)
+{
+    size_t n = 0;
+    while (n < text->n && !strchr(ends, text->p[n])) n++;
+    struct bytes head = bytes_make(text->p, n);
+    if (n < text->n) n++;
+    *text = bytes_make(text->p + n, text->n - n);
+    return head;
+}
+
+/* "id ip:port@bus,hostname,... flags ..." */
+static void read_node_line(struct topology_map *m, struct bytes line)
+{
+    cut(&line, " ");
+    struct bytes where = cut(&line, " "), flags = cut(&line, " ");
+    struct bytes place = cut(&where, ","), host = cut(&where, ","), address = cut(&place, "@");
+    struct address a;
+    if (memmem(flags.p, flags.n, "master", 6) == NULL || memmem(flags.p, flags.n, "noaddr", 6)) return;
+    if (host.n == 0 || host.n > 255 || memchr(host.p, '=', host.n) || memchr(host.p, '\0', host.n)) return;
+    if (!address_parse(address, &a)) return;
+    uint16_t index = map_node_index(m, host, a.port);
+    if (index != NO_NODE && !*m->nodes[index].spoken && is_address(a.host))
+        snprintf(m->nodes[index].spoken, sizeof m->nodes[index].spoken, "%s", a.host);
+    mem_free(a.host);
+}
+
+void topology_map_read_nodes(struct topology_map *m, struct bytes text)
+{
+    while (text.n) read_node_line(m, cut(&text, "\n"));
+}
+
 static struct topology_map *map_of_one(const char *name, int port)
 {
     struct topology_map *m = map_create();
     map_node_index(m, bytes_of(name), port);
     memset(m->slot, 0, sizeof m->slot);
     m->covered = m->nodes[0].slots = SLOT_COUNT;
+    m->standalone = true;
     return m;
 }
 
-static bool same_map(const struct topology_map *a, const struct topology_map *b)
+static bool same_nodes(const struct map_node *a, const struct map_node *b, int n)
 {
-    if (!a || !b || a->count != b->count || memcmp(a->slot, b->slot, sizeof a->slot) != 0) return false;
-    for (int i = 0; i < a->count; i++)
-        if (a->nodes[i].port != b->nodes[i].port || strcmp(a->nodes[i].name, b->nodes[i].name) != 0 ||
-            strcmp(a->nodes[i].ip, b->nodes[i].ip) != 0)
+    for (int i = 0; i < n; i++)
+        if (a[i].port != b[i].port || a[i].primary != b[i].primary || strcmp(a[i].name, b[i].name) != 0 ||
+            strcmp(a[i].ip, b[i].ip) != 0)
             return false;
     return true;
 }
 
-/* Names are looked up at every look, so that a node that comes back elsewhere is found. */
+static bool same_map(const struct topology_map *a, const struct topology_map *b)
+{
+    return a && b && a->count == b->count && a->replica_count == b->replica_count && a->standalone == b->standalone &&
+           a->databases == b->databases && memcmp(a->slot, b->slot, sizeof a->slot) == 0 &&
+           same_nodes(a->nodes, b->nodes, a->count) && same_nodes(a->replicas, b->replicas, a->replica_count);
+}
+
+/* Names are looked up at every look, so that a node that comes back elsewhere is found.  Where a name cannot be looked
+ * up here, the address that the cluster knows has to do. */
 static void resolve(struct map_node *n)
 {
-    struct in6_addr any;
-    if (inet_pton(AF_INET, n->name, &any) == 1 || inet_pton(AF_INET6, n->name, &any) == 1) {
-        snprintf(n->ip, sizeof n->ip, "%s", n->name);
+    if (is_address(n->name)) {
+        snprintf(n->ip, sizeof n->ip, "%.63s", n->name);
         return;
     }
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-    if (getaddrinfo(n->name, NULL, &hints, &found) != 0) return;
-    if (getnameinfo(found->ai_addr, found->ai_addrlen, n->ip, sizeof n->ip, NULL, 0, NI_NUMERICHOST) != 0) n->ip[0] = 0;
-    freeaddrinfo(found);
+    if (getaddrinfo(n->name, NULL, &hints, &found) == 0) {
+        if (getnameinfo(found->ai_addr, found->ai_addrlen, n->ip, sizeof n->ip, NULL, 0, NI_NUMERICHOST) != 0)
+            n->ip[0] = '\0';
+        freeaddrinfo(found);
+    }
+    if (!*n->ip) memcpy(n->ip, n->spoken, sizeof n->ip);
 }
 
 /* ---- asking one node ---- */
@@ -171,70 +267,183 @@ static struct resp_value *receive(int fd, struct buf *in, int64_t deadline)
     }
 }
 
-static struct topology_map *converse(const struct proxy_config *c, int fd, const char *name, int port)
+/* Sends and receives; NULL: no reply in time. */
+static struct resp_value *question(int fd, struct buf *in, int64_t ms, const char *first, const char *second,
+                                   const char *third)
 {
-    struct buf out = {0}, in = {0};
-    bool login = *c->node_password;
-    if (login && *c->node_user)
-        resp_request_cstr(&out, 3, "AUTH", c->node_user, c->node_password);
-    else if (login)
-        resp_request_cstr(&out, 2, "AUTH", c->node_password);
-    resp_request_cstr(&out, 2, "CLUSTER", "SLOTS");
-    int64_t deadline = clock_mono_ms() + REPLY_MS;
+    struct buf out = {0};
+    resp_request_cstr(&out, third ? 3 : second ? 2 : 1, first, second, third);
+    struct resp_value *v = send_all(fd, buf_bytes(&out)) ? receive(fd, in, clock_mono_ms() + ms) : NULL;
+    buf_deinit(&out);
+    return v;
+}
+
+static unsigned number_in(const struct resp_value *v, const char *name)
+{
+    int64_t n;
+    const struct resp_value *found = v ? resp_map_get(v, name) : NULL;
+    if (!found || found->type != RESP_BULK || !parse_i64(found->str, &n) || n < 1) return 0;
+    return n > DATABASES_MAX ? DATABASES_MAX : (unsigned)n;
+}
+
+/* A node that does not show its settings may still tell by SELECT that it has the usual number. */
+static unsigned ask_databases(int fd, struct buf *in, bool standalone)
+{
+    const char *option = standalone ? "databases" : "cluster-databases";
+    struct resp_value *v = question(fd, in, SIDE_REPLY_MS, "CONFIG", "GET", option);
+    unsigned n = number_in(v, option);
+    bool refused = v && v->type == RESP_ERROR, answered = v && v->type == RESP_ARRAY;
+    resp_value_free(v);
+    if (n) return n;
+    if (!standalone) return answered || refused ? 1 : 0;
+    if (!refused) return 0;
+    v = question(fd, in, SIDE_REPLY_MS, "SELECT", "15", NULL);
+    n = resp_is_status(v, "OK") ? 16 : v ? 1 : 0;
+    resp_value_free(v);
+    return n;
+}
+
+static unsigned databases_of(struct topology *t, int fd, struct buf *in, bool standalone)
+{
+    if (!t->databases && t->databases_asked < DATABASES_ASKED_MAX) {
+        t->databases_asked++;
+        t->databases = ask_databases(fd, in, standalone);
+    }
+    return t->databases ? t->databases : 1;
+}
+
+/* What ROLE says of a server without cluster mode.  NULL: it is a replica whose primary is *primary (if its port is not
+ * 0), or says nothing. */
+static struct topology_map *read_role(const struct resp_value *v, const char *name, int port, struct endpoint *primary)
+{
+    if (!v || v->type != RESP_ARRAY || v->n < 1 || v->child[0].type != RESP_BULK) return map_of_one(name, port);
+    bool is_replica = bytes_eq(v->child[0].str, BYTES("slave"));
+    if (is_replica && v->n > 2 && v->child[1].type == RESP_BULK && v->child[2].type == RESP_INTEGER &&
+        v->child[1].str.n < sizeof primary->spoken && v->child[2].i64 > 0 && v->child[2].i64 <= 65535) {
+        snprintf(primary->spoken, sizeof primary->spoken, "%.*s", (int)v->child[1].str.n, v->child[1].str.p);
+        primary->port = (int)v->child[2].i64;
+    }
+    if (is_replica) return NULL;
+    struct topology_map *m = map_of_one(name, port);
+    const struct resp_value *list = v->n > 2 ? &v->child[2] : NULL;
+    for (size_t i = 0; list && list->type == RESP_ARRAY && i < list->n; i++) {
+        const struct resp_value *r = &list->child[i];
+        int64_t at;
+        if (r->type != RESP_ARRAY || r->n < 2 || r->child[0].type != RESP_BULK || r->child[1].type != RESP_BULK)
+            continue;
+        if (!parse_i64(r->child[1].str, &at) || at < 1 || at > 65535 || r->child[0].str.n > 255) continue;
+        if (memchr(r->child[0].str.p, '\0', r->child[0].str.n)) continue;
+        add_replica(m, r->child[0].str, (int)at, 0, "");
+    }
+    return m;
+}
+
+static bool log_in(const struct proxy_config *c, int fd, struct buf *in, const char *name, int port)
+{
+    if (!*c->node_password) return true;
+    struct resp_value *v = *c->node_user ? question(fd, in, REPLY_MS, "AUTH", c->node_user, c->node_password)
+                                         : question(fd, in, REPLY_MS, "AUTH", c->node_password, NULL);
+    if (v && !resp_is_status(v, "OK")) log_warning("%s:%d does not accept the proxy's password", name, port);
+    bool answered = v != NULL;
+    resp_value_free(v);
+    return answered;
+}
+
+static bool has_names(const struct topology_map *m)
+{
+    for (int i = 0; i < m->count; i++)
+        if (!is_address(m->nodes[i].name)) return true;
+    return false;
+}
+
+/* A cluster says so in an error when there is none; old servers do not know the word. */
+static bool has_no_cluster(const struct resp_value *v)
+{
+    return resp_is_error(v, "ERR") && (memmem(v->str.p, v->str.n, "cluster support disabled", 24) ||
+                                       memmem(v->str.p, v->str.n, "unknown command", 15));
+}
+
+static struct topology_map *converse(struct topology *t, int fd, const char *name, int port, struct endpoint *primary)
+{
+    struct buf in = {0};
     struct topology_map *m = NULL;
     struct resp_value *v = NULL;
-    if (!send_all(fd, buf_bytes(&out))) goto end;
-    if (login) {
-        v = receive(fd, &in, deadline);
-        if (!resp_is_status(v, "OK")) log_warning("%s:%d does not accept the proxy's password", name, port);
+    if (!log_in(t->config, fd, &in, name, port)) goto end;
+    v = question(fd, &in, REPLY_MS, "CLUSTER", "SLOTS", NULL);
+    if (has_no_cluster(v)) {
         resp_value_free(v);
-    }
-    v = receive(fd, &in, deadline);
-    if (resp_is_error(v, "ERR") && memmem(v->str.p, v->str.n, "cluster support disabled", 24))
-        m = map_of_one(name, port);
-    else
+        v = question(fd, &in, REPLY_MS, "ROLE", NULL, NULL);
+        m = read_role(v, name, port, primary);
+    } else {
         m = topology_map_read(v, name);
+    }
+    resp_value_free(v);
+    if (!m) goto end;
+    m->databases = databases_of(t, fd, &in, m->standalone);
+    if (m->standalone || !has_names(m)) goto end;
+    v = question(fd, &in, SIDE_REPLY_MS, "CLUSTER", "NODES", NULL);
+    if (v && (v->type == RESP_BULK || v->type == RESP_VERBATIM)) topology_map_read_nodes(m, v->str);
     resp_value_free(v);
 end:
-    buf_deinit(&out);
     buf_deinit(&in);
     return m;
 }
 
-static struct topology_map *ask(struct topology *t, const char *name, const char *ip, int port)
+static struct topology_map *ask(struct topology *t, const char *name, const char *ip, int port, bool follow)
 {
+    struct endpoint primary = {0};
     int fd = net_connect_wait(ip, port, CONNECT_MS);
     if (fd < 0) return NULL;
-    struct topology_map *m = converse(t->config, fd, name, port);
+    struct topology_map *m = converse(t, fd, name, port, &primary);
     close(fd);
+    if (!m && primary.port && follow) return ask(t, primary.spoken, primary.spoken, primary.port, false);
     if (m && m->covered == 0) { /* a node that knows nobody */
         topology_map_release(m);
         return NULL;
     }
     for (int i = 0; m && i < m->count; i++) resolve(&m->nodes[i]);
+    for (int i = 0; m && i < m->replica_count; i++) resolve(&m->replicas[i]);
     return m;
 }
 
 /* ---- the thread ---- */
 
-/* Everybody known is asked in a random order until one answers: nobody's opinion is asked for ever. */
+/* One of those known: primaries, replicas, seeds. */
+static struct topology_map *ask_one(struct topology *t, int which)
+{
+    const struct map_node *node = NULL;
+    int count = t->map ? t->map->count : 0, replicas = t->map ? t->map->replica_count : 0;
+    if (which < count)
+        node = &t->map->nodes[which];
+    else if (which < count + replicas)
+        node = &t->map->replicas[which - count];
+    if (node) return *node->ip ? ask(t, node->name, node->ip, node->port, true) : NULL;
+    const struct address *seed = &t->config->seeds[which - count - replicas];
+    return ask(t, seed->host, seed->host, seed->port, true);
+}
+
+/* Everybody known is asked in a random order until one answers: nobody's opinion is asked for ever.  Only a server
+ * without cluster mode is left when it does not answer, or is a primary no more. */
 static struct topology_map *ask_anybody(struct topology *t)
 {
-    int known = t->map ? t->map->count : 0, n = known + t->config->seed_count;
+    int n = t->config->seed_count + (t->map ? t->map->count + t->map->replica_count : 0);
     int *order = mem_alloc((size_t)n * sizeof *order);
     for (int i = 0; i < n; i++) {
         int at = (int)random_below(&t->rng, (uint64_t)i + 1);
         order[i] = order[at];
         order[at] = i;
     }
-    struct topology_map *m = NULL;
-    for (int i = 0; i < n && !m; i++) {
-        const struct map_node *node = order[i] < known ? &t->map->nodes[order[i]] : NULL;
-        const struct address *seed = node ? NULL : &t->config->seeds[order[i] - known];
-        m = node ? ask(t, node->name, node->ip, node->port) : ask(t, seed->host, seed->host, seed->port);
-    }
+    struct topology_map *m = t->map && t->map->standalone ? ask_one(t, 0) : NULL;
+    for (int i = 0; i < n && !m; i++) m = ask_one(t, order[i]);
     mem_free(order);
     return m;
+}
+
+static int primaries(const struct topology_map *m)
+{
+    int n = 0;
+    for (int i = 0; i < m->count; i++) n += m->nodes[i].slots > 0;
+    return n;
 }
 
 static void look(struct topology *t)
@@ -250,7 +459,10 @@ static void look(struct topology *t)
         topology_map_release(m);
         return;
     }
-    log_notice("The cluster has %d primaries, %u of %d slots are served", (int)m->count, m->covered, SLOT_COUNT);
+    if (m->standalone)
+        log_notice("%s:%d is a server without cluster mode", m->nodes[0].name, m->nodes[0].port);
+    else
+        log_notice("The cluster has %d primaries, %u of %d slots are served", primaries(m), m->covered, SLOT_COUNT);
     topology_map_release(t->map);
     t->map = m;
     t->changed(t->ctx, m);

@@ -10,12 +10,15 @@
 #include "resp/resp.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 
 struct map_node {
-    char *name;  /* as the cluster announces it: an address or a host's name */
-    char ip[64]; /* what to connect to */
+    char *name;      /* as the cluster announces it: an address or a host's name */
+    char ip[64];     /* what to connect to; "" not known now */
+    char spoken[64]; /* the address the cluster knows for that name; "" none */
     int port;
-    unsigned slots; /* how many it serves; 0 for replicas, which are not listed at all */
+    unsigned slots;   /* how many it serves; 0: a primary that serves none, or a replica */
+    uint16_t primary; /* of a replica: index in nodes; else NO_NODE */
 };
 
 enum { NO_NODE = UINT16_MAX };
@@ -24,8 +27,12 @@ struct topology_map {
     _Atomic unsigned refs;
     unsigned covered; /* slots that somebody serves */
     uint16_t count;
-    struct map_node *nodes;    /* primaries */
+    bool standalone;           /* a server without cluster mode: commands are not bound to one slot */
+    unsigned databases;        /* which SELECT takes, from 0 on */
+    struct map_node *nodes;    /* primaries, and those that others may be redirected to */
     uint16_t slot[SLOT_COUNT]; /* index in nodes, or NO_NODE */
+    uint16_t replica_count;
+    struct map_node *replicas;
 };
 
 struct topology_map *topology_map_hold(struct topology_map *m);
@@ -33,6 +40,9 @@ void topology_map_release(struct topology_map *m); /* NULL is fine */
 /* From a reply to CLUSTER SLOTS.  asked: where it came from, for entries without an address.  NULL: it makes no
  * sense. The nodes' ip is not filled in yet. */
 MUST_USE struct topology_map *topology_map_read(const struct resp_value *slots, const char *asked);
+/* Adds the nodes of a reply to CLUSTER NODES that have a host's name and are not known yet: a slot may be on its way to
+ * one that serves none.  Lines that make no sense are skipped. */
+void topology_map_read_nodes(struct topology_map *m, struct bytes text);
 
 struct topology;
 /* changed is called on the topology's thread with a new map, which it borrows; never twice with the same one. */

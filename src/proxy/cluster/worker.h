@@ -13,8 +13,9 @@
 #include "base/random.h"
 #include "commands/table.h"
 #include "net/net.h"
-#include "proxy/front/config.h"
+#include "proxy/cluster/decide.h"
 #include "proxy/cluster/topology.h"
+#include "proxy/front/config.h"
 #include "resp/resp.h"
 
 #include <pthread.h>
@@ -77,24 +78,16 @@ struct request {
     struct backend *ask;      /* where the next attempt goes, with ASKING */
     uint32_t skip, skip_left; /* replies in front of the one that counts: MULTI and QUEUED */
     uint16_t slot;
+    uint16_t db, db_after; /* the latter if it selects */
     uint16_t tries;
     uint8_t state;    /* enum request_state */
     uint8_t noted;    /* enum verdict, from a skipped reply */
     bool is_safe;     /* may be executed twice */
     bool is_blocking; /* on a connection of its own */
+    bool selects;     /* the connection's database is another one afterwards */
     bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
     bool is_watching; /* WATCH itself */
     bool asking;      /* an ASKING stands in front of it */
-};
-
-/* How replies of parts become one. */
-enum gather_kind {
-    GATHER_SUM,    /* integers */
-    GATHER_FIRST,  /* the first, if none is an error */
-    GATHER_VALUES, /* arrays, whose elements have places of their own */
-    GATHER_CONCAT, /* arrays, one behind another */
-    GATHER_AND,    /* arrays of integers, the least of each */
-    GATHER_RANDOM, /* any that is not null */
 };
 
 struct gather {
@@ -132,12 +125,10 @@ void gather_part_done(struct worker *w, struct request *parent);
 void gather_free(struct worker *w, struct gather *g);
 /* The reply of a gather whose parts are all DONE, appended to out. */
 void gather_merge(const struct gather *g, struct buf *out);
-/* MGET, MSET, DEL, UNLINK, EXISTS, TOUCH over several slots. */
-bool split_possible(const struct command *cmd);
+/* COURSE_SPLIT over several slots. */
 void split_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 
 /* everywhere.c: commands about all nodes. */
-bool everywhere_kind(const struct command *cmd, enum gather_kind *kind);
 void everywhere_dispatch(struct client *c, const struct command *cmd, enum gather_kind kind, struct bytes raw);
 void scan_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 /* A node's reply to SCAN, with the cursor of the whole cluster, appended to out.  False: it is none. */
@@ -153,6 +144,7 @@ struct backend {
     bool in_map;                /* serves slots, as far as is known */
     struct link *shared[2][16]; /* by protocol version - 2 */
     struct list links;          /* all */
+    struct list by_db;          /* shared ones of databases other than 0 */
     struct list idle[2];        /* pinned ones that nobody uses */
     int64_t retry_ms;           /* no attempt to connect before */
     unsigned failures;          /* in a row */
@@ -166,6 +158,8 @@ struct link {
     struct list link; /* in backend.links */
     struct list idle; /* in backend.idle */
     struct list dirty;
+    struct list by_db;
+    int db;               /* selected; -1: unknown */
     struct client *owner; /* whose it is, while it is pinned to a client */
     bool is_pinned;       /* of the pinned kind */
     bool is_raw;          /* what comes goes to the owner as it is: a subscriber */
@@ -192,9 +186,11 @@ void backends_tick(struct worker *w, int64_t now_ms);
 void backends_destroy(struct worker *w);
 
 /* A shared connection, perhaps not open yet; NULL: not now. */
-struct link *node_link_shared(struct worker *w, struct backend *b, uint8_t proto, unsigned which);
+struct link *node_link_shared(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db);
 /* A connection for one client; NULL: not now.  *full: there are too many. */
 struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c, bool *full);
+/* Another database, on a connection of one client with nothing under way. */
+void node_link_select(struct link *l, unsigned db);
 /* Back into the pool when nothing is under way, else it is closed. */
 void node_link_unpin(struct link *l, bool clean);
 void node_link_send(struct link *l, struct request *r, struct bytes raw);
@@ -218,6 +214,7 @@ struct client {
     size_t reply_bytes;  /* what a reply to it has lately been */
     uint64_t id, epoch;  /* epoch: worker.epoch when the oldest request under way was sent; else 0 */
     uint8_t resp;
+    uint16_t db;
     bool authenticated, close_after_reply, close_asap;
     bool barrier;     /* nothing is read from it before its queue is empty */
     bool input_waits; /* c->in has more than the beginning of a request */
@@ -225,7 +222,8 @@ struct client {
     char peer[NET_ADDRESS_MAX];
     int64_t created_ms;
 
-    bool in_multi, multi_failed;
+    bool in_multi, multi_failed, multi_selects;
+    uint16_t multi_db; /* which is selected when it has been executed */
     uint32_t multi_count;
     int multi_slot;   /* -1: no key yet */
     struct buf multi; /* the commands as they will be sent */
@@ -265,6 +263,8 @@ bool route_alone(struct client *c);
 /* Where the keys are.  0: no keys; 1: *slot; 2: in several slots; -1: the arguments make no sense, or say that there
  * are none. */
 int route_slot(const struct command *cmd, const struct bytes *argv, size_t argc, uint16_t *slot);
+/* The same for this worker's nodes: a server without cluster mode has one slot, 0. */
+int route_find(const struct worker *w, const struct command *cmd, const struct resp_request *req, uint16_t *slot);
 /* The slot by which a request without keys finds a node. */
 uint16_t route_any_slot(struct client *c);
 
@@ -280,7 +280,6 @@ void unwatch(struct client *c);
 
 /* pinned.c */
 enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw);
-bool subscribe_is(const struct command *cmd);
 enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
                                 struct bytes raw);
 /* Its node is gone: looks for another and subscribes there again.  False: that cannot be done. */
@@ -291,8 +290,9 @@ void subscriptions_end(struct client *c);
 /* A reply or message for a subscriber. */
 void subscriber_receive(struct client *c, struct bytes reply);
 
-/* local.c: what the proxy answers itself.  False: it is not one of these. */
-bool local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
+/* local.c: what the proxy answers itself. */
+enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
+/* False: one has to log in for that. */
 bool local_before_login(struct client *c, const struct command *cmd, const struct resp_request *req);
 
 /* ---- the worker ---- */
@@ -335,6 +335,12 @@ struct worker {
 static inline void count(_Atomic uint64_t *n, int64_t by)
 {
     atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint64_t)by, memory_order_relaxed);
+}
+
+/* Its node is one server without cluster mode. */
+static inline bool worker_has_one_server(const struct worker *w)
+{
+    return w->map && w->map->standalone;
 }
 
 struct worker *proxy_worker_create(struct proxy *p, int id);
