@@ -198,6 +198,16 @@ static struct bytes word(struct bytes *text)
     return w;
 }
 
+/* The address of a node that the cluster has told of by name; NULL: none. */
+static const char *known_address(const struct worker *w, struct bytes name, int port)
+{
+    for (int i = 0; w->map && i < w->map->count; i++) {
+        const struct map_node *n = &w->map->nodes[i];
+        if (n->port == port && bytes_eq(bytes_of(n->name), name)) return *n->ip ? n->ip : NULL;
+    }
+    return NULL;
+}
+
 /* The node that "MOVED slot host:port" names, and its slot; NULL: it is not known by address. */
 static struct backend *redirection(struct worker *w, struct request *r, struct bytes text, unsigned *slot)
 {
@@ -211,7 +221,7 @@ static struct backend *redirection(struct worker *w, struct request *r, struct b
     struct bytes host = bytes_of(a.host);
     struct backend *b = NULL;
     if (host.n)
-        b = backend_get(w, host, NULL, a.port);
+        b = backend_get(w, host, known_address(w, host, a.port), a.port);
     else if (w->slots[r->slot]) /* the same host, another port */
         b = backend_get(w, bytes_of(w->slots[r->slot]->name), w->slots[r->slot]->ip, a.port);
     mem_free(a.host);
@@ -237,6 +247,7 @@ enum verdict request_judge(struct worker *w, struct request *r, struct bytes rep
     if (bytes_eq(code, BYTES("ASK"))) {
         count(&w->stats.asked, 1);
         r->ask = redirection(w, r, text, &slot);
+        if (!r->ask) topology_refresh(w->proxy->topology); /* it may have got a name lately */
         return r->ask ? VERDICT_ASK : VERDICT_LATER;
     }
     for (size_t i = 0; i < sizeof later / sizeof *later; i++) {

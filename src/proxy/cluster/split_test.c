@@ -75,6 +75,25 @@ static void arrays(void **state)
     MERGE(GATHER_AND, 0, "-ERR the nodes' replies do not fit together\r\n", "*1\r\n:1\r\n", "*2\r\n:1\r\n:1\r\n");
 }
 
+static void least_union_counts(void **state)
+{
+    (void)state;
+    static const char *const numbers[] = {":5\r\n", ":3\r\n", ":9\r\n"}, *const broken[] = {":5\r\n", "+OK\r\n"};
+    expect_merge(GATHER_LEAST, 0, numbers, 3, NULL, 0, ":3\r\n");
+    expect_merge(GATHER_LEAST, 0, broken, 2, NULL, 0, "-ERR the nodes' replies do not fit together\r\n");
+    static const char *const errors[] = {"-NOTBUSY a\r\n", "+OK\r\n", "-NOTBUSY b\r\n"};
+    expect_merge(GATHER_ANY_OK, 0, errors, 3, NULL, 0, "+OK\r\n");
+    expect_merge(GATHER_ANY_OK, 0, errors, 1, NULL, 0, "-NOTBUSY a\r\n");
+    expect_merge(GATHER_FIRST, 0, errors, 3, NULL, 0, "-NOTBUSY a\r\n");
+    static const char *const names[] = {"*2\r\n$1\r\nb\r\n$1\r\na\r\n", "*0\r\n", "*2\r\n$1\r\na\r\n$2\r\ncc\r\n"};
+    expect_merge(GATHER_UNION, 0, names, 3, NULL, 0, "*3\r\n$1\r\na\r\n$1\r\nb\r\n$2\r\ncc\r\n");
+    expect_merge(GATHER_UNION, 0, names + 1, 1, NULL, 0, "*0\r\n");
+    static const char *const counts[] = {"*4\r\n$1\r\nb\r\n:1\r\n$1\r\na\r\n:0\r\n",
+                                         "*4\r\n$1\r\nb\r\n:5\r\n$1\r\na\r\n:2\r\n"};
+    expect_merge(GATHER_COUNTS, 0, counts, 2, NULL, 0, "*4\r\n$1\r\nb\r\n:6\r\n$1\r\na\r\n:2\r\n");
+    expect_merge(GATHER_COUNTS, 0, names, 2, NULL, 0, "-ERR the nodes' replies do not fit together\r\n");
+}
+
 static void any_that_is_there(void **state)
 {
     (void)state;
@@ -165,6 +184,7 @@ int main(void)
         cmocka_unit_test(sums),
         cmocka_unit_test(values_find_their_places),
         cmocka_unit_test(arrays),
+        cmocka_unit_test(least_union_counts),
         cmocka_unit_test(any_that_is_there),
         cmocka_unit_test(cursors_lead_from_node_to_node),
         cmocka_unit_test(slots_of_requests),

@@ -60,6 +60,36 @@ static void nodes_without_an_address(void **state)
     topology_map_release(m);
 }
 
+#define NAMED(host, port, address) "*4\r\n$" host "\r\n:" port "\r\n$2\r\nid\r\n*2\r\n$2\r\nip\r\n$" address "\r\n"
+
+static void names_and_replicas(void **state)
+{
+    (void)state;
+    struct topology_map *m = read_text(
+        "*2\r\n*5\r\n:0\r\n:9\r\n" NAMED("4\r\nhost", "7000", "8\r\n10.0.0.1") NAMED("1\r\n?", "7001", "8\r\n10.0.0.2")
+            NAMED("1\r\n?", "7002", "1\r\n?") "*3\r\n:10\r\n:10\r\n" NAMED("1\r\n?", "7003", "7\r\nfe80::1"));
+    assert_non_null(m);
+    assert_int_equal(m->count, 2);
+    assert_string_equal(m->nodes[0].name, "host");
+    assert_string_equal(m->nodes[0].spoken, "10.0.0.1");
+    assert_string_equal(m->nodes[1].name, "fe80::1"); /* it has no name: its address */
+    assert_int_equal(m->replica_count, 1);            /* the other has neither */
+    assert_string_equal(m->replicas[0].name, "10.0.0.2");
+    assert_int_equal(m->replicas[0].primary, 0);
+    topology_map_read_nodes(m, BYTES("a 10.0.0.1:7000@17000,host myself,master - 0 0 1 connected 0-9\n"
+                                     "b 10.0.0.9:7009@17009,other,shard-id=x master - 0 0 1 connected\n"
+                                     "c 10.0.0.8:7008@17008,replica slave a 0 0 1 connected\n"
+                                     "d 10.0.0.7:7007@17007 master - 0 0 1 connected\n"
+                                     "e :0@0,gone noaddr,master - 0 0 1 disconnected\n"
+                                     "nonsense\n\n f g,h,i master"));
+    assert_int_equal(m->count, 3);
+    assert_string_equal(m->nodes[2].name, "other");
+    assert_string_equal(m->nodes[2].spoken, "10.0.0.9");
+    assert_int_equal(m->nodes[2].port, 7009);
+    assert_int_equal(m->nodes[2].slots, 0);
+    topology_map_release(m);
+}
+
 static void nonsense(void **state)
 {
     (void)state;
@@ -112,6 +142,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranges),
         cmocka_unit_test(nodes_without_an_address),
+        cmocka_unit_test(names_and_replicas),
         cmocka_unit_test(nonsense),
         cmocka_unit_test(addresses),
     };
