@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, EOF_MARK = 40, SLICE = 256 * 1024, READ_ROOM = 16 * 1024, JOBS_MAX = 3 };
+enum { TICK_MS = 100, EOF_MARK = 40, SLICE = 256 * 1024, READ_ROOM = 16 * 1024, JOBS_MAX = 3, ASK_AGAIN_MS = 400 };
 
 enum sink_state {
     SINK_QUEUED,   /* waits for a full sync to begin */
@@ -61,7 +61,12 @@ struct hub {
     _Atomic bool checking;     /* the mail `check` is under way */
     struct mail check;
     _Atomic int online, good, count;
+    _Atomic int timer_askers; /* of those online: replicas that acknowledge only when asked or once a second */
+    _Atomic int64_t fell_ms;  /* when `online` last fell, monotonic */
     _Atomic uint64_t sent_to; /* every online replica was given all up to here, or its socket is full */
+    _Atomic bool joined;      /* a replica has come online since, which has nothing yet */
+    _Atomic bool sent_wanted; /* host.sent is to be called when sent_to has moved */
+    _Atomic int64_t asked_ms; /* last GETACK of hub_want_acks(), monotonic */
 };
 
 struct add_mail {
@@ -87,10 +92,19 @@ static void sink_free(struct sink *s)
     mem_free(s);
 }
 
+static void sink_offline(struct sink *s)
+{
+    struct hub *h = s->hub;
+    atomic_store(&h->fell_ms, clock_mono_ms());
+    atomic_fetch_sub(&h->online, 1);
+    if (!s->req.capa_acks) atomic_fetch_sub(&h->timer_askers, 1);
+    if (atomic_exchange(&h->sent_wanted, false)) h->host.sent(h->host.ctx);
+}
+
 static void sink_drop(struct sink *s, const char *why)
 {
     log_warning("Connection with replica %s lost: %s", s->req.peer, why);
-    if (s->state == SINK_ONLINE) atomic_fetch_sub(&s->hub->online, 1);
+    if (s->state == SINK_ONLINE) sink_offline(s);
     s->state = SINK_DEAD;
     change_reader_close(&s->reader);
     if (s->syncing)
@@ -110,8 +124,9 @@ static void sink_online(struct sink *s)
 {
     s->state = SINK_ONLINE;
     s->ack_ms = clock_mono_ms();
+    if (!s->req.capa_acks) atomic_fetch_add(&s->hub->timer_askers, 1);
+    atomic_store(&s->hub->joined, true);
     atomic_fetch_add(&s->hub->online, 1);
-    atomic_store(&s->hub->sent_to, 0);
     atomic_store(&s->hub->limit_at, 0);
     log_notice("Synchronization with replica %s succeeded", s->req.peer);
 }
@@ -145,6 +160,7 @@ static bool sink_flush(struct sink *s)
 
 static void flush_all(struct hub *h)
 {
+    atomic_store(&h->joined, false);
     uint64_t end = change_offset(h->host.log);
     list_each(it, &h->sinks)
     {
@@ -161,18 +177,32 @@ static void check_soon(struct hub *h)
     if (!atomic_exchange(&h->checking, true)) loop_post(h->loop, &h->check);
 }
 
-void hub_flush(struct hub *h)
+static uint64_t sent_to(const struct hub *h)
+{
+    return atomic_load(&h->online) ? atomic_load(&h->sent_to) : UINT64_MAX;
+}
+
+uint64_t hub_flush(struct hub *h)
 {
     check_soon(h);
-    if (atomic_load_explicit(&h->online, memory_order_relaxed) == 0) return;
-    if (atomic_load(&h->sent_to) == change_offset(h->host.log)) return;
+    if (atomic_load_explicit(&h->online, memory_order_relaxed) == 0) return UINT64_MAX;
+    uint64_t sent = atomic_load(&h->sent_to);
+    if (sent == change_offset(h->host.log) && !atomic_load(&h->joined)) return sent;
     do {
         atomic_store(&h->again, true);
-        if (pthread_mutex_trylock(&h->mu)) return; /* whoever holds it sees `again` when it lets go */
+        if (pthread_mutex_trylock(&h->mu)) return sent_to(h); /* whoever holds it sees `again` when it lets go */
         atomic_store(&h->again, false);
         flush_all(h);
         pthread_mutex_unlock(&h->mu);
+        if (atomic_load(&h->sent_wanted) && atomic_exchange(&h->sent_wanted, false)) h->host.sent(h->host.ctx);
     } while (atomic_load(&h->again));
+    return sent_to(h);
+}
+
+uint64_t hub_want_sent(struct hub *h)
+{
+    atomic_store(&h->sent_wanted, true);
+    return sent_to(h);
 }
 
 static void hub_lock(struct hub *h)
@@ -649,6 +679,39 @@ void hub_ask_ack(struct hub *h)
 {
     if (atomic_load(&h->online) && !h->host.quiet(h->host.ctx))
         change_append_raw(h->host.log, BYTES("*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n"));
+}
+
+/* Inside the gate, as hub_ask_ack(). */
+void hub_want_acks(struct hub *h)
+{
+    if (atomic_load(&h->online) == 0) return;
+    int64_t now = clock_mono_ms();
+    if (atomic_load(&h->timer_askers) == 0 && now - atomic_load(&h->asked_ms) < ASK_AGAIN_MS) return;
+    atomic_store(&h->asked_ms, now);
+    hub_ask_ack(h);
+}
+
+size_t hub_acks(struct hub *h, uint64_t *out, size_t max)
+{
+    size_t n = 0;
+    hub_lock(h);
+    list_each(it, &h->sinks)
+    {
+        const struct sink *s = container_of(it, struct sink, link);
+        if (s->state == SINK_ONLINE && n < max) out[n++] = s->ack_offset;
+    }
+    hub_unlock(h);
+    return n;
+}
+
+int64_t hub_fell_ms(const struct hub *h)
+{
+    return atomic_load(&h->fell_ms);
+}
+
+int hub_online(const struct hub *h)
+{
+    return atomic_load(&h->online);
 }
 
 int hub_count_acked(struct hub *h, uint64_t offset)

@@ -47,6 +47,8 @@ struct hub_host {
     bool (*quiet)(void *ctx);
     /* An acknowledgement came: clients in WAIT may go on. */
     void (*acked)(void *ctx);
+    /* The stream was sent further, as somebody wanted to know: hub_want_sent(). */
+    void (*sent)(void *ctx);
     _Atomic uint64_t *sync_full, *sync_partial_ok, *sync_partial_err;
 };
 
@@ -60,6 +62,7 @@ struct hub_request {
     char announced_ip[NET_ADDRESS_MAX];
     int listening_port;
     bool capa_eof, capa_psync2, old_sync, rdb_only;
+    bool capa_acks;             /* after a GETACK it acknowledges each batch for a while without being asked */
     char id[REPLID_LENGTH + 1]; /* what PSYNC asked for; "?" for a full sync */
     int64_t offset;
     uint64_t client_id;
@@ -70,12 +73,23 @@ struct hub *hub_create(struct hub_host host);
 void hub_start(struct hub *h);
 /* Takes the connection over; any thread. */
 void hub_add(struct hub *h, const struct hub_request *request);
-/* Writes what the log holds to every replica that is online, without blocking; any thread. */
-void hub_flush(struct hub *h);
+/* Writes what the log holds to every replica that is online, without blocking; any thread.  Gives the offset up to
+ * which that is done (a replica whose socket is full counts as served); UINT64_MAX: none is online. */
+uint64_t hub_flush(struct hub *h);
+/* The same offset; calls host.sent once it has moved on from there. */
+uint64_t hub_want_sent(struct hub *h);
 /* Cuts connections: id 0, addr NULL and user NULL mean all; returns how many. */
 int hub_kill(struct hub *h, uint64_t client_id, const char *addr, const char *user);
 /* Asks all replicas to acknowledge (REPLCONF GETACK). */
 void hub_ask_ack(struct hub *h);
+/* At the end of a turn in which a reply began to wait for acknowledgements: asks for them where that is needed. Covey's
+ * replicas acknowledge each batch by themselves for a second after they were asked. */
+void hub_want_acks(struct hub *h);
+/* What the replicas in sync have acknowledged: fills in at most max offsets; returns how many. */
+size_t hub_acks(struct hub *h, uint64_t *out, size_t max);
+/* Monotonic time at which the number of replicas online last fell below what it had been; 0: never. */
+int64_t hub_fell_ms(const struct hub *h);
+int hub_online(const struct hub *h);
 /* How many replicas have acknowledged this offset. */
 int hub_count_acked(struct hub *h, uint64_t offset);
 /* Replicas that are online and heard of within max_lag (recounted every second); any thread. */

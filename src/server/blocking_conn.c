@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "server/cluster_link.h"
+#include "server/reply_gate.h"
 
 enum { CHECK_SLOTS_MS = 1000 };
 static const int64_t NEVER_MS = 1 << 30;
@@ -155,8 +156,12 @@ static void wake(struct conn *c)
 {
     struct blocked *b = c->blocked;
     bool close = b->close;
+    size_t reply_at = c->out.n;
     if (!b->muted) buf_append_bytes(&c->out, buf_bytes(&b->reply));
-    if (b->write_offset) c->write_offset = b->write_offset;
+    if (b->write_offset) {
+        c->write_offset = b->write_offset;
+        reply_gate_hold(c, b->cmd, reply_at);
+    }
     detach(c);
     if (close) c->close_after_reply = true;
     if (close || c->out.n > c->out_pos) conn_wants_write(c);

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/number.h"
+#include "change/durable.h"
 #include "server/acl_node.h"
 #include "server/monitor.h"
 #include "server/multi.h"
@@ -167,6 +168,7 @@ void cmd_reset(struct call *c)
     c->out.version = 2;
     conn->asking = conn->readonly = conn->no_touch = false;
     conn->reply_mode = REPLY_ON;
+    conn->min_acks = -1;
     acl_greet(conn);
     resp_status(&c->out, "RESET");
 }
@@ -277,6 +279,18 @@ void cmd_client_setinfo(struct call *c)
     char **text = name ? &conn->user_lib_name : &conn->user_lib_ver;
     mem_free(*text);
     *text = c->argv[3].n ? bytes_dup_cstr(c->argv[3]) : NULL;
+    resp_ok(&c->out);
+}
+
+void cmd_client_min_replicas_to_ack(struct call *c)
+{
+    int64_t n = -1;
+    bool standard = call_arg_is(c, 2, "DEFAULT");
+    if (!standard && (!parse_i64(c->argv[2], &n) || n < 0 || n > DURABLE_REPLICAS_MAX)) {
+        resp_errorf(&c->out, "ERR the number of replicas must be between 0 and %d, or DEFAULT", DURABLE_REPLICAS_MAX);
+        return;
+    }
+    call_conn(c)->min_acks = n;
     resp_ok(&c->out);
 }
 

@@ -9,6 +9,7 @@
 #include "server/multi.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "server/reply_gate.h"
 #include "server/tracking.h"
 
 #include <assert.h>
@@ -33,6 +34,7 @@ struct conn *conn_create(struct worker *w, int fd, enum conn_kind kind)
     c->is_unix = kind == CONN_UNIX;
     c->id = atomic_fetch_add(&w->node->next_client_id, 1) + 1;
     c->resp = 2;
+    c->min_acks = -1;
     c->created_ms = c->last_ms = w->now_ms;
     acl_greet(c);
     resp_parser_init(&c->parser, config_num(cfg, CFG_PROTO_MAX_BULK_LEN));
@@ -72,6 +74,7 @@ static void conn_free(struct conn *c)
 {
     struct worker *w = c->worker;
     stop_waiting(c);
+    reply_gate_forget(c);
     unstage(c);
     multi_discard(c);
     watch_clear(c);
@@ -479,9 +482,10 @@ void conn_write(struct conn *c)
         conn_destroy(c);
         return;
     }
-    while (c->out_pos < c->out.n) {
+    size_t end = c->held ? reply_gate_end(c) : c->out.n;
+    while (c->out_pos < end) {
         size_t put;
-        enum status st = stream_write(c->src.fd, c->tls, c->out.p + c->out_pos, c->out.n - c->out_pos, &put);
+        enum status st = stream_write(c->src.fd, c->tls, c->out.p + c->out_pos, end - c->out_pos, &put);
         count(&w->net_out, put);
         c->out_pos += put;
         if (st == E_AGAIN) break;
@@ -500,6 +504,8 @@ void conn_write(struct conn *c)
     }
     if (c->out_pos > READ_MAX && c->out_pos > c->out.n / 2) {
         buf_drop_front(&c->out, c->out_pos);
+        if (c->held) reply_gate_dropped(c, c->out_pos);
+        end -= c->out_pos;
         c->out_pos = 0;
     }
     conn_count_memory(c);
@@ -507,7 +513,8 @@ void conn_write(struct conn *c)
         conn_destroy(c);
         return;
     }
-    set_events(c, c->src.events | NET_WRITE);
+    /* What is held leaves when it may, not when the socket is ready. */
+    set_events(c, c->out_pos < end ? c->src.events | NET_WRITE : c->src.events & ~NET_WRITE);
 }
 
 static void conn_ready(struct loop_source *src, int events)

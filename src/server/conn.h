@@ -19,6 +19,7 @@ enum conn_wait {
     WAIT_REPLICAS, /* the WAIT command */
     WAIT_PUBLISH,  /* it publishes faster than workers can give its messages out */
     WAIT_KEYS,     /* a blocking command: asleep until a key has something */
+    WAIT_HELD,     /* too many of its replies wait until their writes are safe */
 };
 
 enum reply_mode { REPLY_ON, REPLY_OFF, REPLY_SKIP_NEXT, REPLY_SKIP };
@@ -54,6 +55,8 @@ struct conn {
     struct resp_parser parser;
     struct buf out;
     size_t out_pos;
+    struct held *held;           /* replies in `out` that wait until their writes are safe; NULL: never were any */
+    int64_t min_acks;            /* CLIENT MIN-REPLICAS-TO-ACK; -1: as the option says */
     int64_t soft_limit_since_ms; /* output above the soft limit since; 0: it is not */
 
     uint64_t id;
@@ -133,6 +136,11 @@ struct worker {
     struct list paused;    /* connections that wait for the end of a pause */
     struct list waits;     /* connections in WAIT */
     struct list throttled; /* connections in WAIT_PUBLISH */
+    struct list held;      /* connections with held replies: held.link */
+    bool asks_acks;        /* a reply of this turn waits for replicas */
+    struct mail poke;      /* reply_gate_release(), and a turn for connections with output */
+    _Atomic bool poked;    /* poke is under way */
+    _Atomic bool wants_sent, fail_held;
     struct pubsub_worker *pubsub;
     struct tracking_worker *tracking;
     struct list monitors;    /* conn.monitor_link */
@@ -175,6 +183,8 @@ struct worker {
     _Atomic(struct histogram *) latency[CMD_ID_COUNT]; /* nanoseconds; made at a command's first use, never freed */
     _Atomic uint64_t net_in, net_out;
     _Atomic int conn_count;
+    _Atomic int held_count;        /* held replies */
+    _Atomic int64_t held_since_ms; /* of the oldest of them, about */
     _Atomic int64_t client_memory; /* bytes of its connections and their buffers */
 };
 
@@ -193,6 +203,8 @@ void worker_expire(struct worker *w, int64_t every_ms);
  * connection of that command.  Inside such a turn nothing runs that could wait for the command. */
 void worker_inner_turn(struct worker *w, struct conn *c);
 
+/* Gives the worker a turn in which it looks at held replies and output again.  Any thread, holding any locks. */
+void worker_poke(struct worker *w);
 /* Lets the connections go on that a pause held up. */
 void worker_resume_paused(struct worker *w);
 /* Calls waiting_room_look_again() after so many ms. */

@@ -15,6 +15,7 @@
 #include "server/pubsub.h"
 #include "server/renames.h"
 #include "server/replication.h"
+#include "server/reply_gate.h"
 #include "server/scripting.h"
 #include "server/slowlog.h"
 #include "server/topkeys.h"
@@ -238,6 +239,7 @@ static bool allowed_now(struct conn *c, struct call *call)
         return false;
     }
     const char *why_not = lacks_memory(c, call) ? ERR_OOM_VALUE : dispatch_refusal(n, flags);
+    if (!why_not && flags & CMD_WRITE) why_not = reply_gate_refusal(c);
     if (!why_not && c->is_monitor && flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE))
         why_not = "ERR Replica can't interact with the keyspace";
     if (!why_not && pubsub_active(c) && c->resp == 2 && !listener_may(call->cmd)) {
@@ -573,6 +575,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     call->out = conn_out(c);
     call->now_ms = c->worker->now_ms;
     size_t reply_at = c->out.n;
+    uint64_t wrote = c->write_offset;
     c->keep_out = 0;
     enum dispatch_result result = DISPATCH_DONE;
     (void)req;
@@ -598,6 +601,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     }
     if (call->cmd) c->last_cmd = call->cmd;
     finish(c, call->cmd, reply_at);
+    if (c->write_offset != wrote) reply_gate_hold(c, call->cmd, reply_at > c->keep_out ? reply_at : c->keep_out);
     tracking_after_command(c, call->cmd);
     if (c->out.n > c->out_pos) conn_wants_write(c);
     return result;

@@ -10,6 +10,7 @@
 #include "server/cluster_link.h"
 #include "server/errorstats.h"
 #include "server/persistence.h"
+#include "server/reply_gate.h"
 #include "server/scripting.h"
 
 enum { STRIPES = 256 };
@@ -388,6 +389,7 @@ static bool still_allowed(struct conn *c, struct call *exec, const struct exec_p
         return false;
     const char *why_not =
         dispatch_refusal(n, (plan->writes ? CMD_WRITE : 0) | (plan->common & (CMD_STALE | CMD_LOADING)));
+    if (!why_not && plan->writes) why_not = reply_gate_refusal(c);
     if (why_not) resp_errorf(&exec->out, "EXECABORT Transaction discarded because of: %s", why_not);
     return !why_not;
 }

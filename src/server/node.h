@@ -26,6 +26,7 @@ struct reaper;
 struct slowlog;
 struct crew;
 struct failover;
+struct durable;
 struct latency;
 struct errorstats;
 struct migrate_cache;
@@ -49,6 +50,7 @@ struct node_stats {
     _Atomic uint64_t connections_received, connections_rejected, query_buffer_disconnects, output_limit_disconnects;
     _Atomic uint64_t sync_full, sync_partial_ok, sync_partial_err;
     _Atomic uint64_t evicted_keys, evicted_clients;
+    _Atomic uint64_t held_timed_out; /* replies that became errors: not safe in time, or the role changed */
     _Atomic uint64_t expire_us, expire_cut_short; /* active expiry: time taken, and ticks whose budget did not do */
     _Atomic uint64_t over_maxmemory_us;           /* time spent above maxmemory, but for a time that goes on */
     _Atomic int64_t over_maxmemory_since_us;      /* monotonic; 0: not above it */
@@ -60,6 +62,7 @@ struct node {
     struct store *store;
     struct gate *gate;
     struct change_log *log;
+    struct durable *durable; /* how far the log is safe: replies wait for it */
     struct worker **workers;
     int worker_count;
     _Atomic(struct crew *) crew;  /* NULL with one worker */
@@ -108,6 +111,7 @@ struct node {
     _Atomic bool auth_required; /* a new connection has to log in: the default user is off or has a password */
     _Atomic bool open_to_all;   /* the default user needs no password */
     _Atomic bool shutdown_requested;
+    _Atomic bool replies_need_sync; /* appendfsync always */
 };
 
 /* Cluster mode without cluster-databases: nothing but database 0 can be used. */

@@ -6,12 +6,14 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
+#include "change/durable.h"
 #include "cluster/cluster.h"
 #include "replica/replica.h"
 #include "server/applier.h"
 #include "server/listen.h"
 #include "server/multi.h"
 #include "server/persistence.h"
+#include "server/reply_gate.h"
 #include "server/tracking.h"
 
 #include <errno.h>
@@ -95,7 +97,18 @@ static bool hub_quiet(void *ctx)
 static void hub_acked(void *ctx)
 {
     struct replication *r = ctx;
-    if (atomic_load(&r->node->blocked_count)) node_post_workers(r->node, replication_check_waits);
+    struct node *n = r->node;
+    uint64_t acks[DURABLE_REPLICAS_MAX];
+    if (atomic_load(&n->blocked_count)) node_post_workers(n, replication_check_waits);
+    size_t count = hub_acks(r->hub, acks, DURABLE_REPLICAS_MAX);
+    if (!atomic_load(&r->is_replica) && durable_set_acked(n->durable, acks, count)) reply_gate_moved(n);
+}
+
+static void hub_sent(void *ctx)
+{
+    const struct node *n = ((struct replication *)ctx)->node;
+    for (int i = 0; i < n->worker_count; i++)
+        if (atomic_exchange(&n->workers[i]->wants_sent, false)) worker_poke(n->workers[i]);
 }
 
 /* ---- the upstream's host ---- */
@@ -250,6 +263,7 @@ struct replication *replication_create(struct node *n)
                                           .directory = node_directory,
                                           .quiet = hub_quiet,
                                           .acked = hub_acked,
+                                          .sent = hub_sent,
                                           .sync_full = &n->stats.sync_full,
                                           .sync_partial_ok = &n->stats.sync_partial_ok,
                                           .sync_partial_err = &n->stats.sync_partial_err});
@@ -309,9 +323,28 @@ bool replication_enough_replicas(const struct replication *r)
     return config_num(cfg, CFG_MIN_REPLICAS_MAX_LAG) == 0 || hub_good_replicas(r->hub) >= want;
 }
 
-void replication_flush(struct replication *r)
+/* Refused before it is executed is better than executed and not acknowledged; but a short absence is bridged. */
+bool replication_enough_acks(const struct replication *r, int64_t replicas)
 {
-    hub_flush(r->hub);
+    if (replicas <= hub_online(r->hub) || atomic_load_explicit(&r->is_replica, memory_order_relaxed)) return true;
+    int64_t fell = hub_fell_ms(r->hub);
+    int64_t patience = config_num(r->node->config, CFG_MIN_REPLICAS_TO_ACK_TIMEOUT);
+    return fell && change_log_active(r->node->log) && clock_mono_ms() - fell < patience;
+}
+
+uint64_t replication_flush(struct replication *r)
+{
+    return hub_flush(r->hub);
+}
+
+uint64_t replication_want_sent(struct replication *r)
+{
+    return hub_want_sent(r->hub);
+}
+
+void replication_want_acks(struct replication *r)
+{
+    hub_want_acks(r->hub);
 }
 
 void replication_seal(struct replication *r, bool sealed)
@@ -336,6 +369,7 @@ static void follow_at_rest(struct replication *r, const char *host, int port, bo
     bool was = atomic_exchange(&r->is_replica, true);
     log_set_role('S');
     if (!was) blocking_end_all(r->node);
+    if (!was) reply_gate_fail_all(r->node);
     if (!was)
         log_notice("Before turning into a replica, using my own history to make a partial resynchronization possible");
     atomic_store(&r->link_state, UPSTREAM_CONNECT);
@@ -353,6 +387,7 @@ void replication_promote_at_rest(struct replication *r)
     if (!atomic_load(&r->is_replica)) return;
     upstream_follow(r->upstream, "", 0);
     change_id_shift(r->node->log);
+    durable_reset(r->node->durable);
     atomic_store(&r->is_replica, false);
     atomic_store(&r->link_state, UPSTREAM_NONE);
     log_set_role('M');
@@ -617,6 +652,8 @@ static bool replconf_option(struct call *c, struct hub_request *req, struct byte
             req->capa_eof = true;
         else if (bytes_ieq(value, BYTES("psync2")))
             req->capa_psync2 = true;
+        else if (bytes_ieq(value, BYTES("batch-acks")))
+            req->capa_acks = true;
     } else if (bytes_ieq(name, BYTES("rdb-only"))) {
         if (!parse_i64(value, &n)) {
             resp_error(&c->out, ERR_NOT_INTEGER);
@@ -776,13 +813,17 @@ void replication_info(struct replication *r, struct buf *out)
     struct change_window w;
     change_id_get(r->node->log, &id);
     change_window_get(r->node->log, &w);
+    struct reply_gate_view held;
+    reply_gate_view_get(r->node, &held);
     buf_printf(out,
                "master_failover_state:%s\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\nmaster_repl_offset:%llu\r\n"
                "second_repl_offset:%lld\r\nrepl_backlog_active:%d\r\nrepl_backlog_size:%zu\r\n"
-               "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n",
+               "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n"
+               "held_replies:%d\r\nheld_replies_oldest_ms:%lld\r\nheld_replies_failed:%llu\r\n",
                failover_state(r->node), id.id, id.id2, (unsigned long long)change_offset(r->node->log),
-               (long long)id.second_offset, w.active, w.size, (unsigned long long)w.first,
-               (unsigned long long)w.length);
+               (long long)id.second_offset, w.active, w.size, (unsigned long long)w.first, (unsigned long long)w.length,
+               held.held, held.oldest_ms ? (long long)(clock_mono_ms() - held.oldest_ms) : 0ll,
+               (unsigned long long)held.timed_out);
 }
 
 static void list_replica(void *ctx, const struct hub_replica *h)

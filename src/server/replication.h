@@ -21,8 +21,16 @@ bool replication_is_replica(const struct replication *r);
 bool replication_link_up(const struct replication *r);         /* to our primary */
 bool replication_enough_replicas(const struct replication *r); /* min-replicas-to-write */
 
-/* Sends the replicas what the log holds; from a worker at the end of its turn.  Never blocks. */
-void replication_flush(struct replication *r);
+/* min-replicas-to-ack: false when a write that so many replicas have to acknowledge is not worth trying. */
+bool replication_enough_acks(const struct replication *r, int64_t replicas);
+
+/* Sends the replicas what the log holds; from a worker at the end of its turn.  Never blocks.  Gives the offset up to
+ * which they were sent it (UINT64_MAX: there are none): less than the end if another thread is at it. */
+uint64_t replication_flush(struct replication *r);
+/* The same offset; workers with wants_sent are poked when it has moved on from there. */
+uint64_t replication_want_sent(struct replication *r);
+/* Replies of this turn wait for acknowledgements; inside the gate. */
+void replication_want_acks(struct replication *r);
 /* Lets clients in WAIT go on whose condition or time is reached; on the worker's thread. */
 void replication_check_waits(struct worker *w);
 

@@ -9,6 +9,7 @@
 #include "server/persistence.h"
 #include "server/renames.h"
 #include "server/replication.h"
+#include "server/reply_gate.h"
 
 #include <sched.h>
 #include <time.h>
@@ -262,6 +263,7 @@ static const char *objection(struct run *r, const struct call *call, const struc
     bool write = cmd->flags & CMD_WRITE;
     if (write && r->read_only) return "ERR Write commands are not allowed from read-only scripts.";
     const char *why = write ? dispatch_refusal(n, CMD_WRITE | CMD_STALE | CMD_LOADING) : NULL;
+    if (write && !why) why = reply_gate_refusal(r->conn);
     if (why) return why;
     /* Only before the first write: a script is not to be stopped in the middle. */
     if (r->out_of_memory && !r->wrote_command && cmd->flags & CMD_DENYOOM) return ERR_OOM_VALUE;

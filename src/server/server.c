@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "change/durable.h"
 #include "server/acl_node.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
@@ -206,6 +207,7 @@ static struct node *node_create(struct config *cfg)
     n->store = store_create(number_of_databases(cfg), (struct store_hooks){n, slot_released, dispose});
     n->gate = gate_create();
     n->log = change_log_create((size_t)config_num(cfg, CFG_REPL_BACKLOG_SIZE));
+    n->durable = mem_calloc(1, sizeof *n->durable);
     n->main_loop = loop_create();
     n->listeners = listeners_create(n);
     n->tls = tls_create();

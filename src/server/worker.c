@@ -13,6 +13,7 @@
 #include "server/notify.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
+#include "server/reply_gate.h"
 #include "server/scripting.h"
 #include "server/topkeys.h"
 #include "server/tracking.h"
@@ -53,6 +54,47 @@ static void turn_begin(void *ctx)
     w->handshakes = 0;
 }
 
+static void deliver_poke(struct mail *m)
+{
+    struct worker *w = container_of(m, struct worker, poke);
+    atomic_store(&w->poked, false);
+    if (reply_gate_holds(w)) reply_gate_release(w);
+}
+
+void worker_poke(struct worker *w)
+{
+    if (!atomic_exchange(&w->poked, true)) loop_post(w->loop, &w->poke);
+}
+
+/* Another thread is writing the stream, and has not come to what this connection wrote. */
+static bool is_ahead(const struct worker *w, const struct conn *c, uint64_t sent)
+{
+    return c->write_offset > sent && c->write_offset <= change_offset(w->node->log);
+}
+
+/* Output leaves if the stream up to the connection's last write has been sent; the rest waits for a later turn. */
+static void write_dirty(struct worker *w, uint64_t sent)
+{
+    struct list later;
+    list_init(&later);
+    while (!list_empty(&w->dirty)) {
+        struct conn *c = container_of(w->dirty.next, struct conn, dirty);
+        list_remove(&c->dirty);
+        if (is_ahead(w, c, sent))
+            list_push_back(&later, &c->dirty);
+        else
+            conn_write(c);
+    }
+    if (list_empty(&later)) return;
+    while (!list_empty(&later)) {
+        struct list *it = later.next;
+        list_remove(it);
+        list_push_back(&w->dirty, it);
+    }
+    atomic_store(&w->wants_sent, true);
+    if (replication_want_sent(w->node->replication) > sent) worker_poke(w); /* sent just now */
+}
+
 /* The stream to the replicas leaves before the replies of the same turn, so that a crash in between loses no
  * acknowledged write that a replica could have had. */
 static void turn_end(void *ctx)
@@ -61,14 +103,12 @@ static void turn_end(void *ctx)
     worker_run_staged(w);
     /* Changes of keys whose slots were let go of at once: all that can be done is to try again. */
     if (waker_has_work(&w->waker)) waker_serve(&w->waker, NULL, 0, false, w->now_ms);
-    replication_flush(w->node->replication);
+    if (w->asks_acks) replication_want_acks(w->node->replication);
+    w->asks_acks = false;
+    uint64_t sent = replication_flush(w->node->replication);
     tracking_run(w);
     pubsub_run(w);
-    while (!list_empty(&w->dirty)) {
-        struct conn *c = container_of(w->dirty.next, struct conn, dirty);
-        list_remove(&c->dirty);
-        conn_write(c);
-    }
+    write_dirty(w, sent);
     worker_leave_gate(w);
     if (!w->inner) memory_evict_clients(w);
 }
@@ -188,6 +228,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);
+    if (reply_gate_holds(w)) reply_gate_release(w);
     script_refuse_waiting(w);
     worker_resume_list(&w->throttled);
     blocking_check_slots(w);
@@ -300,6 +341,8 @@ struct worker *worker_create(struct node *node, int id)
     list_init(&w->paused);
     list_init(&w->waits);
     list_init(&w->throttled);
+    list_init(&w->held);
+    w->poke.deliver = deliver_poke;
     list_init(&w->monitors);
     w->pubsub = pubsub_worker_create();
     w->tracking = tracking_worker_create();
