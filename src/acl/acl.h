@@ -46,6 +46,8 @@ struct acl_user;
  * outlives it. */
 struct acl *acl_create(const struct acl_commands *commands);
 void acl_destroy(struct acl *a);
+/* Another table with the same users, which may be changed while the first is read. */
+struct acl *acl_copy(const struct acl *a);
 /* Whether new users (and "reset") begin with all channels: acl-pubsub-default. */
 void acl_set_all_channels_default(struct acl *a, bool all);
 

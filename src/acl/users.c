@@ -164,6 +164,21 @@ void acl_destroy(struct acl *a)
     mem_free(a);
 }
 
+struct acl *acl_copy(const struct acl *a)
+{
+    struct acl *copy = acl_create(a->commands);
+    copy->all_channels_default = a->all_channels_default;
+    for (size_t i = 0; i < a->slot_count; i++) {
+        const struct acl_user *u = a->slots[i];
+        if (!u) continue;
+        if (u == a->default_user)
+            user_become(copy->default_user, user_copy(u));
+        else
+            insert(copy, user_copy(u));
+    }
+    return copy;
+}
+
 void acl_set_all_channels_default(struct acl *a, bool all)
 {
     a->all_channels_default = all;

@@ -124,7 +124,7 @@ static void map_changed(void *ctx, struct topology_map *map)
 
 static int run(struct proxy *p)
 {
-    if (!take_signals(p) || !listen_on(p)) return 1;
+    if (!take_signals(p) || !policy_create(p) || !listen_on(p)) return 1;
     raise_fd_limit(&p->config);
     write_pidfile(&p->config);
     p->topology = topology_create(&p->config, map_changed, p);
@@ -141,6 +141,7 @@ static int run(struct proxy *p)
     for (int64_t i = 0; i < p->config.workers; i++) proxy_worker_destroy(p->workers[i]);
     topology_destroy(p->topology);
     mem_free(p->workers);
+    policy_destroy(p);
     if (*p->config.pidfile) unlink(p->config.pidfile);
     return 0;
 }

@@ -11,36 +11,6 @@
 
 #include <string.h>
 
-/* ---- the command table ---- */
-
-static int find_command(struct bytes name)
-{
-    const struct command *c = command_find(name);
-    return c ? c->id : -1;
-}
-
-static struct acl_command rows[CMD_ID_COUNT];
-static const char *category_names[CMD_CATEGORY_COUNT];
-static const struct acl_commands table = {rows, CMD_ID_COUNT, find_command, category_names, CMD_CATEGORY_COUNT};
-
-/* Derived from the command table before main(), constant from then on. */
-__attribute__((constructor)) static void fill_rows(void)
-{
-    for (unsigned id = 0; id < CMD_ID_COUNT; id++) {
-        const struct command *c = command_by_id((enum command_id)id);
-        rows[id] = (struct acl_command){c->name, c->categories, 0, strchr(c->name, '|') != NULL};
-        unsigned container = id;
-        while (rows[id].is_sub && rows[container].is_sub) container--;
-        if (rows[id].is_sub) rows[container].subs++;
-    }
-    for (unsigned i = 0; i < CMD_CATEGORY_COUNT; i++) category_names[i] = command_category_name(i);
-}
-
-const struct acl_commands *acl_command_table(void)
-{
-    return &table;
-}
-
 /* ---- the start ---- */
 
 static bool add_configured_user(struct acl *a, const struct bytes *words, size_t n)
@@ -95,7 +65,7 @@ static bool load_file_at_start(struct node *n, const char *path)
                     "define either an ACL file or declare users directly in your redis.conf, but not both.");
         return false;
     }
-    bool ok = acl_read_file(n->acl, path, &errors);
+    bool ok = access_read_file(n->acl, path, &errors);
     if (!ok) log_warning("Aborting Redis startup because of ACL errors: %.*s", (int)errors.n, errors.p);
     buf_deinit(&errors);
     return ok;
@@ -113,12 +83,12 @@ static void take_password(struct node *n)
 static void user_lines(void *ctx, struct buf *out)
 {
     struct node *n = ctx;
-    if (config_text_is_empty(n->config, CFG_ACLFILE)) acl_lines(n->acl, out);
+    if (config_text_is_empty(n->config, CFG_ACLFILE)) access_lines(n->acl, out);
 }
 
 bool acl_node_create(struct node *n)
 {
-    n->acl = acl_create(acl_command_table());
+    n->acl = acl_create(access_commands());
     n->acl_log = acl_log_create();
     acl_node_reconfigure(n, CFG_ACL_PUBSUB_DEFAULT);
     if (!config_text_is_empty(n->config, CFG_REQUIREPASS)) take_password(n);

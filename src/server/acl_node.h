@@ -3,7 +3,7 @@
 #ifndef COVEY_SERVER_ACL_NODE_H
 #define COVEY_SERVER_ACL_NODE_H
 
-#include "acl/acl.h"
+#include "access/access.h"
 #include "server/conn.h"
 
 /* At the start, before any other thread: the users of redis.conf or of the ACL file.  False: the reason was logged. */
@@ -28,17 +28,5 @@ void acl_disconnect(struct node *n, const struct acl_user *u, struct conn *me);
 
 /* Disconnects listeners that u does not let listen any more; at rest, after u changed. */
 void acl_disconnect_listeners(struct node *n, const struct acl_user *u, struct conn *me);
-
-/* acl_file.c: the lines of an ACL file into a fresh table; appends to errors what is wrong with them. */
-bool acl_parse_file(struct acl *a, const char *path, struct bytes text, struct buf *errors);
-/* Reads and parses; false: *errors says what. */
-bool acl_read_file(struct acl *a, const char *path, struct buf *errors);
-/* Writes all users, replacing the file in one step; false: errno, logged. */
-bool acl_write_file(const struct acl *a, const char *path);
-/* "user <name> <rules>" for every user, one line each with its line feed. */
-void acl_lines(const struct acl *a, struct buf *out);
-
-/* The table of commands as src/acl wants it. */
-const struct acl_commands *acl_command_table(void);
 
 #endif

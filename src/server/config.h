@@ -90,8 +90,6 @@ struct bytes config_users(const struct config *c);
 struct renames *config_renames(const struct config *c);
 /* Who writes the "user" lines for CONFIG REWRITE. */
 void config_set_user_lines(struct config *c, void (*fn)(void *ctx, struct buf *out), void *ctx);
-/* Replaces a file in one step: written beside it, synced, renamed.  E_IO: errno. */
-MUST_USE enum status config_replace_file(const char *path, struct bytes content);
 
 struct call_options;
 /* What the handlers of data commands look at; at the start, and with the server at rest. */

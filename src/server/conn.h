@@ -5,7 +5,7 @@
 #ifndef COVEY_SERVER_CONN_H
 #define COVEY_SERVER_CONN_H
 
-#include "acl/acl.h"
+#include "access/access.h"
 #include "base/list.h"
 #include "net/tls.h"
 #include "server/blocking.h"
@@ -313,21 +313,17 @@ bool dispatch_allowed(struct conn *c, struct call *call);
  * redis-server's order: an error without '-'.  NULL: nothing does. */
 const char *dispatch_refusal(const struct node *n, uint32_t flags);
 /* ---- acl_check.c: what the connection's user may do ---- */
-enum { ACL_REFUSAL_MAX = 128 };
 const char *dispatch_acl_refusal_slow(struct conn *c, const struct call *call, enum acl_context context,
-                                      char text[ACL_REFUSAL_MAX]);
+                                      char text[ACCESS_REFUSAL_MAX]);
 /* Why the user may not run this call (cmd and arguments count): an error without '-', perhaps in `text`; the refusal is
  * in the ACL log then.  NULL: the user may.  Inside the gate; no lock is needed. */
 static inline const char *dispatch_acl_refusal(struct conn *c, const struct call *call, enum acl_context context,
-                                               char text[ACL_REFUSAL_MAX])
+                                               char text[ACCESS_REFUSAL_MAX])
 {
     return acl_user_is_free(c->user) ? NULL : dispatch_acl_refusal_slow(c, call, context, text);
 }
 /* The same as a verdict, for texts of one's own (EXEC, scripts); logs a refusal. */
 enum acl_verdict dispatch_acl_verdict(struct conn *c, const struct call *call, enum acl_context context);
-/* Only asks: nothing is logged.  arg may be NULL, or gets the position of the refused argument. */
-enum acl_verdict acl_verdict_of(const struct acl_user *u, const struct command *cmd, const struct bytes *argv,
-                                size_t argc, size_t *arg);
 /* Whether the user may read every key by this command: SORT BY and GET. */
 bool dispatch_acl_reads_all_keys(const struct conn *c, const struct call *call);
 /* Puts a refusal into the ACL log. */

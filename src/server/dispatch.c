@@ -232,7 +232,7 @@ static bool allowed_now(struct conn *c, struct call *call)
         call_reject(call, "ERR Command not allowed inside a transaction");
         return false;
     }
-    char text[ACL_REFUSAL_MAX];
+    char text[ACCESS_REFUSAL_MAX];
     const char *no_permission = dispatch_acl_refusal(c, call, c->in_multi ? ACL_IN_MULTI : ACL_AT_TOP, text);
     if (no_permission) {
         refuse(call, no_permission);

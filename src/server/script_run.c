@@ -423,7 +423,7 @@ static int host_acl_check(void *run, const struct bytes *argv, size_t argc)
     struct run *r = run;
     const struct command *cmd = node_command_of_request(r->conn->worker->node, argv, argc, NULL);
     if (!cmd) return -1;
-    return acl_user_is_free(r->conn->user) || acl_verdict_of(r->conn->user, cmd, argv, argc, NULL) == ACL_ALLOWED;
+    return acl_user_is_free(r->conn->user) || access_verdict(r->conn->user, cmd, argv, argc, NULL) == ACL_ALLOWED;
 }
 
 static void host_log(void *run, int level, struct bytes text)

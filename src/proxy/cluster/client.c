@@ -27,12 +27,10 @@ struct client *client_create(struct worker *w, int fd)
     c->resp = 2;
     c->id = w->next_client_id;
     w->next_client_id += (uint64_t)w->config->workers;
-    c->authenticated = !*w->config->password;
     c->created_ms = clock_wall_ms();
     c->multi_slot = -1;
     c->reply_bytes = REPLY_GUESS;
     resp_parser_init(&c->parser, w->config->bulk_limit);
-    c->parser.unauthenticated = !c->authenticated;
     net_set_nodelay(fd);
     net_peer_address(fd, c->peer);
     list_init(&c->dirty);
@@ -43,6 +41,7 @@ struct client *client_create(struct worker *w, int fd)
         return NULL;
     }
     list_push_back(&w->clients, &c->link);
+    policy_client_begin(c);
     count(&w->stats.clients, 1);
     return c;
 }
@@ -85,6 +84,7 @@ void client_destroy(struct client *c)
     subscriptions_end(c);
     if (pinned) node_link_unpin(pinned, false);
     abandon_requests(c);
+    policy_client_end(c);
     list_remove(&c->link);
     list_remove(&c->dirty);
     list_remove(&c->resume);
@@ -182,7 +182,7 @@ void client_reply_ok(struct client *c)
 static bool is_stalled(const struct client *c)
 {
     return c->close_after_reply || c->close_asap || c->confirming || !list_empty(&c->orphan) ||
-           (c->barrier && c->first) || has_enough(c) ||
+           (c->barrier && c->first) || policy_is_delayed(c) || has_enough(c) ||
            (int64_t)(c->out.n - c->out_pos) > c->worker->config->output_limit;
 }
 
@@ -222,8 +222,14 @@ static size_t process(struct client *c, struct bytes in)
         struct bytes rest = bytes_make(in.p + pos, in.n - pos);
         enum status st = resp_parse_request(&c->parser, rest, &w->request);
         if (st == OK) {
-            count(&w->stats.commands, 1);
-            if (route_request(c, &w->request, bytes_make(rest.p, w->request.size)) == OUTCOME_NOT_NOW) break;
+            bool refused;
+            if (policy_admit(c, w->request.size, &refused)) {
+                count(&w->stats.commands, 1);
+                if (route_request(c, &w->request, bytes_make(rest.p, w->request.size)) == OUTCOME_NOT_NOW) break;
+                c->policy.admitted = false;
+            } else if (!refused) {
+                break;
+            }
             pos += w->request.size;
             continue;
         }
@@ -311,6 +317,7 @@ void client_flush(struct client *c)
         }
         c->out_pos += put;
         count(&c->worker->stats.sent, (int64_t)put);
+        policy_sent(c, put);
     }
     bool all = c->out_pos == c->out.n;
     if (c->close_asap || (c->close_after_reply && all && !c->first)) {

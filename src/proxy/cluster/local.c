@@ -11,32 +11,14 @@
 
 static const char wrong_password[] = "WRONGPASS invalid username-password pair or user is disabled.";
 
-/* Takes the same time whatever is wrong. */
-static bool same_secret(struct bytes a, struct bytes b)
-{
-    unsigned char wrong = a.n != b.n;
-    for (size_t i = 0; i < a.n; i++) wrong |= (unsigned char)(a.p[i] ^ (b.n ? b.p[i % b.n] : 1));
-    return !wrong;
-}
-
-static bool log_in(struct client *c, struct bytes user, struct bytes password)
-{
-    const char *wanted = c->worker->config->password;
-    bool ok = bytes_eq(user, BYTES("default")) && (!*wanted || same_secret(password, bytes_of(wanted)));
-    if (!ok) return false;
-    c->authenticated = true;
-    c->parser.unauthenticated = false;
-    return true;
-}
-
 static void auth(struct client *c, struct resp_out *o, const struct resp_request *req)
 {
     if (req->argc > 3)
         resp_error(o, "ERR syntax error");
-    else if (req->argc == 2 && !*c->worker->config->password)
+    else if (req->argc == 2 && acl_user_nopass(user_set_default(c->worker->policy.users)->user))
         resp_error(o, "ERR AUTH <password> called without any password configured for the default user. Are you sure "
                       "your configuration is correct?");
-    else if (log_in(c, req->argc == 3 ? req->argv[1] : BYTES("default"), req->argv[req->argc - 1]))
+    else if (policy_log_in(c, req->argv[0], req->argc == 3 ? req->argv[1] : BYTES("default"), req->argv[req->argc - 1]))
         resp_ok(o);
     else
         resp_error(o, wrong_password);
@@ -84,7 +66,7 @@ static bool hello_options(struct client *c, struct resp_out *o, const struct res
     for (size_t i = 2; i < req->argc; i++) {
         size_t more = req->argc - 1 - i;
         if (bytes_ieq(req->argv[i], BYTES("AUTH")) && more >= 2) {
-            if (!log_in(c, req->argv[i + 1], req->argv[i + 2])) {
+            if (!policy_log_in(c, req->argv[0], req->argv[i + 1], req->argv[i + 2])) {
                 resp_error(o, wrong_password);
                 return false;
             }
@@ -112,7 +94,7 @@ static void hello(struct client *c, struct resp_out *o, const struct resp_reques
         return;
     }
     if (!hello_options(c, o, req)) return;
-    if (!c->authenticated) {
+    if (policy_must_log_in(c)) {
         resp_error(o, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH "
                       "<user> <pass> option can be used to authenticate the client and select the RESP protocol "
                       "version at the same time");
@@ -139,12 +121,15 @@ static void select_database(struct client *c, struct resp_out *o, struct bytes n
     }
 }
 
-static void describe_client(const struct client *c, struct buf *b)
+void client_describe(const struct client *c, struct buf *b)
 {
-    buf_printf(b, "id=%llu addr=%s fd=%d name=%s age=%lld db=%d multi=%d resp=%d cmd=client|info user=default\n",
+    struct bytes user = account_name(c->policy.account);
+    buf_printf(b, "id=%llu addr=%s fd=%d name=%s age=%lld db=%d multi=%d resp=%d cmd=client|info user=",
                (unsigned long long)c->id, c->peer, c->src.fd, c->name ? c->name : "",
                (long long)(clock_wall_ms() - c->created_ms) / 1000, c->db, c->in_multi ? (int)c->multi_count : -1,
                c->resp);
+    buf_append_bytes(b, user);
+    buf_append_char(b, '\n');
 }
 
 static void reply_text(struct resp_out *o, const struct buf *b)
@@ -194,6 +179,9 @@ static void info_stats(const struct proxy *p, struct buf *b)
     number(b, "hold_timeouts", s.timeouts);
     number(b, "hold_refusals", s.refused);
     number(b, "unknown_fate_requests", s.unknown);
+    number(b, "delayed_clients", s.delayed_now);
+    number(b, "delayed_requests_total", s.delayed_ever);
+    number(b, "rate_limit_refusals", s.limit_refusals);
 }
 
 static void info_nodes(const struct worker *w, struct buf *b)
@@ -278,8 +266,7 @@ static void reset(struct client *c, struct resp_out *o)
     c->name = NULL;
     c->resp = o->version = 2;
     c->db = 0;
-    c->authenticated = !*c->worker->config->password;
-    c->parser.unauthenticated = !c->authenticated;
+    policy_log_out(c);
     resp_status(o, "RESET");
 }
 
@@ -299,7 +286,7 @@ static bool client_command(struct client *c, struct resp_out *o, const struct co
         if (set_name(c, o, req->argv[2])) resp_ok(o);
         return true;
     case CMD_ID_CLIENT_INFO:
-        describe_client(c, &b);
+        client_describe(c, &b);
         reply_text(o, &b);
         buf_deinit(&b);
         return true;
@@ -334,8 +321,11 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
         resp_ok(o);
         c->close_after_reply = true;
         return true;
-    default: return client_command(c, o, cmd, req);
+    default: break;
     }
+    if (!policy_is_local(cmd)) return client_command(c, o, cmd, req);
+    policy_answer(c, o, cmd, req->argv, req->argc);
+    return true;
 }
 
 enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)

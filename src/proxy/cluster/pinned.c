@@ -152,6 +152,16 @@ void subscriptions_end(struct client *c)
     c->confirming = 0;
 }
 
+bool subscriptions_allowed(const struct client *c, const struct acl_user *u)
+{
+    for (size_t i = 0; i < c->subscriptions.buckets; i++)
+        for (const struct hnode *it = htable_at(&c->subscriptions, i); it; it = it->next) {
+            const struct subscription *s = container_of(it, const struct subscription, node);
+            if (!acl_check_channel(u, bytes_make(s->name, s->n), s->kind == KIND_PATTERN)) return false;
+        }
+    return true;
+}
+
 /* What a confirmation says: the change, and how many subscriptions there are.  False: it is none. */
 static bool note_count(struct client *c, struct bytes reply)
 {

@@ -252,11 +252,30 @@ static bool allowed_while_subscribed(const struct client *c, const struct comman
            cmd->id == CMD_ID_QUIT || cmd->id == CMD_ID_RESET;
 }
 
+static enum outcome abort_transaction(struct client *c, const char *refusal)
+{
+    char text[64 + ACCESS_REFUSAL_MAX];
+    if (!route_alone(c)) return OUTCOME_NOT_NOW;
+    snprintf(text, sizeof text, "EXECABORT Transaction discarded because of: %s", refusal);
+    unwatch(c);
+    transaction_reset(c);
+    client_reply_error(c, text);
+    return OUTCOME_DONE;
+}
+
 static enum outcome route_checked(struct client *c, const struct command *cmd, const struct resp_request *req,
                                   struct bytes raw)
 {
-    if (!c->authenticated) {
+    char why_not[ACCESS_REFUSAL_MAX];
+    policy_refresh(c->worker, c);
+    if (policy_must_log_in(c)) {
         if (!local_before_login(c, cmd, req)) client_reply_error(c, "NOAUTH Authentication required.");
+        return OUTCOME_DONE;
+    }
+    const char *refusal = policy_refusal(c, cmd, req->argv, req->argc, why_not);
+    if (refusal && cmd->id == CMD_ID_EXEC) return abort_transaction(c, refusal);
+    if (refusal) {
+        refuse(c, refusal);
         return OUTCOME_DONE;
     }
     if (!allowed_while_subscribed(c, cmd)) {
@@ -285,7 +304,7 @@ enum outcome route_request(struct client *c, const struct resp_request *req, str
 {
     const struct command *container = NULL, *cmd = command_of_request(req->argv, req->argc, &container);
     if (!cmd) {
-        if (!c->authenticated)
+        if (policy_must_log_in(c))
             client_reply_error(c, "NOAUTH Authentication required.");
         else
             refuse_unknown(c, req, container);

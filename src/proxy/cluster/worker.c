@@ -75,6 +75,7 @@ struct worker *proxy_worker_create(struct proxy *p, int id)
     loop_timer_add(w->loop, &w->tick_timer);
     w->held_timer = (struct loop_timer){.every_ms = NEVER_MS, .tick = look};
     loop_timer_add(w->loop, &w->held_timer);
+    policy_worker_init(w);
     loop_set_hooks(w->loop, turn_begin, turn_end, w);
     return w;
 }
@@ -169,6 +170,7 @@ void proxy_worker_destroy(struct worker *w)
     buf_deinit(&w->client_in);
     buf_deinit(&w->link_in);
     resp_request_deinit(&w->request);
+    policy_worker_deinit(w);
     loop_destroy(w->loop);
     mem_free(w);
 }

@@ -14,6 +14,7 @@
 #include "commands/table.h"
 #include "net/net.h"
 #include "proxy/cluster/decide.h"
+#include "proxy/cluster/policy.h"
 #include "proxy/cluster/topology.h"
 #include "proxy/front/config.h"
 #include "resp/resp.h"
@@ -237,6 +238,8 @@ struct client {
     struct list orphan;               /* in worker.orphans: its node is gone, it waits for another */
     int64_t orphan_until;
     bool renewing; /* confirmations are of what it was told already */
+
+    struct client_policy policy;
 };
 
 struct client *client_create(struct worker *w, int fd);
@@ -287,11 +290,15 @@ bool subscriber_orphaned(struct client *c);
 void orphans_run(struct worker *w); /* now and then */
 /* It is no subscriber any more. */
 void subscriptions_end(struct client *c);
+/* Whether the user may listen to all that the client listens to. */
+bool subscriptions_allowed(const struct client *c, const struct acl_user *u);
 /* A reply or message for a subscriber. */
 void subscriber_receive(struct client *c, struct bytes reply);
 
 /* local.c: what the proxy answers itself. */
 enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
+/* Its line in CLIENT LIST, with a line feed. */
+void client_describe(const struct client *c, struct buf *b);
 /* False: one has to log in for that. */
 bool local_before_login(struct client *c, const struct command *cmd, const struct resp_request *req);
 
@@ -301,7 +308,7 @@ struct proxy;
 
 struct worker_stats {
     _Atomic uint64_t commands, received, sent, held_ever, held_now, retries, moved, asked, unknown, timeouts, refused,
-        connects, links, pinned, link_failures, splits, clients;
+        connects, links, pinned, link_failures, splits, clients, delayed_now, delayed_ever, limit_refusals;
 };
 
 struct worker {
@@ -330,6 +337,7 @@ struct worker {
     struct random rng;
     uint64_t next_client_id;
     struct worker_stats stats;
+    struct worker_policy policy;
 };
 
 static inline void count(_Atomic uint64_t *n, int64_t by)
@@ -343,6 +351,40 @@ static inline bool worker_has_one_server(const struct worker *w)
     return w->map && w->map->standalone;
 }
 
+/* ---- policy.h, for which a client and a worker have to be known ---- */
+
+/* Adopts the newest set of users if it is not the worker's yet. */
+static inline void policy_refresh(struct worker *w, struct client *me)
+{
+    if (atomic_load_explicit(w->policy.newest, memory_order_acquire) != w->policy.users->version)
+        policy_refresh_slow(w, me);
+}
+
+/* Whether it has to log in before anything else. */
+static inline bool policy_must_log_in(const struct client *c)
+{
+    return !c->authenticated && c->worker->policy.users->login_needed;
+}
+
+static inline bool policy_is_delayed(const struct client *c)
+{
+    return c->policy.delayed_until != 0;
+}
+
+/* Before a request of so many bytes is looked at.  False: not now; it is not taken, and policy_is_delayed() is true, or
+ * *refused is true, and it was answered with an error. */
+static inline bool policy_admit(struct client *c, size_t bytes, bool *refused)
+{
+    *refused = false;
+    return (!c->policy.account->limit && !c->policy.address) || policy_admit_slow(c, bytes, refused);
+}
+
+/* So many bytes went to it. */
+static inline void policy_sent(struct client *c, size_t bytes)
+{
+    if (c->policy.account->limit || c->policy.address) policy_sent_slow(c, bytes);
+}
+
 struct worker *proxy_worker_create(struct proxy *p, int id);
 void proxy_worker_start(struct worker *w);
 void proxy_worker_adopt(struct worker *w, int fd);                     /* a client's connection; any thread */
@@ -353,6 +395,7 @@ void proxy_worker_destroy(struct worker *w);
 struct proxy {
     struct proxy_config config;
     struct topology *topology;
+    struct proxy_policy policy;
     struct worker **workers;
     struct loop *loop; /* the main thread's */
     struct loop_source listener, signals;

@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum kind { TEXT, SECRET, NUMBER, MEMORY, ADDRESS, ADDRESSES };
+enum kind { TEXT, SECRET, NUMBER, MEMORY, ADDRESS, ADDRESSES, CHOICE, RATE, USER_RATES };
 
 struct setting {
-    const char *name, *also;
+    const char *name, *also; /* also: another name, or two with a space between */
     enum kind kind;
     size_t offset;
     int64_t least, most;
@@ -27,8 +27,16 @@ static const struct setting settings[] = {
     {"workers", NULL, NUMBER, AT(workers), 0, PROXY_WORKERS_MAX, "0", "threads; 0: one a processor"},
     {"tcp-backlog", NULL, NUMBER, AT(backlog), 1, INT32_MAX, "511", "length of the queue of new connections"},
     {"requirepass", NULL, SECRET, AT(password), 0, 0, "", "password that clients must give"},
-    {"node-user", "user", TEXT, AT(node_user), 0, 0, "", "user towards the nodes"},
-    {"node-password", "password", SECRET, AT(node_password), 0, 0, "", "password towards the nodes"},
+    {"aclfile", NULL, TEXT, AT(aclfile), 0, 0, "", "users of clients, in redis-server's ACL syntax"},
+    {"acl-pubsub-default", NULL, CHOICE, AT(all_channels), 0, 0, "resetchannels", "resetchannels|allchannels"},
+    {"limited-users-run-scripts", NULL, CHOICE, AT(limited_scripts), 0, 0, "no",
+     "no|yes  scripts do what the proxy's user may, not what the client's may"},
+    {"user-rate-limit", NULL, USER_RATES, AT(user_limits), 0, 0, "",
+     "NAME OPS[:BURST] [BYTES[:BURST]]  a second, of all clients of a user; NAME * is every other user; repeatable"},
+    {"address-rate-limit", NULL, RATE, AT(address_limit), 0, 0, "", "the same of all clients of one address"},
+    {"rate-limit-mode", NULL, CHOICE, AT(limit_refuses), 0, 0, "delay", "delay|error  for what goes too fast"},
+    {"node-user", "masteruser user", TEXT, AT(node_user), 0, 0, "", "user towards the nodes"},
+    {"node-password", "masterauth password", SECRET, AT(node_password), 0, 0, "", "password towards the nodes"},
     {"logfile", NULL, TEXT, AT(logfile), 0, 0, "", "empty: standard output"},
     {"pidfile", NULL, TEXT, AT(pidfile), 0, 0, "", "empty: none"},
     {"maxclients", NULL, NUMBER, AT(maxclients), 1, INT32_MAX, "10000", "connections of clients"},
@@ -87,6 +95,26 @@ static bool set_addresses(struct proxy_config *c, struct bytes text)
     return true;
 }
 
+static const char *const choices[][2] = {{"no", "yes"}, {"delay", "error"}, {"resetchannels", "allchannels"}};
+enum { CHOICES = sizeof choices / sizeof *choices };
+
+static bool set_choice(int64_t *field, const struct setting *s, struct bytes value)
+{
+    for (int i = 0; i < CHOICES; i++) {
+        if (strcmp(s->value, choices[i][0]) != 0) continue;
+        *field = bytes_ieq(value, bytes_of(choices[i][1]));
+        return *field || bytes_ieq(value, bytes_of(choices[i][0]));
+    }
+    return false;
+}
+
+static const char *choice_name(const struct setting *s, int64_t value)
+{
+    for (int i = 0; i < CHOICES; i++)
+        if (strcmp(s->value, choices[i][0]) == 0) return choices[i][value != 0];
+    return "";
+}
+
 static bool set(struct proxy_config *c, const struct setting *s, struct bytes value)
 {
     char *field = (char *)c + s->offset;
@@ -103,17 +131,27 @@ static bool set(struct proxy_config *c, const struct setting *s, struct bytes va
         if (number < s->least || number > s->most) return false;
         *(int64_t *)field = number;
         return true;
+    case CHOICE: return set_choice((int64_t *)field, s, value);
+    case RATE: return value.n == 0 || limit_rule_parse(value, (struct limit_rule *)field);
+    case USER_RATES: return value.n == 0 || limit_rules_add(c->user_limits, value);
     case ADDRESS: mem_free(c->listen.host); return address_parse(value, (struct address *)field);
     default: return set_addresses(c, value);
     }
 }
 
+static bool is_called(const struct setting *s, struct bytes name)
+{
+    const char *also = s->also, *space = also ? strchr(also, ' ') : NULL;
+    if (bytes_ieq(name, bytes_of(s->name))) return true;
+    if (!also) return false;
+    return bytes_ieq(name, space ? bytes_make(also, (size_t)(space - also)) : bytes_of(also)) ||
+           (space && bytes_ieq(name, bytes_of(space + 1)));
+}
+
 static const struct setting *find(struct bytes name)
 {
     for (int i = 0; i < SETTINGS; i++)
-        if (bytes_ieq(name, bytes_of(settings[i].name)) ||
-            (settings[i].also && bytes_ieq(name, bytes_of(settings[i].also))))
-            return &settings[i];
+        if (is_called(&settings[i], name)) return &settings[i];
     return NULL;
 }
 
@@ -125,6 +163,7 @@ void proxy_config_each(const struct proxy_config *c, void (*each)(void *arg, con
         const char *field = (const char *)c + s->offset;
         char digits[24];
         if (s->kind == TEXT) each(arg, s->name, bytes_of(*(char *const *)field));
+        if (s->kind == CHOICE) each(arg, s->name, bytes_of(choice_name(s, *(const int64_t *)field)));
         if (s->kind == NUMBER || s->kind == MEMORY)
             each(arg, s->name, bytes_make(digits, format_i64(digits, *(const int64_t *)field)));
     }
@@ -142,8 +181,15 @@ static bool directive(struct proxy_config *c, struct bytes name, const struct by
 {
     const struct setting *s = find(name);
     if (!s) return complain(name, "no such setting");
-    if (n != 1) return complain(name, "takes one value");
-    return set(c, s, values[0]) || complain(name, "not a possible value");
+    struct buf joined = {0};
+    for (size_t i = 0; i < n; i++) {
+        if (i) buf_append_char(&joined, ' ');
+        buf_append_bytes(&joined, values[i]);
+    }
+    bool many = s->kind == RATE || s->kind == USER_RATES;
+    bool ok = (n == 1 || (many && n)) ? set(c, s, many ? buf_bytes(&joined) : values[0]) : false;
+    buf_deinit(&joined);
+    return ok || complain(name, n == 1 || many ? "not a possible value" : "takes one value");
 }
 
 static bool read_line(struct proxy_config *c, struct bytes line)
@@ -199,7 +245,7 @@ static bool read_arguments(struct proxy_config *c, int argc, char **argv)
 
 bool proxy_config_parse(struct proxy_config *c, int argc, char **argv, int *code)
 {
-    *c = (struct proxy_config){0};
+    *c = (struct proxy_config){.user_limits = limit_rules_create()};
     for (int i = 0; i < SETTINGS; i++)
         if (!set(c, &settings[i], bytes_of(settings[i].value))) mem_abort(0);
     for (int i = 1; i < argc; i++) {
@@ -224,4 +270,5 @@ void proxy_config_deinit(struct proxy_config *c)
     }
     while (c->seed_count) mem_free(c->seeds[--c->seed_count].host);
     mem_free(c->listen.host);
+    limit_rules_destroy(c->user_limits);
 }

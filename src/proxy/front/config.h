@@ -3,6 +3,7 @@
 #define COVEY_PROXY_FRONT_CONFIG_H
 
 #include "base/bytes.h"
+#include "proxy/policy/limit.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,9 +21,14 @@ struct proxy_config {
     int seed_count;
     int64_t workers;
     int64_t backlog;
-    char *password;      /* required of clients; "" none */
-    char *node_user;     /* towards the nodes; "" the default user */
-    char *node_password; /* "" none */
+    char *password;                        /* required of clients; "" none */
+    char *aclfile;                         /* their users; "" none */
+    int64_t all_channels, limited_scripts; /* yes or no */
+    struct limit_rules *user_limits;
+    struct limit_rule address_limit;
+    int64_t limit_refuses; /* what goes too fast is refused, not delayed */
+    char *node_user;       /* towards the nodes; "" the default user */
+    char *node_password;   /* "" none */
     char *logfile;
     char *pidfile;
     int64_t maxclients;

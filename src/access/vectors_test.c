@@ -1,5 +1,5 @@
 /* Rules against users as redis-server 7.0.15 printed them, and against their own descriptions. */
-#include "server/acl_node.h"
+#include "access/access.h"
 
 #include "base/hash.h"
 #include "base/mem.h"
@@ -16,7 +16,7 @@
 static const struct vector {
     const char *rules, *description, *error;
 } vectors[] = {
-#include "server/acl_vectors.inc"
+#include "access/vectors.inc"
 };
 
 enum { WORDS_MAX = 600 };
@@ -72,7 +72,7 @@ static void as_redis_prints_them(void **state)
     static struct bytes rules[WORDS_MAX];
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
         const struct vector *v = &vectors[i];
-        struct acl *a = acl_create(acl_command_table());
+        struct acl *a = acl_create(access_commands());
         size_t failed = 0, n = split(v->rules, '\t', rules);
         const char *error = acl_set_user(a, BYTES("v"), rules, n, &failed);
         if (v->error) {
@@ -118,7 +118,7 @@ static void assert_same_rights(const struct acl_user *one, const struct acl_user
     for (unsigned id = 0; id < CMD_ID_COUNT; id++) {
         struct bytes argv[2] = {BYTES("x"), BYTES("0")};
         const struct command *cmd = command_by_id((enum command_id)id);
-        assert_int_equal(acl_verdict_of(one, cmd, argv, 1, NULL), acl_verdict_of(two, cmd, argv, 1, NULL));
+        assert_int_equal(access_verdict(one, cmd, argv, 1, NULL), access_verdict(two, cmd, argv, 1, NULL));
     }
 }
 
@@ -127,7 +127,7 @@ static void descriptions_are_complete(void **state)
     (void)state;
     static struct bytes words[WORDS_MAX];
     struct random r;
-    struct acl *a = acl_create(acl_command_table());
+    struct acl *a = acl_create(access_commands());
     struct buf rule = {0};
     random_seed(&r, 20240);
     for (int round = 0; round < 1500; round++) {
@@ -138,7 +138,7 @@ static void descriptions_are_complete(void **state)
         struct buf text = {0};
         acl_user_describe(a, acl_find(a, BYTES("u")), &text);
         buf_append_char(&text, '\0');
-        struct acl *fresh = acl_create(acl_command_table());
+        struct acl *fresh = acl_create(access_commands());
         size_t n = split(text.p, ' ', words);
         if (acl_set_user(fresh, BYTES("u"), words, n, &failed))
             fail_msg("round %d: %.*s in %s", round, (int)words[failed].n, words[failed].p, text.p);

@@ -1,27 +1,30 @@
-/* acl_file.c: the users as lines of text: the ACL file, and the lines of redis.conf. */
-#include "server/acl_node.h"
+/* file.c: the users as lines of text: the ACL file, and the lines of redis.conf. */
+#include "access/access.h"
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/number.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { FILE_MAX = 512 * 1024 * 1024 };
 
-void acl_lines(const struct acl *a, struct buf *out)
+void access_line(const struct acl *a, const struct acl_user *u, struct buf *out)
+{
+    buf_append_cstr(out, "user ");
+    buf_append_bytes(out, acl_user_name(u));
+    buf_append_char(out, ' ');
+    acl_user_describe(a, u, out);
+}
+
+void access_lines(const struct acl *a, struct buf *out)
 {
     size_t n;
     const struct acl_user **all = acl_sorted(a, &n);
     for (size_t i = 0; i < n; i++) {
-        buf_append_cstr(out, "user ");
-        buf_append_bytes(out, acl_user_name(all[i]));
-        buf_append_char(out, ' ');
-        acl_user_describe(a, all[i], out);
+        access_line(a, all[i], out);
         buf_append_char(out, '\n');
     }
     mem_free(all);
@@ -110,7 +113,7 @@ static void parse_line(struct acl *a, struct line *l, struct bytes text, bool *d
     mem_free(words);
 }
 
-bool acl_parse_file(struct acl *a, const char *path, struct bytes text, struct buf *errors)
+bool access_parse_file(struct acl *a, const char *path, struct bytes text, struct buf *errors)
 {
     struct line l = {.path = path, .errors = errors};
     bool default_seen = false;
@@ -127,25 +130,25 @@ bool acl_parse_file(struct acl *a, const char *path, struct bytes text, struct b
     return false;
 }
 
-bool acl_read_file(struct acl *a, const char *path, struct buf *errors)
+bool access_read_file(struct acl *a, const char *path, struct buf *errors)
 {
     struct buf text = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     bool ok = fd >= 0 && file_read_all(fd, FILE_MAX, &text);
     if (!ok) buf_printf(errors, "Error loading ACLs, opening file '%s': %s", path, strerror(errno));
     if (fd >= 0) close(fd);
-    if (ok) ok = acl_parse_file(a, path, buf_bytes(&text), errors);
+    if (ok) ok = access_parse_file(a, path, buf_bytes(&text), errors);
     buf_deinit(&text);
     return ok;
 }
 
 /* ---- writing ---- */
 
-bool acl_write_file(const struct acl *a, const char *path)
+bool access_write_file(const struct acl *a, const char *path)
 {
     struct buf text = {0};
-    acl_lines(a, &text);
-    bool ok = config_replace_file(path, buf_bytes(&text)) == OK;
+    access_lines(a, &text);
+    bool ok = file_replace(path, buf_bytes(&text));
     if (!ok) log_warning("Writing the ACL file '%s': %s", path, strerror(errno));
     buf_deinit(&text);
     return ok;
