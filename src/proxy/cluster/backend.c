@@ -6,7 +6,10 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
-enum { SILENT_MS = 1000 };
+enum {
+    SILENT_MS = 1000,
+    ACK_MS = 5000, /* more than between two questions of the kernel's whether the other end is there */
+};
 
 struct backend *backend_find(struct worker *w, struct bytes name, int port)
 {
@@ -65,25 +68,42 @@ void backends_adopt_map(struct worker *w, struct topology_map *map)
     mem_free(by_index);
     w->epoch++;
     list_each(it, &w->held) container_of(it, struct request, held)->due_ms = w->now_ms;
+    w->held_due_ms = w->now_ms;
     w->held_kick = true;
     w->held_timer.due_ms = w->now_ms;
 }
 
-/* A node that owes replies and keeps silent: the cluster's opinion of it is asked for soon, and followed. */
-static void check_link(struct worker *w, struct link *l, int64_t now_ms)
+/* A node that owes replies and keeps silent: the cluster's opinion of it is asked for soon, and followed.  It may just
+ * be busy with something long: as long as it answers on another connection it is not given up.  True: it is silent. */
+static bool check_link(struct worker *w, struct link *l, int64_t now_ms)
 {
+    struct backend *b = l->backend;
+    int64_t limit = w->config->node_timeout_ms, silent = now_ms - l->last_ms;
     if (l->connecting) {
         if (now_ms > l->connect_until) node_link_close(l, "no connection in time");
-        return;
+        return false;
     }
-    if (!l->first && !l->handshake_left) return;
-    if (l->first && l->first->is_blocking) return;
-    int64_t silent = now_ms - l->last_ms;
-    if (silent > SILENT_MS) topology_refresh(w->proxy->topology);
-    if (silent > SILENT_MS && !l->backend->in_map)
+    if (l->is_probe || (!l->first && !l->handshake_left)) return false;
+    if (silent <= SILENT_MS && silent <= limit / 2) return false;
+    if (!b->in_map) {
         node_link_close(l, "silent, and another node has its slots");
-    else if (silent > w->config->node_timeout_ms)
-        node_link_close(l, "no reply in time");
+        return false;
+    }
+    if (l->first && l->first->is_blocking) return false;
+    topology_refresh(w->proxy->topology);
+    node_probe(w, b);
+    if (now_ms - (l->last_ms > b->alive_ms ? l->last_ms : b->alive_ms) > limit)
+        node_link_close(l, "the node does not answer in time");
+    else if (silent > limit + ACK_MS && node_link_silence(l) > limit + ACK_MS)
+        node_link_close(l, "the connection does not reach the node any more");
+    return true;
+}
+
+static void check_node(struct worker *w, struct backend *b, int64_t now_ms)
+{
+    bool silent = false;
+    list_each(at, &b->links) silent |= check_link(w, container_of(at, struct link, link), now_ms);
+    if (!silent && b->probe && !b->probe->connecting && !b->probing) node_link_close(b->probe, NULL);
 }
 
 static bool serves_something(const struct worker *w, const struct backend *b)
@@ -105,7 +125,7 @@ void backends_tick(struct worker *w, int64_t now_ms)
     list_each(it, &w->backends)
     {
         struct backend *b = container_of(it, struct backend, link);
-        list_each(at, &b->links) check_link(w, container_of(at, struct link, link), now_ms);
+        check_node(w, b, now_ms);
         if (is_wanted(w, b)) continue;
         list_remove(&b->link);
         mem_free(b);

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 
-enum { TRIES_AT_ONCE = 5, LATER_FIRST_MS = 4, LATER_MAX_MS = 100 };
+enum { TRIES_AT_ONCE = 5, LATER_FIRST_MS = 4, LATER_MAX_MS = 100, HELD_A_STEP = 500, TRIAL_MS = 1000 };
 
 static const char unknown_fate[] =
     "ERR the connection to the node broke after this request was sent: it may or may not have been executed";
@@ -31,6 +31,13 @@ static bool keep_bytes(struct request *r, struct bytes raw)
     r->offset = 0;
     r->size = raw.n;
     return true;
+}
+
+/* The more there are, the more of them come due at once: they are all looked at each time. */
+static int64_t in_step(const struct worker *w, int64_t due_ms)
+{
+    int64_t step = 1 + (int64_t)w->held_count / HELD_A_STEP;
+    return (due_ms + step - 1) / step * step;
 }
 
 static void hold(struct worker *w, struct request *r, struct bytes raw, int64_t wait_ms)
@@ -56,7 +63,8 @@ static void hold(struct worker *w, struct request *r, struct bytes raw, int64_t 
         return;
     }
     r->state = REQUEST_HELD;
-    r->due_ms = w->now_ms + wait_ms;
+    r->due_ms = in_step(w, w->now_ms + wait_ms);
+    if (w->held_count == 0 || r->due_ms < w->held_due_ms) w->held_due_ms = r->due_ms;
     list_push_back(&w->held, &r->held);
     w->held_count++;
     w->held_bytes += r->size;
@@ -120,6 +128,34 @@ static void abort_watched(struct worker *w, struct request *r)
     request_answer(w, r, r->client && r->client->resp == 3 ? BYTES("_\r\n") : BYTES("*-1\r\n"));
 }
 
+/* ---- nodes that serve nothing at present, or cannot keep up ---- */
+
+void node_refused(struct worker *w, struct backend *b)
+{
+    int64_t wait = (int64_t)LATER_FIRST_MS << (b->refusals < 5 ? b->refusals : 5);
+    b->refusals++;
+    b->refuses_until = w->now_ms + wait / 2 + (int64_t)random_below(&w->rng, (uint64_t)wait);
+    b->trial_until = 0;
+}
+
+void node_answered(struct worker *w, struct backend *b)
+{
+    b->refusals = 0;
+    list_each(it, &w->held) container_of(it, struct request, held)->due_ms = w->now_ms;
+    w->held_due_ms = w->now_ms;
+}
+
+/* False: the request has to wait.  One that finds a loading node waiting long enough is sent, to see whether that is
+ * over. */
+static bool may_send(struct worker *w, struct backend *b, size_t size)
+{
+    if (b->queued_bytes && (int64_t)(b->queued_bytes + size) > w->config->node_queue_bytes) return false;
+    if (!b->refusals) return true;
+    if (w->now_ms < b->refuses_until || w->now_ms < b->trial_until) return false;
+    b->trial_until = w->now_ms + TRIAL_MS;
+    return true;
+}
+
 void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
 {
     struct backend *b = r->ask ? r->ask : w->slots[r->slot];
@@ -130,6 +166,12 @@ void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
     }
     if (!b) {
         topology_refresh(w->proxy->topology);
+        hold(w, r, raw, patience(r));
+        return;
+    }
+    if (!may_send(w, b, raw.n)) {
+        r->ask = NULL;
+        r->asking = false;
         hold(w, r, raw, patience(r));
         return;
     }
@@ -171,10 +213,14 @@ void held_run(struct worker *w)
     struct list due;
     list_init(&due);
     w->held_kick = false;
+    w->held_due_ms = INT64_MAX;
     list_each(it, &w->held)
     {
         struct request *r = container_of(it, struct request, held);
-        if (r->due_ms > w->now_ms) continue;
+        if (r->due_ms > w->now_ms) {
+            if (r->due_ms < w->held_due_ms) w->held_due_ms = r->due_ms;
+            continue;
+        }
         list_remove(it);
         list_push_back(&due, it);
     }
@@ -258,11 +304,131 @@ enum verdict request_judge(struct worker *w, struct request *r, struct bytes rep
     return VERDICT_ANSWER;
 }
 
-void request_replied(struct worker *w, struct request *r, struct bytes reply)
+/* Whether the node serves nothing at all at present. */
+static bool is_general(struct bytes error)
+{
+    static const char *const texts[] = {"-LOADING ", "-MASTERDOWN ", "-CLUSTERDOWN The cluster is down"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        size_t n = strlen(texts[i]);
+        if (error.n >= n && memcmp(error.p, texts[i], n) == 0) return true;
+    }
+    return false;
+}
+
+/* ---- errors of scripts ----
+ * A script may end with any error at all, also with one that reads like a node's refusal to run it; it must not be run
+ * again then.  The node is asked something harmless about the same key: if it refuses that as well, it did refuse. */
+
+static bool runs_script(const struct command *cmd)
+{
+    switch (cmd ? cmd->id : CMD_ID_COUNT) {
+    case CMD_ID_EVAL:
+    case CMD_ID_EVALSHA:
+    case CMD_ID_EVAL_RO:
+    case CMD_ID_EVALSHA_RO:
+    case CMD_ID_FCALL:
+    case CMD_ID_FCALL_RO: return true;
+    default: return false;
+    }
+}
+
+static bool reads_like_refusal(struct bytes reply)
+{
+    static const char *const words[] = {"MOVED",   "ASK",        "TRYAGAIN", "CLUSTERDOWN",
+                                        "LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"};
+    struct bytes text = bytes_make(reply.p + 1, reply.n - 1), first = word(&text);
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (bytes_eq(first, bytes_of(words[i]))) return true;
+    return false;
+}
+
+static bool is_about_role(struct bytes error)
+{
+    return error.n > 9 && memcmp(error.p, "-READONLY", 9) == 0;
+}
+
+/* EXISTS of all of its keys; false: it has none. */
+static bool write_exists(const struct request *r, const struct resp_request *req, struct buf *out)
+{
+    int n = command_routing_keys(r->cmd, req->argv, req->argc, NULL, 0);
+    struct command_key *keys = n > 0 ? mem_try_alloc((size_t)n * sizeof *keys) : NULL;
+    if (!keys) return false;
+    command_routing_keys(r->cmd, req->argv, req->argc, keys, (size_t)n);
+    resp_request_begin(out, (size_t)n + 1);
+    resp_request_arg(out, BYTES("EXISTS"));
+    for (int i = 0; i < n; i++) resp_request_arg(out, req->argv[keys[i].index]);
+    mem_free(keys);
+    return true;
+}
+
+static void write_check(const struct request *r, struct bytes error, struct buf *out)
+{
+    struct resp_parser p;
+    struct resp_request req = {0};
+    resp_parser_init(&p, INT64_MAX);
+    if (is_about_role(error))
+        resp_request_cstr(out, 1, "ROLE");
+    else if (resp_parse_request(&p, bytes_make(r->chunk->p + r->offset, r->size), &req) != OK ||
+             !write_exists(r, &req, out))
+        resp_request_cstr(out, 1, "PING");
+    resp_request_deinit(&req);
+    resp_parser_deinit(&p);
+}
+
+/* False: the error cannot be looked into, and is the answer. */
+static bool begin_check(struct link *l, struct request *r, struct bytes error)
+{
+    struct buf b = {0};
+    if (!l) return false;
+    write_check(r, error, &b);
+    bool sent = node_link_send_check(l, r, buf_bytes(&b));
+    buf_deinit(&b);
+    if (!sent) return false;
+    buf_append_bytes(&r->reply, error);
+    r->checking = true;
+    return true;
+}
+
+static void follow(struct worker *w, struct request *r, enum verdict v);
+
+/* The reply to that question. */
+static void checked(struct worker *w, struct request *r, struct bytes reply)
+{
+    static const char replica[] = "*5\r\n$5\r\nslave\r\n";
+    struct buf error = r->reply;
+    enum verdict v = VERDICT_ANSWER;
+    r->reply = (struct buf){0};
+    r->checking = false;
+    if (is_about_role(buf_bytes(&error))) {
+        if (reply.n > sizeof replica && memcmp(reply.p, replica, sizeof replica - 1) == 0) v = VERDICT_LATER;
+    } else if (reply.p[0] == '-') {
+        v = request_judge(w, r, reply);
+    }
+    if (v == VERDICT_ANSWER || !r->client)
+        request_answer(w, r, buf_bytes(&error));
+    else
+        follow(w, r, v);
+    buf_deinit(&error);
+}
+
+void request_replied(struct worker *w, struct link *l, struct request *r, struct bytes reply)
 {
     enum verdict v = (enum verdict)r->noted;
-    if (reply.p[0] == '-' && v == VERDICT_ANSWER) v = request_judge(w, r, reply);
-    if (reply.p[0] != '-') v = VERDICT_ANSWER;
+    bool is_error = reply.p[0] == '-';
+    if (l && is_error && is_general(reply))
+        node_refused(w, l->backend);
+    else if (l && l->backend->refusals)
+        node_answered(w, l->backend);
+    if (r->checking) {
+        checked(w, r, reply);
+        return;
+    }
+    if (is_error && runs_script(r->cmd) && r->client && reads_like_refusal(reply)) {
+        if (!begin_check(l, r, reply)) request_answer(w, r, reply);
+        return;
+    }
+    if (is_error && v == VERDICT_ANSWER) v = request_judge(w, r, reply);
+    if (!is_error) v = VERDICT_ANSWER;
     r->noted = VERDICT_ANSWER;
     if (v == VERDICT_ANSWER || !r->client) {
         request_answer(w, r, reply);
@@ -276,6 +442,12 @@ void request_replied(struct worker *w, struct request *r, struct bytes reply)
         abort_watched(w, r);
         return;
     }
+    follow(w, r, v);
+}
+
+/* It was not executed, and goes elsewhere or waits. */
+static void follow(struct worker *w, struct request *r, enum verdict v)
+{
     if (r->tries < UINT16_MAX) r->tries++;
     if (v == VERDICT_ASK && r->skip) v = VERDICT_LATER; /* a transaction cannot ask: it waits for the hand-over */
     r->asking = v == VERDICT_ASK;
@@ -298,6 +470,11 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
     r->noted = VERDICT_ANSWER;
     if (!r->client) {
         request_free(w, r);
+    } else if (r->checking) {
+        r->checking = false;
+        r->reply.n = 0;
+        count(&w->stats.unknown, 1);
+        request_answer_error(w, r, unknown_fate);
     } else if (r->is_watching) {
         r->client->watch_lost = true;
         request_answer(w, r, BYTES("+OK\r\n"));

@@ -5,7 +5,10 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -107,6 +110,8 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
         return NULL;
     }
     net_set_nodelay(fd);
+    int keepalive = (int)(w->config->node_timeout_ms / 4000);
+    net_set_keepalive(fd, keepalive > 1 ? keepalive : 1);
     struct link *l = mem_calloc(1, sizeof *l);
     l->src = (struct loop_source){.fd = fd, .ready = ready};
     l->worker = w;
@@ -216,6 +221,14 @@ static void tell_owner(struct link *l)
     client_wants_write(c);
 }
 
+static void forget(struct backend *b, struct request *r)
+{
+    b->queued_bytes -= r->on_node;
+    r->on_node = 0;
+    r->link = NULL;
+    r->link_next = NULL;
+}
+
 void node_link_close(struct link *l, const char *why)
 {
     struct worker *w = l->worker;
@@ -229,6 +242,10 @@ void node_link_close(struct link *l, const char *why)
         failed_to_connect(b, w);
     }
     if (!l->is_pinned && b->shared[l->proto][l->slot] == l) b->shared[l->proto][l->slot] = NULL;
+    if (b->probe == l) {
+        b->probe = NULL;
+        b->probing = false;
+    }
     if (l->is_pinned) atomic_fetch_sub(&w->proxy->pinned, 1);
     count(&w->stats.links, -1);
     tell_owner(l);
@@ -243,8 +260,7 @@ void node_link_close(struct link *l, const char *why)
     mem_free(l);
     while (r) {
         struct request *next = r->link_next;
-        r->link = NULL;
-        r->link_next = NULL;
+        forget(b, r);
         request_interrupted(w, r, written < r->end_at);
         r = next;
     }
@@ -252,21 +268,17 @@ void node_link_close(struct link *l, const char *why)
 
 /* ---- sending ---- */
 
-void node_link_send(struct link *l, struct request *r, struct bytes raw)
+static bool append_asking(struct link *l, struct request *r)
 {
     static const char asking[] = "*1\r\n$6\r\nASKING\r\n";
-    r->skip_left = r->skip;
-    if (r->asking) {
-        if (!append(l, BYTES(asking))) goto no_memory;
-        r->skip_left++;
-    }
-    struct chunk *c = append(l, raw);
-    if (!c) goto no_memory;
-    c->refs++;
-    chunk_release(r->chunk);
-    r->chunk = c;
-    r->offset = c->n - raw.n;
-    r->size = raw.n;
+    if (!r->asking) return true;
+    r->skip_left++;
+    return append(l, BYTES(asking)) != NULL;
+}
+
+/* Its reply is the next one. */
+static void expect(struct link *l, struct request *r)
+{
     r->end_at = l->appended;
     r->link = l;
     r->state = REQUEST_SENT;
@@ -278,10 +290,51 @@ void node_link_send(struct link *l, struct request *r, struct bytes raw)
         l->last_ms = l->worker->now_ms;
     }
     l->last = r;
+}
+
+void node_link_send(struct link *l, struct request *r, struct bytes raw)
+{
+    r->skip_left = r->skip;
+    struct chunk *c = append_asking(l, r) ? append(l, raw) : NULL;
+    if (!c) {
+        request_answer_error(l->worker, r, "OOM no memory to send this request");
+        return;
+    }
+    c->refs++;
+    chunk_release(r->chunk);
+    r->chunk = c;
+    r->offset = c->n - raw.n;
+    r->size = raw.n;
+    r->on_node = raw.n;
+    l->backend->queued_bytes += raw.n;
+    expect(l, r);
     count(&l->backend->requests, 1);
-    return;
-no_memory:
-    request_answer_error(l->worker, r, "OOM no memory to send this request");
+}
+
+bool node_link_send_check(struct link *l, struct request *r, struct bytes raw)
+{
+    r->skip_left = 0;
+    if (!append_asking(l, r) || !append(l, raw)) return false;
+    expect(l, r);
+    return true;
+}
+
+/* ---- is it alive? ---- */
+
+void node_probe(struct worker *w, struct backend *b)
+{
+    if (b->probing) return;
+    if (!b->probe && (b->probe = open_link(w, b, 0, 0))) b->probe->is_probe = true;
+    if (!b->probe) return;
+    b->probing = append(b->probe, BYTES("*1\r\n$4\r\nPING\r\n")) != NULL;
+}
+
+int64_t node_link_silence(const struct link *l)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof info;
+    if (getsockopt(l->src.fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0) return 0;
+    return info.tcpi_last_ack_recv;
 }
 
 void node_link_send_raw(struct link *l, struct bytes raw)
@@ -377,6 +430,12 @@ static bool give_back(struct link *l, const struct request *r, struct bytes repl
 /* One whole reply.  False: the link is gone. */
 static bool receive(struct link *l, struct bytes reply)
 {
+    if (l->is_probe) { /* whatever it says */
+        l->backend->alive_ms = l->worker->now_ms;
+        l->backend->probing = false;
+        l->handshake_left = 0;
+        return true;
+    }
     if (l->handshake_left) return handshake_reply(l, reply);
     if (l->is_raw) {
         struct client *c = l->owner;
@@ -400,10 +459,9 @@ static bool receive(struct link *l, struct bytes reply)
     }
     struct worker *w = l->worker;
     l->first = r->link_next;
-    r->link_next = NULL;
-    r->link = NULL;
+    forget(l->backend, r);
     bool gone = give_back(l, r, reply);
-    request_replied(w, r, reply);
+    request_replied(w, gone ? NULL : l, r, reply);
     return !gone;
 }
 

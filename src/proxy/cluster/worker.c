@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { HELD_LOOK_MS = 2, NEVER_MS = 1 << 30, FREE_REQUESTS_MAX = 16384 };
+enum { NEVER_MS = 1 << 30, FREE_REQUESTS_MAX = 16384 };
 
 static void turn_begin(void *ctx)
 {
@@ -36,8 +36,8 @@ static void turn_end(void *ctx)
         client_flush(c);
     }
     if (!list_empty(&w->resumable)) w->held_timer.due_ms = w->now_ms;
-    if (w->held_count && w->held_timer.due_ms > w->now_ms + HELD_LOOK_MS)
-        w->held_timer.due_ms = w->now_ms + HELD_LOOK_MS;
+    if (w->held_count && w->held_timer.due_ms > w->held_due_ms)
+        w->held_timer.due_ms = w->held_due_ms > w->now_ms ? w->held_due_ms : w->now_ms + 1;
 }
 
 static void tick(struct loop_timer *t, int64_t now_ms)

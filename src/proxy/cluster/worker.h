@@ -70,6 +70,7 @@ struct request {
     struct chunk *chunk;   /* its bytes */
     size_t offset, size;
     size_t charged;         /* in client.queued_bytes */
+    size_t on_node;         /* in backend.queued_bytes */
     struct gather *gather;  /* of a request in parts */
     struct request *parent; /* of a part */
     const struct command *cmd;
@@ -89,6 +90,7 @@ struct request {
     bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
     bool is_watching; /* WATCH itself */
     bool asking;      /* an ASKING stands in front of it */
+    bool checking;    /* a script's error, kept in reply, is being looked into */
 };
 
 struct gather {
@@ -105,8 +107,8 @@ struct request *request_create(struct worker *w, struct client *c, const struct 
 void request_free(struct worker *w, struct request *r);
 /* Sends or holds a new request; the bytes are borrowed. */
 void request_dispatch(struct worker *w, struct request *r, struct bytes raw);
-/* The node's reply came: answers, or tries again. */
-void request_replied(struct worker *w, struct request *r, struct bytes reply);
+/* The node's reply came: answers, or tries again.  l: the connection, if it is still there. */
+void request_replied(struct worker *w, struct link *l, struct request *r, struct bytes reply);
 /* What an error means for a request; applies redirections to the worker's slots. */
 enum verdict request_judge(struct worker *w, struct request *r, struct bytes reply);
 /* The link broke while r was in its queue. */
@@ -114,6 +116,9 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
 /* Gives the client this reply, in its turn; r is freed or DONE after. */
 void request_answer(struct worker *w, struct request *r, struct bytes reply);
 void request_answer_error(struct worker *w, struct request *r, const char *text); /* without '-' */
+/* A node that serves nothing at present (it loads) has said so; or has answered otherwise. */
+void node_refused(struct worker *w, struct backend *b);
+void node_answered(struct worker *w, struct backend *b);
 /* hold.c: tries all those that wait and are due. */
 void held_run(struct worker *w);
 void held_forget(struct worker *w, struct request *r);
@@ -149,6 +154,13 @@ struct backend {
     struct list idle[2];        /* pinned ones that nobody uses */
     int64_t retry_ms;           /* no attempt to connect before */
     unsigned failures;          /* in a row */
+    unsigned refusals;          /* in a row, of a node that serves nothing at present */
+    int64_t refuses_until;      /* nothing is sent before; then one request is tried */
+    int64_t trial_until;        /* that one is under way */
+    size_t queued_bytes;        /* of requests that it has not answered */
+    struct link *probe;         /* asks whether it is alive while others are silent */
+    int64_t alive_ms;           /* when that was answered last */
+    bool probing;               /* it has not been answered yet */
     _Atomic uint64_t requests;
 };
 
@@ -164,6 +176,7 @@ struct link {
     struct client *owner; /* whose it is, while it is pinned to a client */
     bool is_pinned;       /* of the pinned kind */
     bool is_raw;          /* what comes goes to the owner as it is: a subscriber */
+    bool is_probe;
     bool connecting;
     uint8_t proto; /* 0: RESP2, 1: RESP3 */
     unsigned slot; /* which of backend.shared */
@@ -195,6 +208,12 @@ void node_link_select(struct link *l, unsigned db);
 /* Back into the pool when nothing is under way, else it is closed. */
 void node_link_unpin(struct link *l, bool clean);
 void node_link_send(struct link *l, struct request *r, struct bytes raw);
+/* Sends other bytes, whose reply is for r; its own stay.  False: no memory. */
+MUST_USE bool node_link_send_check(struct link *l, struct request *r, struct bytes raw);
+/* Asks on a connection of its own whether the node is alive. */
+void node_probe(struct worker *w, struct backend *b);
+/* The milliseconds since the other end has acknowledged anything on this connection. */
+int64_t node_link_silence(const struct link *l);
 void node_link_send_raw(struct link *l, struct bytes raw); /* nobody waits for a reply */
 void node_link_flush(struct link *l);
 void node_link_close(struct link *l, const char *why); /* NULL: no failure; what is under way is interrupted */
@@ -327,6 +346,7 @@ struct worker {
     uint64_t epoch; /* changes with slots */
     struct list held;
     size_t held_count, held_bytes;
+    int64_t held_due_ms; /* the earliest due_ms of those, or earlier */
     bool held_kick;
     struct request *free_requests;
     size_t free_count;

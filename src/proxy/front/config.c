@@ -51,6 +51,8 @@ static const struct setting settings[] = {
      "ms for which a request waits for its slot's node"},
     {"failover-hold-requests", NULL, NUMBER, AT(hold_requests), 0, INT32_MAX, "100000", "how many may wait"},
     {"failover-hold-bytes", NULL, MEMORY, AT(hold_bytes), 0, INT64_MAX, "256mb", "their bytes"},
+    {"node-queue-bytes", NULL, MEMORY, AT(node_queue_bytes), 1 << 16, INT64_MAX, "64mb",
+     "requests that a node may owe a worker before others wait"},
     {"client-query-buffer-limit", NULL, MEMORY, AT(query_limit), 1 << 20, INT64_MAX, "1gb", "input of one client"},
     {"proto-max-bulk-len", NULL, MEMORY, AT(bulk_limit), 1 << 20, INT64_MAX, "512mb", "longest argument"},
     {"client-output-limit", NULL, MEMORY, AT(output_limit), 1 << 12, INT64_MAX, "1mb",

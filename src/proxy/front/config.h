@@ -37,6 +37,7 @@ struct proxy_config {
     int64_t connect_timeout_ms, node_timeout_ms;
     int64_t refresh_ms;
     int64_t hold_timeout_ms, hold_requests, hold_bytes; /* the last two in all */
+    int64_t node_queue_bytes;                           /* of requests that one node owes one worker */
     int64_t query_limit, bulk_limit, output_limit;      /* of one client, bytes */
 };
 
