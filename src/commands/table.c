@@ -39,7 +39,7 @@
 #define ROW(id_, name_, arity_, flags_, cats_, first_, last_, step_, tips_, group_, since_, complexity_, summary_, \
             state_, ...)                                                                                           \
     [CMD_ID_##id_] = {.name = name_,                                                                               \
-                      .flags = (flags_),                                                                           \
+                      .flags = (flags_) | ((flags_)&CMD_ADMIN ? CMD_AT_REST : 0),                                  \
                       .categories = IMPLIED(flags_, cats_),                                                        \
                       .id = CMD_ID_##id_,                                                                          \
                       .arity = arity_,                                                                             \
@@ -227,7 +227,7 @@ bool command_arity_ok(const struct command *c, size_t argc)
 static const char *const flag_names[CMD_FLAG_COUNT] = {
     "write",    "readonly",     "denyoom",      "admin",  "pubsub", "noscript", "blocking",          "loading",
     "stale",    "skip_monitor", "skip_slowlog", "asking", "fast",   "no_auth",  "no_mandatory_keys", "no_async_loading",
-    "no_multi", "allow_busy",   "movablekeys",  NULL};
+    "no_multi", "allow_busy",   "movablekeys",  NULL,     NULL};
 
 static const char *const category_names[CMD_CATEGORY_COUNT] = {
     "keyspace", "read",   "write",       "set",       "sortedset",  "list",        "hash",

@@ -46,8 +46,10 @@ enum command_flag {
     CMD_ALLOW_BUSY = 1 << 17,        /* allowed while a script runs too long */
     CMD_MOVABLEKEYS = 1 << 18,       /* the legacy triple does not find all keys */
     CMD_MAY_REPLICATE = 1 << 19,     /* may reach the replication stream without being a write; not shown */
+    CMD_AT_REST = 1 << 20, /* may touch more than its keys' slots, or ask for the server at rest: a transaction
+                            * with it runs so as a whole; every CMD_ADMIN is one; not shown */
 };
-enum { CMD_FLAG_COUNT = 20 };
+enum { CMD_FLAG_COUNT = 21 };
 
 /* ACL categories, in the order in which COMMAND INFO lists them; the column has the implied ones as well. */
 enum command_category {

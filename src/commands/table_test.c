@@ -69,6 +69,7 @@ static void rows_hang_together(void **state)
         assert_false((c->flags & CMD_WRITE) && (c->flags & CMD_READONLY));
         assert_true(!!(c->categories & CAT_FAST) != !!(c->categories & CAT_SLOW));
         assert_int_equal(!!(c->categories & CAT_WRITE), !!(c->flags & CMD_WRITE));
+        if (c->flags & CMD_ADMIN) assert_true(c->flags & CMD_AT_REST);
         assert_int_equal(c->first != 0, c->step != 0);
     }
     assert_true(handled > 200);

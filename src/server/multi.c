@@ -220,28 +220,6 @@ static bool watched_key_expired(struct conn *c, int64_t now_ms)
 
 /* ---- EXEC ---- */
 
-/* Commands that look at more than their keys' slots make the whole transaction run with the server at rest. */
-static bool needs_server_at_rest(const struct command *cmd)
-{
-    switch (cmd->id) {
-    case CMD_ID_KEYS:
-    case CMD_ID_SCAN:
-    case CMD_ID_RANDOMKEY:
-    case CMD_ID_FLUSHALL:
-    case CMD_ID_FLUSHDB:
-    case CMD_ID_SWAPDB:
-    case CMD_ID_SORT:
-    case CMD_ID_SORT_RO:
-    case CMD_ID_GEORADIUS: /* several STOREs */
-    case CMD_ID_GEORADIUSBYMEMBER:
-    case CMD_ID_MEMORY_STATS: return true;
-    default:
-        return script_is_call(cmd) || cmd->id == CMD_ID_SCRIPT_FLUSH ||
-               (cmd->flags & CMD_WRITE && cmd->categories & CAT_SCRIPTING) || cmd->flags & CMD_ADMIN ||
-               cmd->group[0] == 'c'; /* connection and cluster commands may too */
-    }
-}
-
 struct exec_plan {
     struct key *keys;
     unsigned *slots;
@@ -264,7 +242,7 @@ static void plan_command(struct exec_plan *p, const struct queued *q, bool chann
 {
     int (*keys_of)(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
                    size_t cap) = channels ? command_routing_keys : command_keys;
-    if (needs_server_at_rest(q->cmd)) p->exclusive = true;
+    if (q->cmd->flags & CMD_AT_REST) p->exclusive = true;
     if (q->cmd->flags & CMD_WRITE) p->writes = true;
     p->common &= q->cmd->flags;
     if (!channels && !command_has_keys(q->cmd)) return;
@@ -350,7 +328,7 @@ static void run_queue(struct conn *c, struct call *exec)
         if (db_first >= 0 && call.db != db_last) append_select(&w->effects, call.db);
         if (!still_permitted(c, &call)) continue;
         dispatch_run(c, &call);
-        if (call.want_exclusive) /* missing in needs_server_at_rest(): still exactly one reply to each command */
+        if (call.want_exclusive) /* a row without CMD_AT_REST: still exactly one reply to each command */
             resp_errorf(&call.out, "ERR '%s' can't run inside a transaction", q->cmd->name);
         if (call.effect_count == 0) {
             w->effects.n = before;
