@@ -21,7 +21,7 @@ SETTINGS = {
     b"lazyfree-lazy-expire": [b"yes", b"no", b"1"],
     b"active-expire-effort": [b"1", b"10", b"0", b"11"],
     b"repl-backlog-size": [b"1mb", b"1048576", b"1MB", b"-1", b"1xb"],
-    b"proto-max-bulk-len": [b"512mb", b"536870912", b"1", b"1gb"],
+    b"proto-max-bulk-len": [b"512mb", b"536870912", b"1", b"500mb"],
     b"notify-keyspace-events": [b"", b"KEA", b"AKE", b"Kg", b"xyz!", b"gK$lshzxetdmn"],
     b"client-output-buffer-limit": [b"normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", b"pubsub 1 2",
                                     b"pubsub 32mb 8mb 60", b"nosuch 1 2 3", b""],

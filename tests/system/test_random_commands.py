@@ -3,6 +3,7 @@ once: nothing crashes, leaks or hangs, and what is left saves and loads.
 
 Half of the commands come from the grammar of the differential test (mostly valid ones, some spoilt), the others are made
 here from the server's own COMMAND table.  COVEY_TEST_SEED chooses others; a long run takes three minutes."""
+import math
 import os
 import random
 import sys
@@ -57,9 +58,10 @@ class Client(threading.Thread):
                 self.recent = (self.recent + batch)[-SHOWN:]
                 replies = conn.pipeline(batch + dumps)
                 self.sent += len(batch)
+                assert not any(is_missing_in_table(part) for reply in replies if reply[0] == "*" for part in reply[1] or [])
                 self.payloads += [reply[1] for reply in replies[-2:] if reply[0] == "$" and reply[1] and len(reply[1]) < 3000]
                 self.payloads = self.payloads[-40:]
-        except Disconnected as why:
+        except (AssertionError, Disconnected) as why:
             self.broken = "%s after one of:\n%s" % (why, "\n".join(repr(argv)[:400] for argv in self.recent))
         finally:
             conn.close()
@@ -71,7 +73,7 @@ class Client(threading.Thread):
             while not steps:
                 block = self.random.randbytes(24)
                 steps = [argv for _, argv in grammar.steps_of(Draw(block, self.context), chosen=EVERYTHING)
-                         if argv[0] != grammar.SLEEP and name_of(argv) in self.table]  # fmt: skip
+                         if argv[0] != grammar.SLEEP and name_of(argv) in self.table and bounded(argv)]  # fmt: skip
             return self.random.choice(steps)
         return self.anything() if roll < 0.85 or not self.payloads else self.hostile_restore()
 
@@ -116,8 +118,18 @@ class Client(threading.Thread):
         return [b"RESTORE", self.random.choice(ALL_KEYS), b"0", sealed(bytes(body)), b"REPLACE"]
 
 
+def is_missing_in_table(reply):
+    """A command asked in EXEC for the server at rest: it lacks CMD_AT_REST in commands.def."""
+    return reply[0] == "-" and b"can't run inside a transaction" in reply[1]
+
+
 def name_of(argv):
     return argv[0].decode("latin-1").upper()
+
+
+def bounded(argv):
+    """Does not let strings grow beyond the megabyte that the node is started with."""
+    return not (name_of(argv) == "CONFIG" and any(word.lower() == b"proto-max-bulk-len" for word in argv))
 
 
 EVERYTHING = grammar.chooser([name for name in grammar.TABLE if name.split("|")[0] not in LEFT_OUT])
@@ -144,12 +156,21 @@ def command_table(node):
 
 
 def make_permanent(node):
-    """No key has a time of expiry from here on."""
+    """From here on no key runs out, none is left that has run out, and no score changes by being saved."""
     for db in range(16):
         client = node.new_client(db=db)
         for key in client.keys("*"):
             client.persist(key)
+            if client.type(key) == b"zset":
+                # A skiplist keeps the sign of a zero.  A listpack, which it may be loaded as, does not, as in redis-server.
+                zeros = [member for member, score in client.zrangebyscore(key, 0, 0, withscores=True)
+                         if math.copysign(1, score) < 0]
+                for score in 1, 0:
+                    if zeros:
+                        client.zadd(key, dict.fromkeys(zeros, score))
         client.close()
+    # KEYS does not show what has run out, DBSIZE and DEBUG DIGEST count it until it is deleted.
+    covey.wait_for("the expired keys to go", lambda: not any(db["expires"] for db in node.info("keyspace").values()))
 
 
 def value_digests(node):
