@@ -29,7 +29,13 @@ enum {
     OFF_STATE = 2252,
     OFF_MFLAGS = 2253,
 };
-enum { EXT_HOSTNAME = 0, EXT_HUMAN_NAME = 1, EXT_PREFIX = 8 };
+enum {
+    EXT_HOSTNAME = 0,
+    EXT_HUMAN_NAME = 1,
+    EXT_SHARD = 3,
+    EXT_PREFIX = 8,
+    EXT_SHARD_SIZE = EXT_PREFIX + CLUSTER_ID_SIZE
+};
 
 static uint16_t get16(const uint8_t *p)
 {
@@ -167,6 +173,8 @@ static bool get_extensions(const uint8_t *p, const uint8_t *end, unsigned count,
         struct bytes text = extension_text(p + EXT_PREFIX, n - EXT_PREFIX);
         if (get16(p + 4) == EXT_HOSTNAME) m->hostname = text;
         if (get16(p + 4) == EXT_HUMAN_NAME) m->human_name = text;
+        if (get16(p + 4) == EXT_SHARD && n == EXT_SHARD_SIZE)
+            cluster_id_parse(bytes_make(p + EXT_PREFIX, CLUSTER_ID_SIZE), &m->shard);
         p += n;
     }
     return p == end;
@@ -267,7 +275,8 @@ static size_t payload_size(const struct cluster_message *m)
     case CLUSTER_PING:
     case CLUSTER_PONG:
     case CLUSTER_MEET:
-        return m->gossip_count * CLUSTER_GOSSIP_SIZE + extension_size(m->hostname) + extension_size(m->human_name);
+        return m->gossip_count * CLUSTER_GOSSIP_SIZE + extension_size(m->hostname) + extension_size(m->human_name) +
+               (cluster_id_is_null(&m->shard) ? 0 : EXT_SHARD_SIZE);
     case CLUSTER_FAIL: return CLUSTER_ID_SIZE;
     case CLUSTER_PUBLISH:
     case CLUSTER_PUBLISHSHARD: return 8 + m->publish.channel.n + m->publish.payload.n;
@@ -326,13 +335,23 @@ static uint8_t *put_extension(uint8_t *p, unsigned type, struct bytes text)
     return p + n;
 }
 
+static void put_shard(uint8_t *p, const struct cluster_id *shard)
+{
+    memset(p, 0, EXT_PREFIX);
+    put32(p, EXT_SHARD_SIZE);
+    put16(p + 4, EXT_SHARD);
+    memcpy(p + EXT_PREFIX, shard->c, CLUSTER_ID_SIZE);
+}
+
 static void put_heartbeat(uint8_t *head, const struct cluster_message *m)
 {
     uint8_t *p = head + CLUSTER_HEADER_SIZE;
     for (uint32_t i = 0; i < m->gossip_count; i++) p = put_gossip(p, &m->gossip[i]);
     p = put_extension(p, EXT_HOSTNAME, m->hostname);
-    put_extension(p, EXT_HUMAN_NAME, m->human_name);
-    unsigned extensions = !!m->hostname.n + !!m->human_name.n;
+    p = put_extension(p, EXT_HUMAN_NAME, m->human_name);
+    bool shard = !cluster_id_is_null(&m->shard);
+    if (shard) put_shard(p, &m->shard);
+    unsigned extensions = !!m->hostname.n + !!m->human_name.n + shard;
     put16(head + OFF_EXTENSIONS, extensions);
     if (extensions) head[OFF_MFLAGS] |= CLUSTER_MSG_EXT_DATA;
 }

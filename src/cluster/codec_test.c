@@ -116,6 +116,29 @@ static void v2_ping_with_gossip_and_hostname(void **state)
                          2384, 0xab2ec96cda41911a});
 }
 
+/* As Redis 7.2 writes it: the shard's id comes last, without a NUL. */
+static void ping_with_a_shard(void **state)
+{
+    struct cluster_message m = base_message(CLUSTER_PING), back;
+    struct cluster_decoder d = {0};
+    struct buf frame = {0}, want = {0};
+    m.hostname = BYTES("h");
+    fill_id(&m.shard, 'c');
+    cluster_encode(&m, &frame);
+    append_hex(&want, "00000010 0000 0000 68 00*7 00000030 0003 0000 63*40");
+    assert_int_equal(frame.n, CLUSTER_HEADER_SIZE + want.n);
+    assert_memory_equal(frame.p + CLUSTER_HEADER_SIZE, want.p, want.n);
+    assert_int_equal(frame.p[2215], 2);
+    assert_int_equal(cluster_decode(&d, buf_bytes(&frame), &back), OK);
+    assert_true(cluster_id_eq(&back.shard, &m.shard));
+    frame.p[frame.n - 1] = '!'; /* no id: as good as absent */
+    assert_int_equal(cluster_decode(&d, buf_bytes(&frame), &back), OK);
+    assert_true(cluster_id_is_null(&back.shard) && bytes_eq(back.hostname, BYTES("h")));
+    cluster_decoder_deinit(&d);
+    buf_deinit(&frame);
+    buf_deinit(&want);
+}
+
 static void v3_pong_of_a_replica(void **state)
 {
     struct cluster_message m = base_message(CLUSTER_PONG);
@@ -311,6 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(v1_meet),
         cmocka_unit_test(v2_ping_with_gossip_and_hostname),
+        cmocka_unit_test(ping_with_a_shard),
         cmocka_unit_test(v3_pong_of_a_replica),
         cmocka_unit_test(v4_fail),
         cmocka_unit_test(v5_publish),

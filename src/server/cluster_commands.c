@@ -100,7 +100,6 @@ void cmd_cluster_myid(struct call *call)
     ask_if_enabled(call, myid_fn);
 }
 
-/* Nodes of 7.0 do not tell each other a shard's ID: all of a shard know the ID of its primary. */
 static void myshardid_fn(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
 {
     struct ask *a = arg;
@@ -108,8 +107,7 @@ static void myshardid_fn(struct cluster_core *core, struct cluster_time now, str
     struct cluster_node_view v;
     (void)now, (void)out;
     cluster_node_view(core, cluster_myself(core), &v);
-    if (v.primary) cluster_node_view(core, v.primary, &v);
-    resp_bulk(&reply, bytes_make(v.id.c, CLUSTER_ID_SIZE));
+    resp_bulk(&reply, bytes_make(v.shard.c, CLUSTER_ID_SIZE));
 }
 
 void cmd_cluster_myshardid(struct call *call)

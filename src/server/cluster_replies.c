@@ -1,6 +1,7 @@
 /* cluster_replies.c: CLUSTER SLOTS, SHARDS and LINKS.  Fields and their order are those of redis-server 7.0.15. */
 #include "server/cluster_replies.h"
 
+#include "base/mem.h"
 #include "server/config.h"
 
 static struct bytes id_text(const struct cluster_id *id)
@@ -136,30 +137,65 @@ static void shards_ranges(const uint8_t *slots, struct resp_out *out)
     resp_defer_array(out, mark, bounds);
 }
 
-static void shard(const struct cluster_core *core, const struct cluster_node *primary,
-                  const struct cluster_node_view *v, int endpoint, bool tls_bus, struct resp_out *out)
+/* A primary and its replicas; how many. */
+static size_t shards_family(const struct cluster_core *core, const struct cluster_node *primary, int endpoint,
+                            bool tls_bus, struct resp_out *out)
 {
+    struct cluster_node_view v;
+    cluster_node_view(core, primary, &v);
+    shards_node(core, primary, endpoint, tls_bus, out);
+    for (size_t i = 0; i < v.replica_count; i++)
+        shards_node(core, cluster_node_replica_at(primary, i), endpoint, tls_bus, out);
+    return 1 + v.replica_count;
+}
+
+/* Whom a primary without slots stands with: the one of its shard that has some, e.g. since it took them over; or the
+ * first of them.  Itself, when it has slots. */
+static size_t shards_leader(const struct cluster_core *core, size_t at)
+{
+    struct cluster_node_view v, other;
+    cluster_node_view(core, cluster_node_at(core, at), &v);
+    size_t leader = at;
+    for (size_t i = 0; i < cluster_node_count(core) && !v.slot_count; i++) {
+        cluster_node_view(core, cluster_node_at(core, i), &other);
+        if (!(other.flags & CLUSTER_NODE_PRIMARY) || !cluster_id_eq(&v.shard, &other.shard)) continue;
+        if (other.slot_count) return i;
+        if (i < leader) leader = i;
+    }
+    return leader;
+}
+
+static void shard(const struct cluster_core *core, const size_t *leaders, size_t at, int endpoint, bool tls_bus,
+                  struct resp_out *out)
+{
+    struct cluster_node_view v;
+    cluster_node_view(core, cluster_node_at(core, at), &v);
     resp_map(out, 2);
     resp_bulk_cstr(out, "slots");
-    shards_ranges(v->slots, out);
+    shards_ranges(v.slots, out);
     resp_bulk_cstr(out, "nodes");
-    resp_array(out, 1 + v->replica_count);
-    shards_node(core, primary, endpoint, tls_bus, out);
-    for (size_t i = 0; i < v->replica_count; i++)
-        shards_node(core, cluster_node_replica_at(primary, i), endpoint, tls_bus, out);
+    size_t mark = resp_defer(out), nodes = shards_family(core, cluster_node_at(core, at), endpoint, tls_bus, out);
+    for (size_t i = 0; i < cluster_node_count(core); i++)
+        if (leaders[i] == at && i != at) nodes += shards_family(core, cluster_node_at(core, i), endpoint, tls_bus, out);
+    resp_defer_array(out, mark, nodes);
 }
 
 void cluster_reply_shards(const struct cluster_core *core, int endpoint, bool tls_bus, struct resp_out *out)
 {
-    size_t shards = 0, mark = resp_defer(out);
-    for (size_t i = 0; i < cluster_node_count(core); i++) {
-        const struct cluster_node *node = cluster_node_at(core, i);
+    size_t shards = 0, mark = resp_defer(out), count = cluster_node_count(core);
+    size_t *leaders = mem_alloc(count * sizeof *leaders);
+    for (size_t i = 0; i < count; i++) {
         struct cluster_node_view v;
-        cluster_node_view(core, node, &v);
-        if (!(v.flags & CLUSTER_NODE_PRIMARY)) continue; /* a replica, or a handshake whose role is not known */
-        shard(core, node, &v, endpoint, tls_bus, out);
+        cluster_node_view(core, cluster_node_at(core, i), &v);
+        /* A replica, or a handshake whose role is not known, leads nobody. */
+        leaders[i] = v.flags & CLUSTER_NODE_PRIMARY ? shards_leader(core, i) : SIZE_MAX;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (leaders[i] != i) continue;
+        shard(core, leaders, i, endpoint, tls_bus, out);
         shards++;
     }
+    mem_free(leaders);
     resp_defer_array(out, mark, shards);
 }
 

@@ -44,7 +44,7 @@ NEWER = {
     "CLIENT|NO-TOUCH": "tests/system/test_later_commands.py",
     "CLIENT|MIN-REPLICAS-TO-ACK": "tests/system/test_noloss.py",
     "CLIENT|SETINFO": "tests/system/test_later_commands.py",
-    "CLUSTER|MYSHARDID": "tests/system/test_later_commands.py",
+    "CLUSTER|MYSHARDID": "tests/system/test_shards.py",
 }
 
 # Whatever the arguments, a valid call cannot be made here.

@@ -49,14 +49,3 @@ def test_rank_with_score(servers):
     assert client.execute_command("ZRANK", "z", "none", "WITHSCORE") is None
     with pytest.raises(redis.ResponseError, match="wrong number of arguments for 'zrank' command"):  # as 7.0 says
         client.execute_command("ZRANK", "z", "b", "SCORES")
-
-
-def test_shard_ids(servers):
-    cluster = servers.cluster(["covey"] * 4, replicas=1, timeout=2000)
-    ids = {}
-    for primary, replicas in cluster.pairs():
-        ids[primary] = primary.cmd("CLUSTER", "MYSHARDID")
-        assert len(ids[primary]) == 40
-        for replica in replicas:
-            assert replica.cmd("CLUSTER", "MYSHARDID") == ids[primary]
-    assert len(set(ids.values())) == len(ids)

@@ -336,6 +336,7 @@ bool cluster_reset(struct cluster_core *core, bool hard, struct cluster_time now
         core->wired.valid = false;
         act(core, CLUSTER_DO_PROMOTE);
         act(core, CLUSTER_DO_FLUSH);
+        shard_new(core);
     }
     slots_drop_marks(core, NULL);
     for (unsigned s = 0; s < SLOT_COUNT; s++) slot_assign(core, s, NULL);
@@ -346,6 +347,7 @@ bool cluster_reset(struct cluster_core *core, bool hard, struct cluster_time now
         core->current_epoch = core->last_vote_epoch = me->config_epoch = 0;
         struct cluster_id id = node_random_id(core);
         node_rename(core, me, &id);
+        shard_new(core);
     }
     core->todo |= TODO_VITAL | TODO_STATE | TODO_MAP;
     step_end(core);

@@ -53,11 +53,14 @@ struct cluster_core *cluster_create(const struct cluster_config *config, struct 
     struct cluster_core *core = core_alloc(config, now);
     if (nodes_conf.n == 0) {
         core->myself = node_create(core, NULL, CLUSTER_NODE_MYSELF | CLUSTER_NODE_PRIMARY);
+        shard_new(core);
         core->todo |= TODO_VITAL;
     } else if (!nodesconf_parse(core, nodes_conf, err)) {
         cluster_destroy(core);
         return NULL;
     }
+    /* A file of 7.0 names no shard: the others call mine by my id. */
+    if (cluster_id_is_null(&core->myself->shard)) core->myself->shard = shard_of(core->myself);
     apply_to_myself(core);
     return core;
 }

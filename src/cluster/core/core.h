@@ -322,8 +322,9 @@ const struct cluster_node *cluster_node_find(const struct cluster_core *core, co
 
 struct cluster_node_view {
     struct cluster_id id;
-    const char *ip;       /* borrowed until the next step, like all pointers here; "" = unknown */
-    const char *hostname; /* "" = none */
+    const char *ip;          /* borrowed until the next step, like all pointers here; "" = unknown */
+    const char *hostname;    /* "" = none */
+    struct cluster_id shard; /* what CLUSTER MYSHARDID says there; all of a shard agree */
     uint16_t port, pport, cport;
     unsigned flags;                     /* enum cluster_node_flag */
     const struct cluster_node *primary; /* of a replica; NULL: unknown */

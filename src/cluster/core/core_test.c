@@ -138,6 +138,57 @@ static void hostnames_come_and_go_with_each_heartbeat(void **state)
     harness_stop(&h);
 }
 
+static bool shard_is(struct cluster_node_view v, const struct cluster_id *shard)
+{
+    return cluster_id_eq(&v.shard, shard);
+}
+
+static void a_shard_has_the_name_that_its_primary_tells(void **state)
+{
+    struct harness h;
+    harness_config(&h);
+    harness_start(&h, as_replica);
+    struct cluster_id b = harness_id('b'), s = harness_id('5'), t = harness_id('6');
+    assert_true(shard_is(harness_me(&h), &b) && shard_is(harness_view(&h, 'b'), &b)); /* none was told */
+    struct cluster_message m = header(&h, CLUSTER_PING, 'b');
+    harness_receive(&h, IN | 2, &m);
+    assert_true(cluster_id_is_null(&harness_sent(&h, CLUSTER_PONG)->message->shard));
+    m.mflags = CLUSTER_MSG_EXT_DATA;
+    m.hostname = BYTES("b.example"); /* so does 7.0, and writes a line into its log about what it does not know */
+    harness_receive(&h, IN | 2, &m);
+    assert_true(cluster_id_is_null(&harness_sent(&h, CLUSTER_PONG)->message->shard));
+    m.shard = s;
+    harness_receive(&h, IN | 2, &m);
+    assert_true(cluster_id_eq(&harness_sent(&h, CLUSTER_PONG)->message->shard, &b));
+    assert_true(shard_is(harness_me(&h), &s) && shard_is(harness_view(&h, 'b'), &s));
+    assert_non_null(harness_find(&h, CLUSTER_DO_PERSIST));
+    harness_receive(&h, IN | 2, &m);
+    assert_true(cluster_id_eq(&harness_sent(&h, CLUSTER_PONG)->message->shard, &s));
+    /* Its successor keeps it. */
+    assert_true(cluster_failover(h.core, &BYTES("TAKEOVER"), h.now, &h.err, &h.out));
+    assert_true(cluster_is_primary(h.core) && shard_is(harness_me(&h), &s));
+    m.shard = t;
+    harness_receive(&h, IN | 2, &m);
+    assert_true(shard_is(harness_me(&h), &s));
+    harness_stop(&h);
+}
+
+static void who_leaves_a_shard_gets_another(void **state)
+{
+    struct harness h;
+    harness_config(&h);
+    harness_start(&h, as_replica);
+    struct cluster_id before = harness_me(&h).shard;
+    assert_true(cluster_reset(h.core, false, h.now, &h.err, &h.out));
+    assert_false(shard_is(harness_me(&h), &before));
+    before = harness_me(&h).shard;
+    assert_true(cluster_reset(h.core, false, h.now, &h.err, &h.out));
+    assert_true(shard_is(harness_me(&h), &before));
+    assert_true(cluster_reset(h.core, true, h.now, &h.err, &h.out));
+    assert_false(shard_is(harness_me(&h), &before));
+    harness_stop(&h);
+}
+
 /* ---- failure ---- */
 
 static void silence_then_a_majority_makes_a_failure(void **state)
@@ -562,6 +613,8 @@ int main(void)
         cmocka_unit_test(epochs_that_would_overflow_are_ignored),
         cmocka_unit_test(another_node_at_the_address_loses_it),
         cmocka_unit_test(hostnames_come_and_go_with_each_heartbeat),
+        cmocka_unit_test(a_shard_has_the_name_that_its_primary_tells),
+        cmocka_unit_test(who_leaves_a_shard_gets_another),
         cmocka_unit_test(silence_then_a_majority_makes_a_failure),
         cmocka_unit_test(reports_expire_and_are_taken_back),
         cmocka_unit_test(a_failed_primary_with_slots_is_taken_back_late),

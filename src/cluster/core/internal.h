@@ -51,7 +51,9 @@ struct cluster_node {
     size_t replica_count, replica_cap;
 
     struct cluster_link out, in;
-    bool knows_extensions; /* sent EXT_DATA once */
+    bool knows_extensions;   /* sent EXT_DATA once */
+    bool knows_shards;       /* ... as only peers newer than 7.0 do */
+    struct cluster_id shard; /* as it told, or nodes.conf; null: it told none.  Read it by shard_of() */
 
     /* Mono ms.  0 means "none" for ping_sent, pong_received, offset_at, orphaned_since. */
     int64_t created_ms, ping_sent_ms, pong_received_ms, data_received_ms;
@@ -268,6 +270,16 @@ void epoch_collision(struct cluster_core *core, const struct cluster_node *sende
 void become_replica_of(struct cluster_core *core, struct cluster_node *primary);
 void promote_myself(struct cluster_core *core);
 void wire_replication(struct cluster_core *core);
+
+/* shard.c */
+/* The shard's id, which a failover does not change.  A replica is in its primary's; one whose primary tells none (Redis
+ * 7.0) is called by the primary's node id. */
+struct cluster_id shard_of(const struct cluster_node *node);
+void shard_new(struct cluster_core *core);    /* myself: a shard of my own */
+void shard_follow(struct cluster_core *core); /* myself, a replica: keep my primary's, for the time without it */
+void shard_take(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);
+/* What kind of peer speaks; called for each message with EXT_DATA. */
+void shard_note_extensions(struct cluster_node *sender, const struct cluster_message *m);
 
 /* failure.c */
 bool report_add(struct cluster_core *core, struct cluster_node *node, struct cluster_node *reporter);

@@ -103,7 +103,7 @@ struct cluster_message {
     uint32_t gossip_count;   /* at most 65535 */
     struct bytes hostname;   /* n == 0: no such extension */
     struct bytes human_name; /* of newer peers; decoded only */
-    /* A shard id (newer peers) is not decoded: shards are known by their primary here. */
+    struct cluster_id shard; /* null: no such extension (peers of 7.0 have none) */
 
     union {
         struct cluster_id fail; /* FAIL: who failed */

@@ -342,6 +342,7 @@ void cluster_node_view(const struct cluster_core *core, const struct cluster_nod
         .id = node->id,
         .ip = node->ip,
         .hostname = node->hostname,
+        .shard = shard_of(node),
         .port = node->port,
         .pport = node->pport,
         .cport = node->cport,

@@ -63,13 +63,15 @@ static void render_marks(const struct cluster_core *core, struct buf *out)
     }
 }
 
-void cluster_render_node(const struct cluster_core *core, const struct cluster_node *node, struct cluster_time now,
-                         bool pport, struct buf *out)
+static void render_line(const struct cluster_core *core, const struct cluster_node *node, struct cluster_time now,
+                        bool pport, bool file, struct buf *out)
 {
     const struct cluster_node *p = node->primary;
     unsigned port = pport && node->pport ? node->pport : node->port;
     buf_printf(out, "%.40s %s:%u@%u", node->id.c, node->ip, port, node->cport);
-    if (node->hostname[0]) buf_printf(out, ",%s", node->hostname);
+    bool shard = file && !cluster_id_is_null(&node->shard);
+    if (node->hostname[0] || shard) buf_printf(out, ",%s", node->hostname);
+    if (shard) buf_printf(out, ",shard-id=%.40s", node->shard.c);
     buf_append_char(out, ' ');
     cluster_flags_text(node->flags, out);
     buf_append_char(out, ' ');
@@ -84,24 +86,30 @@ void cluster_render_node(const struct cluster_core *core, const struct cluster_n
     if (node == core->myself) render_marks(core, out);
 }
 
-static void render(const struct cluster_core *core, struct cluster_time now, unsigned without, bool pport,
+void cluster_render_node(const struct cluster_core *core, const struct cluster_node *node, struct cluster_time now,
+                         bool pport, struct buf *out)
+{
+    render_line(core, node, now, pport, false, out);
+}
+
+static void render(const struct cluster_core *core, struct cluster_time now, unsigned without, bool pport, bool file,
                    struct buf *out)
 {
     for (size_t i = 0; i < core->node_count; i++) {
         if (core->nodes[i]->flags & without) continue;
-        cluster_render_node(core, core->nodes[i], now, pport, out);
+        render_line(core, core->nodes[i], now, pport, file, out);
         buf_append_char(out, '\n');
     }
 }
 
 void cluster_render_nodes(const struct cluster_core *core, struct cluster_time now, bool pport, struct buf *out)
 {
-    render(core, now, 0, pport, out);
+    render(core, now, 0, pport, false, out);
 }
 
 void cluster_render_nodes_conf(const struct cluster_core *core, struct cluster_time now, struct buf *out)
 {
-    render(core, now, CLUSTER_NODE_HANDSHAKE, false, out);
+    render(core, now, CLUSTER_NODE_HANDSHAKE, false, true, out);
     buf_printf(out, "vars currentEpoch %" PRIu64 " lastVoteEpoch %" PRIu64 "\n", core->current_epoch,
                core->last_vote_epoch);
 }
@@ -188,10 +196,23 @@ static bool parse_port(struct bytes text, uint16_t *port)
     return true;
 }
 
-/* ip:port[@cport][,hostname[,anything of newer versions]] */
+/* name=value, ... of 7.2 and later; what is not known here is of no use here. */
+static bool parse_fields(struct cluster_node *node, struct bytes text)
+{
+    struct bytes one, name, value, rest = text;
+    while (rest.n) {
+        one = rest;
+        if (!split_at(rest, ',', false, &one, &rest)) rest = (struct bytes){0};
+        if (!split_at(one, '=', false, &name, &value) || !bytes_eq(name, BYTES("shard-id"))) continue;
+        if (!cluster_id_parse(value, &node->shard)) return false;
+    }
+    return true;
+}
+
+/* ip:port[@cport][,hostname[,name=value]...] */
 static bool parse_node_address(struct cluster_node *node, struct bytes text)
 {
-    struct bytes address = text, names = {0}, ip, port, cport = {0}, rest;
+    struct bytes address = text, names = {0}, ip, port, cport = {0}, fields = {0};
     split_at(text, ',', false, &address, &names);
     if (!split_at(address, ':', true, &ip, &port) || ip.n > CLUSTER_IP_SIZE) return false;
     if (split_at(port, '@', false, &port, &cport)) {
@@ -202,11 +223,11 @@ static bool parse_node_address(struct cluster_node *node, struct bytes text)
     }
     memcpy(node->ip, ip.p, ip.n);
     node->ip[ip.n] = 0;
-    split_at(names, ',', false, &names, &rest);
+    split_at(names, ',', false, &names, &fields);
     if (names.n > CLUSTER_HOSTNAME_MAX) return false;
     if (names.n) memcpy(node->hostname, names.p, names.n);
     node->hostname[names.n] = 0;
-    return true;
+    return parse_fields(node, fields);
 }
 
 static bool parse_flag(struct bytes word, unsigned *flags)

@@ -30,11 +30,11 @@ static void a_file_is_read_and_written_back(void **state)
 
     cluster_render_nodes_conf(h.core, h.now, &text);
     buf_append_char(&text, 0);
-    assert_string_equal(
-        text.p, A " 10.0.0.1:7000@17000,me.example myself,master - 0 0 7 connected 0-100 102 16383 [5->-" B
-                  "] [200-<-" B "]\n" B " 10.0.0.2:7000@17000 master,fail - 0 1700000000000 9 disconnected 200-300\n" C
-                  " fe80::1:7001@17001,c.example slave " A
-                  " 0 1700000000000 7 disconnected\nvars currentEpoch 9 lastVoteEpoch 8\n");
+    assert_string_equal(text.p, A " 10.0.0.1:7000@17000,me.example,shard-id=" A
+                                  " myself,master - 0 0 7 connected 0-100 102 16383 [5->-" B "] [200-<-" B "]\n" B
+                                  " 10.0.0.2:7000@17000 master,fail - 0 1700000000000 9 disconnected 200-300\n" C
+                                  " fe80::1:7001@17001,c.example slave " A
+                                  " 0 1700000000000 7 disconnected\nvars currentEpoch 9 lastVoteEpoch 8\n");
     buf_deinit(&text);
     harness_stop(&h);
 }
@@ -46,6 +46,8 @@ static void newer_files_and_old_ones_are_read(void **state)
     harness_start(&h, A " 10.0.0.1:7000@17000,,shard-id=" B ",tls-port=0 myself,master - 0 0 1 connected\n" B
                         " 10.0.0.2:6379 primary - 0 0 2 connected 5\nvars currentEpoch 2 lastVoteEpoch 0");
     assert_string_equal(harness_me(&h).hostname, "");
+    struct cluster_id shard = harness_me(&h).shard, b = harness_id('b');
+    assert_true(cluster_id_eq(&shard, &b));
     assert_int_equal(harness_view(&h, 'b').cport, 16379);
     assert_true(harness_view(&h, 'b').flags & CLUSTER_NODE_PRIMARY);
     harness_stop(&h);
@@ -65,14 +67,15 @@ static void corrupt_files_are_refused(void **state)
 {
     corrupt("vars currentEpoch 1 lastVoteEpoch 0\n"); /* nobody is myself */
     corrupt("nonsense\n");
-    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1\n");                       /* too short */
-    corrupt(A " 10.0.0.1:7000@17000 myself,king - 0 0 1 connected\n");               /* flag */
-    corrupt(A " 10.0.0.1:7000@17000 myself,master,slave - 0 0 1 connected\n");       /* both */
-    corrupt(A " 10.0.0.1@17000 myself,master - 0 0 1 connected\n");                  /* no port */
-    corrupt(A " 10.0.0.1:70000@17000 myself,master - 0 0 1 connected\n");            /* port */
-    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 16384\n");       /* slot */
-    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 9-3\n");         /* range */
-    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1 connected [3->-short]\n"); /* mark */
+    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1\n");                           /* too short */
+    corrupt(A " 10.0.0.1:7000@17000 myself,king - 0 0 1 connected\n");                   /* flag */
+    corrupt(A " 10.0.0.1:7000@17000 myself,master,slave - 0 0 1 connected\n");           /* both */
+    corrupt(A " 10.0.0.1:7000@17000,,shard-id=short myself,master - 0 0 1 connected\n"); /* shard */
+    corrupt(A " 10.0.0.1@17000 myself,master - 0 0 1 connected\n");                      /* no port */
+    corrupt(A " 10.0.0.1:70000@17000 myself,master - 0 0 1 connected\n");                /* port */
+    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 16384\n");           /* slot */
+    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1 connected 9-3\n");             /* range */
+    corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1 connected [3->-short]\n");     /* mark */
     corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 1 connected [-\n");
     corrupt(A " 10.0.0.1:7000@17000 myself,master - 0 0 18446744073709551615 connected\n"); /* epoch */
     corrupt(A " 10.0.0.1:7000@17000 myself,master " A " 0 0 1 connected\n");                /* its own primary */
@@ -111,10 +114,13 @@ static void a_fresh_node_writes_itself(void **state)
     harness_config(&h);
     harness_start(&h, "");
     struct cluster_id id = harness_me(&h).id;
+    struct cluster_id shard = harness_me(&h).shard;
+    assert_false(cluster_id_eq(&id, &shard));
     cluster_render_nodes_conf(h.core, h.now, &text);
-    assert_memory_equal(text.p + 40,
-                        " :7000@17000 myself,master - 0 0 0 connected\nvars currentEpoch 0 lastVoteEpoch 0\n",
-                        text.n - 40);
+    assert_memory_equal(text.p + 40, " :7000@17000,,shard-id=", 23);
+    assert_memory_equal(text.p + 63, shard.c, sizeof shard.c);
+    assert_memory_equal(text.p + 103, " myself,master - 0 0 0 connected\nvars currentEpoch 0 lastVoteEpoch 0\n",
+                        text.n - 103);
     harness_stop(&h);
     struct buf copy = {0};
     buf_append_bytes(&copy, buf_bytes(&text));
@@ -124,6 +130,8 @@ static void a_fresh_node_writes_itself(void **state)
     assert_true(cluster_id_eq(&id, &(struct cluster_id){{0}}) == false);
     struct cluster_id again = harness_me(&h).id;
     assert_true(cluster_id_eq(&id, &again));
+    struct cluster_id shard_again = harness_me(&h).shard;
+    assert_true(cluster_id_eq(&shard, &shard_again));
     buf_deinit(&text);
     buf_deinit(&copy);
     harness_stop(&h);

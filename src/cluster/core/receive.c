@@ -37,7 +37,7 @@ static void take_epochs(struct cluster_core *core, struct cluster_node *sender, 
     }
     sender->offset = m->offset;
     sender->offset_at_ms = core->now.mono_ms;
-    if (m->mflags & CLUSTER_MSG_EXT_DATA) sender->knows_extensions = true;
+    shard_note_extensions(sender, m);
     manual_on_header(core, sender, m);
 }
 
@@ -106,7 +106,7 @@ static void complete_handshake(struct cluster_core *core, struct cluster_node *n
     node_rename(core, node, &m->sender);
     node_set_flags(core, node, m->flags & (CLUSTER_NODE_PRIMARY | CLUSTER_NODE_REPLICA),
                    CLUSTER_NODE_HANDSHAKE | CLUSTER_NODE_MEET);
-    if (m->mflags & CLUSTER_MSG_EXT_DATA) node->knows_extensions = true;
+    shard_note_extensions(node, m);
     core->todo |= TODO_SAVE | TODO_MAP | TODO_STATE;
     note(core, CLUSTER_NOTE_JOINED, node, 0, "handshake");
 }
@@ -204,6 +204,7 @@ static void take_heartbeat(struct cluster_core *core, struct cluster_node *sende
     epoch_collision(core, sender, m->config_epoch);
     receive_gossip(core, m, sender);
     take_hostname(core, sender, m);
+    shard_take(core, sender, m);
 }
 
 static void heartbeat(struct cluster_core *core, struct cluster_node *sender, const struct cluster_event *ev)

@@ -30,6 +30,7 @@ void become_replica_of(struct cluster_core *core, struct cluster_node *primary)
         node_make_replica(core, me);
     }
     node_set_primary(core, me, primary);
+    shard_follow(core);
     manual_reset(core);
     core->election.at_ms = LONG_AGO;
     core->election.sent = core->election.sealed = false;
@@ -43,6 +44,7 @@ void promote_myself(struct cluster_core *core)
 {
     struct cluster_node *me = core->myself, *old = me->primary;
     assert(node_is_replica(me) && old);
+    shard_follow(core);
     node_make_primary(core, me);
     for (unsigned s = cluster_bit_next(old->slots, 0); s < SLOT_COUNT; s = cluster_bit_next(old->slots, s + 1))
         slot_assign(core, s, me);

@@ -62,6 +62,7 @@ void send_ping_type(struct cluster_core *core, uint64_t link, struct cluster_nod
     o->m.mflags |= CLUSTER_MSG_EXT_DATA;
     if (node && node->knows_extensions && core->config.announce_hostname[0])
         o->m.hostname = bytes_of(core->config.announce_hostname);
+    if (node && node->knows_shards) o->m.shard = shard_of(core->myself);
     gossip_fill(core, o);
     send_on(core, link, node, o);
 }
