@@ -1,5 +1,4 @@
 """covey proxy: one address for plain clients in front of a cluster, of this project's nodes and of redis-server's."""
-import collections
 import os
 import random
 import socket
@@ -10,29 +9,9 @@ import pytest
 import redis
 
 import covey
-from covey import SLOTS, Node, TestFailure, cluster_nodes, key_slot, tag_of_slot, wait_for
+from covey import SLOTS, TestFailure, cluster_nodes, key_slot, tag_of_slot, wait_for
+from proxying import Proxy
 from wire import Error, Wire
-
-
-class Proxy(Node):
-    """A running `covey proxy`."""
-
-    def __init__(self, servers, nodes, wait=True, **settings):
-        super().__init__("covey", servers.directory(f"proxy-{len(servers.nodes)}"))
-        seeds = ",".join(node if isinstance(node, str) else node.address for node in nodes)
-        self.settings = {"cluster": seeds, "workers": 2, "refresh-period": 1000,
-                         **{k.replace("_", "-"): v for k, v in settings.items()}}
-        servers.nodes.append(self)
-        self.start(wait=wait)
-        if not wait:
-            wait_for("the proxy to listen", lambda: self.raw().close() is None)
-
-    def command(self):
-        covey.server_command("covey")
-        words = [covey.COVEY_BIN, "proxy", "--listen", f"127.0.0.1:{self.port}"]
-        for name, value in self.settings.items():
-            words += [f"--{name}", str(value)]
-        return words
 
 
 @pytest.fixture(scope="module", params=["covey", "redis"])
@@ -428,98 +407,8 @@ def test_answers_like_one_redis(setup, client, module_servers, version):
 
 # ---------------------------------------------------------------------------------------------------- failures
 
-class Load:
-    """Plain clients that count what they are told. A value is acknowledged, refused, or its fate is unknown."""
-
-    def __init__(self, proxy, clients=50):
-        self.proxy, self.stop = proxy, False
-        self.answered, self.errors, self.unknown = collections.Counter(), collections.Counter(), 0
-        self.longest, self.acknowledged = 0, {}
-        self.threads = [threading.Thread(target=self.work, args=(n,), daemon=True) for n in range(clients)]
-        for thread in self.threads:
-            thread.start()
-
-    def work(self, number):
-        client = self.proxy.new_client(socket_timeout=60)
-        for n in range(10 ** 9):
-            if self.stop:
-                break
-            key, write = f"load{number}:{n % 40}", n % 2
-            started = time.monotonic()
-            try:
-                if write:
-                    client.set(key, n)
-                    self.acknowledged[key] = n
-                else:
-                    client.get(key)
-                self.answered["write" if write else "read"] += 1
-            except redis.RedisError as error:
-                if "may or may not have been executed" in str(error) and write:
-                    self.unknown += 1
-                else:
-                    self.errors[f"{'write' if write else 'read'}: {error!r}"] += 1
-            self.longest = max(self.longest, time.monotonic() - started)
-        client.close()
-
-    def end(self):
-        self.stop = True
-        for thread in self.threads:
-            thread.join(70)
-            assert not thread.is_alive(), "a client waits for ever"
-        return self
-
-    def lost(self):
-        """Acknowledged values that are not there any more."""
-        client = self.proxy.new_client()
-        keys = list(self.acknowledged)
-        values = client.mget(keys)
-        client.close()
-        return [k for k, v in zip(keys, values) if int(v or -1) < self.acknowledged[k]]
-
-    def __str__(self):
-        return (f"{sum(self.answered.values())} answered, {self.unknown} unknown, errors {dict(self.errors)}, "
-                f"longest {self.longest:.2f} s")
-
-
 def primaries(cluster):
     return [node for node in cluster.live() if cluster.role(node) == "master"]
-
-
-def test_resharding_under_load(setup):
-    cluster, proxy = setup
-    load = Load(proxy)
-    time.sleep(0.5)
-    source, target = primaries(cluster)[:2]
-    cluster.cli("reshard", "--cluster-from", source.id, "--cluster-to", target.id, "--cluster-slots", "1000",
-                "--cluster-yes", timeout=120)
-    load.end()
-    print(f"resharding 1000 slots: {load}")
-    assert not load.errors and load.unknown == 0
-    assert not load.lost()
-
-
-def test_kill_9_of_a_primary_under_load(setup):
-    cluster, proxy = setup
-    cluster.wait_whole()
-    load = Load(proxy)
-    time.sleep(1)
-    victim = primaries(cluster)[0]
-    victim.kill()
-    time.sleep(1)
-    wait_for("the failover", lambda: len(primaries(cluster)) == 3, 30)
-    time.sleep(1.5)
-    load.end()
-    print(f"kill -9: {load}")
-    assert not load.errors
-    assert load.unknown <= 50, "more than the requests under way at the fault"
-    assert sum(load.answered.values()) > 1000
-    client = proxy.new_client()
-    for slot in range(0, SLOTS, 500):
-        assert client.set(f"{{{tag_of_slot(slot)}}}x", slot)
-    assert int(client.info("all")["held_requests"]) == 0
-    client.close()
-    victim.start()
-    cluster.wait_whole()
 
 
 def test_subscribers_survive_the_nodes(setup):

@@ -464,6 +464,14 @@ static void follow(struct worker *w, struct request *r, enum verdict v)
     }
 }
 
+/* Workers of queues know what it means that the connection ends while they wait, and come again; an error in the place
+ * of an element ends many of them.  The request goes with its client. */
+static void hang_up(struct client *c)
+{
+    c->close_asap = true;
+    client_wants_write(c);
+}
+
 void request_interrupted(struct worker *w, struct request *r, bool not_executed)
 {
     r->state = REQUEST_NEW;
@@ -494,7 +502,10 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
         chunk_release(c);
     } else {
         count(&w->stats.unknown, 1);
-        request_answer_error(w, r, unknown_fate);
+        if (r->is_blocking)
+            hang_up(r->client);
+        else
+            request_answer_error(w, r, unknown_fate);
     }
 }
 

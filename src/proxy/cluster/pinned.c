@@ -9,11 +9,19 @@
 /* Behind every change of subscriptions goes a PING with this word; when it comes back, all confirmations have. */
 #define MARK "covey-proxy:confirmed"
 
+/* XREAD from "$" on: asked again, it would pass over what came meanwhile. */
+static bool has_dollar(struct bytes raw)
+{
+    static const char dollar[] = "\r\n$1\r\n$\r\n";
+    return memmem(raw.p, raw.n, dollar, sizeof dollar - 1) != NULL;
+}
+
 enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw)
 {
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
     struct request *r = request_create(c->worker, c, cmd, slot);
     r->is_blocking = true;
+    r->is_safe = (cmd->flags & CMD_READONLY) && !has_dollar(raw);
     client_enqueue(c, r);
     c->barrier = true; /* as in a node, nothing else of this client happens meanwhile */
     request_dispatch(c->worker, r, raw);

@@ -1,6 +1,7 @@
 /* route.c: what is done with a request: by its keys to one node, in parts, to all nodes, here, or not at all. */
 #include "proxy/cluster/worker.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -300,11 +301,27 @@ static enum outcome route_rewritten(struct client *c, const struct command *cmd,
     return o;
 }
 
+/* A browser talked into posting to our port would otherwise have its body executed line by line. */
+static bool is_http(struct bytes name)
+{
+    return bytes_ieq(name, BYTES("post")) || bytes_ieq(name, BYTES("host:"));
+}
+
+static void drop_http(struct client *c)
+{
+    log_warning("Somebody sends POST or Host: to the proxy, perhaps a browser that was made to: connection from %s is "
+                "closed",
+                c->peer);
+    c->close_asap = true;
+}
+
 enum outcome route_request(struct client *c, const struct resp_request *req, struct bytes raw)
 {
     const struct command *container = NULL, *cmd = command_of_request(req->argv, req->argc, &container);
     if (!cmd) {
-        if (policy_must_log_in(c))
+        if (is_http(req->argv[0]))
+            drop_http(c);
+        else if (policy_must_log_in(c))
             client_reply_error(c, "NOAUTH Authentication required.");
         else
             refuse_unknown(c, req, container);

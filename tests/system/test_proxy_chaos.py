@@ -1,0 +1,293 @@
+"""Faults behind and inside `covey proxy` while fifty plain clients work, each with counters and texts of its own.
+
+Every operation is answered, refused with an error that says that it did not happen, or its fate is unknown.  Unknown may be
+what was under way at the fault, one request a connection; everything else is to be answered, however long it takes.  What
+was answered has happened once, what is unknown at most once: replies and the keys at the end are held against that."""
+import collections
+import random
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+import covey
+from covey import cluster_nodes, wait_for
+from proxying import Proxy
+from wire import Closed, Error, Wire
+
+CLIENTS = 50
+TOKEN = 8  # bytes of one entry in a text
+MOVED = 4096 if covey.LONG else 512  # slots
+
+
+class Counted:
+    """How often something has been done to a key: between low and high."""
+
+    def __init__(self):
+        self.low = self.high = 0
+
+    def answered(self, value):
+        """After one more; a later value that shows another number is a fault."""
+        right = self.low + 1 <= value <= self.high + 1
+        self.low = self.high = value
+        return right
+
+    def unknown(self):
+        self.high += 1
+
+
+class Operator(threading.Thread):
+    """One connection: INCR, APPEND, both in a transaction, and reads, one at a time."""
+
+    def __init__(self, load, number):
+        super().__init__(daemon=True)
+        self.load, self.number = load, number
+        self.keys = [f"{{chaos:{number}:{n}}}" for n in range(4)]
+        self.counts = {key: (Counted(), Counted()) for key in self.keys}
+        self.serial = 0
+        self.start()
+
+    def token(self):
+        self.serial += 1
+        return b"%07d;" % self.serial
+
+    def run(self):
+        rng = random.Random(self.number)
+        while not self.load.stopped:
+            try:
+                with Wire(self.load.proxy, timeout=90) as wire:
+                    while not self.load.stopped:
+                        began = time.monotonic()
+                        self.operate(wire, rng)
+                        self.load.took(began)
+            except (OSError, Closed) as error:
+                self.load.saw("errors", f"connection lost: {error!r}")
+                time.sleep(0.1)
+
+    def operate(self, wire, rng):
+        key = rng.choice(self.keys)
+        counter, text = self.counts[key]
+        kind = rng.randrange(5)
+        if kind < 2:
+            self.judge("INCR", wire("INCR", key + "n"), [counter], lambda reply: [reply])
+        elif kind == 2:
+            self.judge("APPEND", wire("APPEND", key + "t", self.token()), [text], lambda reply: [reply // TOKEN])
+        elif kind == 3:
+            wire.sock.sendall(b"".join(covey_request(*words) for words in (
+                ("MULTI",), ("INCR", key + "n"), ("APPEND", key + "t", self.token()), ("EXEC",))))
+            reply = wire.many(4)[3]
+            self.judge("EXEC", reply, [counter, text], lambda reply: [reply[0], reply[1] // TOKEN])
+        else:
+            reply = wire("GET", key + "n")
+            value = 0 if reply is None else reply if isinstance(reply, Error) else int(reply)
+            if isinstance(value, Error):
+                self.load.error("GET", value)
+            elif counter.low <= value <= counter.high:
+                self.load.saw("answered")
+            else:
+                self.load.saw("wrong", f"GET {key}n: {value}, not {counter.low} to {counter.high}")
+
+    def judge(self, name, reply, counted, values):
+        if isinstance(reply, Error):
+            if self.load.error(name, reply):
+                for each in counted:
+                    each.unknown()
+            return
+        self.load.saw("answered")
+        for each, value in zip(counted, values(reply)):
+            before = (each.low, each.high)
+            if not each.answered(value):
+                self.load.saw("wrong", f"{name}: {value} after {before}")
+
+    def check(self, client):
+        for key, (counter, text) in self.counts.items():
+            value, tokens = int(client.get(key + "n") or 0), client.get(key + "t") or b""
+            if not counter.low <= value <= counter.high:
+                self.load.saw("wrong", f"at the end {key}n is {value}, not {counter.low} to {counter.high}")
+            entries = tokens.split(b";")[:-1]
+            if not text.low <= len(entries) <= text.high or len(tokens) % TOKEN or len(set(entries)) != len(entries):
+                self.load.saw("wrong", f"at the end {key}t has {len(entries)} entries, not {text.low} to {text.high}, or some twice")
+
+
+def covey_request(*words):
+    parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+class Load:
+    """The clients, and what became of their operations."""
+
+    def __init__(self, proxy, clients=CLIENTS):
+        self.proxy, self.stopped = proxy, False
+        self.lock = threading.Lock()
+        self.counts, self.notes = collections.Counter(), collections.defaultdict(collections.Counter)
+        self.longest = 0
+        client = proxy.new_client()
+        client.flushall()
+        client.close()
+        self.operators = [Operator(self, number) for number in range(clients)]
+
+    def saw(self, what, note=None):
+        with self.lock:
+            self.counts[what] += 1
+            if note:
+                self.notes[what][note] += 1
+
+    def error(self, name, reply):
+        """True: it may have happened."""
+        unknown = "may or may not have been executed" in reply
+        self.saw("unknown" if unknown else "refused" if reply.endswith("was not executed") else "errors", f"{name}: {reply}")
+        return unknown
+
+    def took(self, began):
+        with self.lock:
+            self.longest = max(self.longest, time.monotonic() - began)
+
+    def flow(self, seconds=0.5):
+        """Operations go on."""
+        before = self.counts["answered"]
+        time.sleep(seconds)
+        wait_for("operations to be answered", lambda: self.counts["answered"] > before + 2 * CLIENTS, 30)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        self.stopped = True
+        for operator in self.operators:
+            operator.join(100)
+            assert not operator.is_alive(), "a client waits for ever"
+
+    def end(self, what, unknown=CLIENTS):
+        self.stop()
+        client = self.proxy.new_client()
+        for operator in self.operators:
+            operator.check(client)
+        client.close()
+        print(f"{what}: {self.counts['answered']} answered, {self.counts['refused']} refused, {self.counts['unknown']} unknown, "
+              f"{self.counts['errors']} errors; longest pause {1000 * self.longest:.0f} ms")
+        assert not self.counts["wrong"] and not self.counts["errors"] and not self.counts["refused"], dict(self.notes)
+        assert self.counts["unknown"] <= unknown, dict(self.notes)
+        assert self.counts["answered"] > 500
+
+
+@pytest.fixture(scope="module", params=["covey", "redis"])
+def setup(request, module_servers):
+    cluster = module_servers.cluster([request.param] * 6, replicas=1)
+    return cluster, Proxy(module_servers, cluster.nodes[:2], refresh_period=500)
+
+
+def primaries(cluster):
+    return [node for node in cluster.live() if cluster.role(node) == "master"]
+
+
+def in_sync(cluster):
+    for primary, replicas in cluster.pairs():
+        covey.wait_in_sync(primary, *replicas)
+
+
+def test_kill_9_of_a_primary(setup):
+    cluster, proxy = setup
+    in_sync(cluster)
+    victim, (replica,) = cluster.pairs()[0]
+    with Load(proxy) as load:
+        load.flow()
+        victim.kill()
+        cluster.wait_primary(replica)
+        load.flow(1)
+        load.end("kill -9 of a primary")
+    assert proxy.client.info("all")["held_requests"] == 0
+    victim.start()
+    cluster.wait_replica_of(victim, replica)
+    cluster.wait_whole()
+
+
+def test_a_primary_is_stopped(setup):
+    cluster, proxy = setup
+    in_sync(cluster)
+    victim, (replica,) = cluster.pairs()[0]
+    with Load(proxy) as load:
+        load.flow()
+        victim.pause()
+        try:
+            cluster.wait_primary(replica)
+            load.flow(1)
+        finally:
+            victim.resume()
+        load.flow(0.5)  # it comes back and is a primary no more
+        load.end("SIGSTOP of a primary")
+    cluster.wait_replica_of(victim, replica)
+    cluster.wait_whole()
+
+
+def move_slots(cluster, source, target, slots):
+    """What redis-cli --cluster reshard does, many slots at a time."""
+    others = [node for node in primaries(cluster) if node not in (source, target)]
+
+    def each(node, part, make):
+        pipe = node.client.pipeline(transaction=False)
+        for slot in part:
+            pipe.execute_command(*make(slot))
+        return pipe.execute()
+    for at in range(0, len(slots), 128):
+        part = slots[at:at + 128]
+        each(target, part, lambda slot: ("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id))
+        each(source, part, lambda slot: ("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id))
+        for keys in each(source, part, lambda slot: ("CLUSTER", "GETKEYSINSLOT", slot, 1000)):
+            if keys:
+                assert source.cmd("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys) in (b"OK", b"NOKEY")
+        for node in (target, source, *others):
+            each(node, part, lambda slot: ("CLUSTER", "SETSLOT", slot, "NODE", target.id))
+
+
+def test_resharding(setup):
+    cluster, proxy = setup
+    in_sync(cluster)
+    source, target = primaries(cluster)[:2]
+    slots = cluster_nodes(source)[source.id].slots
+    with Load(proxy) as load:
+        load.flow()
+        move_slots(cluster, source, target, sorted(slots)[:MOVED])
+        load.flow()
+        load.end(f"resharding of {MOVED} slots", unknown=0)
+    cluster.wait_whole()
+
+
+def test_rolling_restart_of_the_nodes(setup):
+    """As it is done: replicas first; a primary hands over before it ends."""
+    cluster, proxy = setup
+    in_sync(cluster)
+    with Load(proxy) as load:
+        load.flow()
+        for primary, (replica,) in cluster.pairs():
+            restart(cluster, replica, primary)
+            wait_for("the hand-over to begin", lambda: replica.cmd("CLUSTER", "FAILOVER"))
+            cluster.wait_primary(replica)
+            cluster.wait_replica_of(primary, replica)
+            restart(cluster, primary, replica)
+        load.flow()
+        load.end("rolling restart of six nodes")
+    cluster.wait_whole()
+
+
+def restart(cluster, replica, primary):
+    replica.terminate()
+    replica.start()
+    cluster.wait_replica_of(replica, primary)
+    covey.wait_in_sync(primary, replica)
+
+
+def test_reload(setup):
+    proxy = setup[1]
+    with Load(proxy) as load:
+        load.flow(0.3)
+        for _ in range(5):
+            proxy.signal(signal.SIGHUP)
+            load.flow(0.1)
+        load.end("five reloads", unknown=0)
+    assert proxy.alive()
