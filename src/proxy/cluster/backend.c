@@ -8,7 +8,8 @@
 
 enum {
     SILENT_MS = 1000,
-    ACK_MS = 5000, /* more than between two questions of the kernel's whether the other end is there */
+    REPLICA_MS = 2000, /* a replica that answers nobody for so long is done without */
+    ACK_MS = 5000,     /* more than between two questions of the kernel's whether the other end is there */
 };
 
 struct backend *backend_find(struct worker *w, struct bytes name, int port)
@@ -51,6 +52,13 @@ static void close_links(struct backend *b, const char *why)
     while (!list_empty(&b->links)) node_link_close(container_of(b->links.next, struct link, link), why);
 }
 
+void backend_moved(struct backend *b, const char *ip)
+{
+    if (!*ip || strcmp(b->ip, ip) == 0) return;
+    snprintf(b->ip, sizeof b->ip, "%.63s", ip);
+    close_links(b, "the node has moved to another address");
+}
+
 void backends_adopt_map(struct worker *w, struct topology_map *map)
 {
     list_each(it, &w->backends) container_of(it, struct backend, link)->in_map = false;
@@ -60,10 +68,9 @@ void backends_adopt_map(struct worker *w, struct topology_map *map)
         by_index[i] = backend_get(w, bytes_of(n->name), n->ip, n->port);
         if (!by_index[i]) continue;
         by_index[i]->in_map = n->slots > 0;
-        if (!*n->ip || strcmp(by_index[i]->ip, n->ip) == 0) continue;
-        snprintf(by_index[i]->ip, sizeof by_index[i]->ip, "%s", n->ip); /* its name means another address now */
-        close_links(by_index[i], "the node has moved to another address");
+        backend_moved(by_index[i], n->ip);
     }
+    replicas_adopt_map(w, map, by_index);
     for (unsigned s = 0; s < SLOT_COUNT; s++) w->slots[s] = map->slot[s] == NO_NODE ? NULL : by_index[map->slot[s]];
     mem_free(by_index);
     w->epoch++;
@@ -78,14 +85,14 @@ void backends_adopt_map(struct worker *w, struct topology_map *map)
 static bool check_link(struct worker *w, struct link *l, int64_t now_ms)
 {
     struct backend *b = l->backend;
-    int64_t limit = w->config->node_timeout_ms, silent = now_ms - l->last_ms;
+    int64_t limit = l->is_readonly ? REPLICA_MS : w->config->node_timeout_ms, silent = now_ms - l->last_ms;
     if (l->connecting) {
         if (now_ms > l->connect_until) node_link_close(l, "no connection in time");
         return false;
     }
     if (l->is_probe || (!l->first && !l->handshake_left)) return false;
     if (silent <= SILENT_MS && silent <= limit / 2) return false;
-    if (!b->in_map) {
+    if (!b->in_map && !b->is_replica) {
         node_link_close(l, "silent, and another node has its slots");
         return false;
     }
@@ -103,6 +110,7 @@ static void check_node(struct worker *w, struct backend *b, int64_t now_ms)
 {
     bool silent = false;
     list_each(at, &b->links) silent |= check_link(w, container_of(at, struct link, link), now_ms);
+    if (w->config->replica_reads) return; /* it is asked other things */
     if (!silent && b->probe && !b->probe->connecting && !b->probing) node_link_close(b->probe, NULL);
 }
 
@@ -115,13 +123,14 @@ static bool serves_something(const struct worker *w, const struct backend *b)
 
 static bool is_wanted(const struct worker *w, const struct backend *b)
 {
-    if (b->in_map || !list_empty(&b->links)) return true;
+    if (b->in_map || b->is_replica || !list_empty(&b->links)) return true;
     list_each(it, &w->held) if (container_of(it, struct request, held)->ask == b) return true;
     return serves_something(w, b);
 }
 
 void backends_tick(struct worker *w, int64_t now_ms)
 {
+    replicas_tick(w, now_ms);
     list_each(it, &w->backends)
     {
         struct backend *b = container_of(it, struct backend, link);

@@ -121,6 +121,22 @@ static bool is_next(const struct request *r, const struct link *to)
     return true;
 }
 
+/* Nothing overtakes a read on its way to a replica, nor does the read. */
+static struct link *choose_replica(struct worker *w, struct request *r, struct backend *b)
+{
+    struct backend *replica = replica_for(w, r, b);
+    r->on_replica = false;
+    if (!replica) return NULL;
+    struct client *c = r->client;
+    struct link *l =
+        node_link_readonly(w, replica, c->resp == 3, (unsigned)(c->id % (uint64_t)w->config->connections), r->db);
+    if (!l || !is_next(r, l)) return NULL;
+    r->on_replica = true;
+    c->epoch = 0;
+    count(&w->stats.replica_reads, 1);
+    return l;
+}
+
 /* A transaction on the connection that watches cannot go elsewhere: what was watched cannot be vouched for. */
 static void abort_watched(struct worker *w, struct request *r)
 {
@@ -169,6 +185,11 @@ void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
         hold(w, r, raw, patience(r));
         return;
     }
+    struct link *l = choose_replica(w, r, b);
+    if (l) {
+        node_link_send(l, r, raw);
+        return;
+    }
     if (!may_send(w, b, raw.n)) {
         r->ask = NULL;
         r->asking = false;
@@ -179,7 +200,7 @@ void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
         hold(w, r, raw, LATER_FIRST_MS);
         return;
     }
-    struct link *l = choose(w, r, b, &full);
+    l = choose(w, r, b, &full);
     if (full) {
         request_answer_error(w, r, pinned_too_many);
         return;
@@ -415,10 +436,17 @@ void request_replied(struct worker *w, struct link *l, struct request *r, struct
 {
     enum verdict v = (enum verdict)r->noted;
     bool is_error = reply.p[0] == '-';
-    if (l && is_error && is_general(reply))
+    if (l && is_error && is_general(reply) && !r->on_replica)
         node_refused(w, l->backend);
     else if (l && l->backend->refusals)
         node_answered(w, l->backend);
+    if (r->on_replica && is_error && reads_like_refusal(reply) && r->client) {
+        if (l) replica_failed(w, l->backend);
+        r->no_replica = true;
+        r->state = REQUEST_NEW;
+        dispatch_again(w, r);
+        return;
+    }
     if (r->checking) {
         checked(w, r, reply);
         return;
@@ -476,6 +504,7 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
 {
     r->state = REQUEST_NEW;
     r->noted = VERDICT_ANSWER;
+    r->no_replica |= r->on_replica;
     if (!r->client) {
         request_free(w, r);
     } else if (r->checking) {

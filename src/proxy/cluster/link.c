@@ -1,6 +1,7 @@
 /* link.c: one connection to a node: requests go out in one stream, replies come back in the same order. */
 #include "proxy/cluster/worker.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -89,6 +90,11 @@ static void shake_hands(struct link *l, unsigned db)
     if (b.n) say(l, &b);
     buf_deinit(&b);
     if (db) say_select(l, db);
+    if (!l->is_readonly || worker_has_one_server(l->worker)) return;
+    b = (struct buf){0};
+    resp_request_cstr(&b, 1, "READONLY");
+    say(l, &b);
+    buf_deinit(&b);
 }
 
 static void failed_to_connect(struct backend *b, struct worker *w)
@@ -101,7 +107,7 @@ static void failed_to_connect(struct backend *b, struct worker *w)
     topology_refresh(w->proxy->topology);
 }
 
-static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto, unsigned db)
+static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto, unsigned db, bool readonly)
 {
     if (w->now_ms < b->retry_ms || !*b->ip) return NULL;
     int fd = net_connect(b->ip, b->port, NULL);
@@ -117,6 +123,7 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     l->worker = w;
     l->backend = b;
     l->proto = proto;
+    l->is_readonly = readonly;
     l->connecting = true;
     l->last_ms = w->now_ms;
     l->connect_until = w->now_ms + w->config->connect_timeout_ms;
@@ -135,14 +142,15 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     return l;
 }
 
-static struct link *shared_of_database(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db)
+static struct link *shared_of_database(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db,
+                                       bool readonly)
 {
     list_each(it, &b->by_db)
     {
         struct link *l = container_of(it, struct link, by_db);
-        if (l->proto == proto && l->slot == which && l->db == (int)db) return l;
+        if (l->proto == proto && l->slot == which && l->db == (int)db && l->is_readonly == readonly) return l;
     }
-    struct link *l = open_link(w, b, proto, db);
+    struct link *l = open_link(w, b, proto, db, readonly);
     if (!l) return NULL;
     l->slot = which;
     list_push_back(&b->by_db, &l->by_db);
@@ -151,10 +159,15 @@ static struct link *shared_of_database(struct worker *w, struct backend *b, uint
 
 struct link *node_link_shared(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db)
 {
-    if (db) return shared_of_database(w, b, proto, which, db);
+    if (db) return shared_of_database(w, b, proto, which, db, false);
     struct link **at = &b->shared[proto][which];
-    if (!*at && (*at = open_link(w, b, proto, 0))) (*at)->slot = which;
+    if (!*at && (*at = open_link(w, b, proto, 0, false))) (*at)->slot = which;
     return *at;
+}
+
+struct link *node_link_readonly(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db)
+{
+    return shared_of_database(w, b, proto, which, db, true);
 }
 
 struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c, bool *full)
@@ -169,7 +182,7 @@ struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c
         *full = true;
         return NULL;
     } else {
-        l = open_link(w, b, proto, c->db);
+        l = open_link(w, b, proto, c->db, false);
         if (!l) return NULL;
         l->is_pinned = true;
         atomic_fetch_add(&w->proxy->pinned, 1);
@@ -324,9 +337,12 @@ bool node_link_send_check(struct link *l, struct request *r, struct bytes raw)
 void node_probe(struct worker *w, struct backend *b)
 {
     if (b->probing) return;
-    if (!b->probe && (b->probe = open_link(w, b, 0, 0))) b->probe->is_probe = true;
+    if (!b->probe && (b->probe = open_link(w, b, 0, 0, false))) b->probe->is_probe = true;
     if (!b->probe) return;
-    b->probing = append(b->probe, BYTES("*1\r\n$4\r\nPING\r\n")) != NULL;
+    bool tells = w->config->replica_reads != 0;
+    struct bytes words = tells ? BYTES("*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n") : BYTES("*1\r\n$4\r\nPING\r\n");
+    b->probed_us = clock_mono_us();
+    b->probing = append(b->probe, words) != NULL;
 }
 
 int64_t node_link_silence(const struct link *l)
@@ -432,8 +448,12 @@ static bool receive(struct link *l, struct bytes reply)
 {
     if (l->is_probe) { /* whatever it says */
         l->backend->alive_ms = l->worker->now_ms;
+        if (l->handshake_left) {
+            l->handshake_left--;
+            return true;
+        }
         l->backend->probing = false;
-        l->handshake_left = 0;
+        replica_told(l->worker, l->backend, reply);
         return true;
     }
     if (l->handshake_left) return handshake_reply(l, reply);

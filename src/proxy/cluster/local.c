@@ -171,6 +171,8 @@ static void info_stats(const struct proxy *p, struct buf *b)
     number(b, "node_connects", s.connects);
     number(b, "node_connection_failures", s.link_failures);
     number(b, "split_requests", s.splits);
+    number(b, "replica_reads", s.replica_reads);
+    number(b, "replica_read_failures", s.replica_failures);
     number(b, "redirected_moved", s.moved);
     number(b, "redirected_ask", s.asked);
     number(b, "retried_requests", s.retries);

@@ -26,6 +26,7 @@ enum {
     QUEUE_MAX = 1024, /* requests of one client under way, after which it is not read from */
     READ_BUFFER = 256 * 1024,
     CHUNK_BYTES = 32 * 1024,
+    REPLICAS_MAX = 8, /* of a primary that are read from */
     TICK_MS = 100,
 };
 
@@ -90,6 +91,8 @@ struct request {
     bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
     bool is_watching; /* WATCH itself */
     bool asking;      /* an ASKING stands in front of it */
+    bool on_replica;  /* where it was sent to is one */
+    bool no_replica;  /* a replica could not answer it */
     bool checking;    /* a script's error, kept in reply, is being looked into */
 };
 
@@ -150,7 +153,7 @@ struct backend {
     bool in_map;                /* serves slots, as far as is known */
     struct link *shared[2][16]; /* by protocol version - 2 */
     struct list links;          /* all */
-    struct list by_db;          /* shared ones of databases other than 0 */
+    struct list by_db;          /* shared ones of databases other than 0, and those for reading from a replica */
     struct list idle[2];        /* pinned ones that nobody uses */
     int64_t retry_ms;           /* no attempt to connect before */
     unsigned failures;          /* in a row */
@@ -161,6 +164,14 @@ struct backend {
     struct link *probe;         /* asks whether it is alive while others are silent */
     int64_t alive_ms;           /* when that was answered last */
     bool probing;               /* it has not been answered yet */
+    int64_t probed_us;          /* when it was asked */
+    bool is_replica;            /* of a primary in the map */
+    struct backend *replicas[REPLICAS_MAX];
+    unsigned replica_count;
+    int64_t avoid_until; /* no reads go to this replica before */
+    int64_t rtt_us;      /* how long it takes to answer, lately; 0: not known */
+    int64_t offset;      /* of what it has of its primary's changes, or has made; -1: not known */
+    bool in_step;        /* it has a link to its primary, as far as is known */
     _Atomic uint64_t requests;
 };
 
@@ -177,6 +188,7 @@ struct link {
     bool is_pinned;       /* of the pinned kind */
     bool is_raw;          /* what comes goes to the owner as it is: a subscriber */
     bool is_probe;
+    bool is_readonly; /* for reading from a replica */
     bool connecting;
     uint8_t proto; /* 0: RESP2, 1: RESP3 */
     unsigned slot; /* which of backend.shared */
@@ -195,6 +207,8 @@ struct link {
 struct backend *backend_find(struct worker *w, struct bytes name, int port);
 /* The same, made when it is not there; ip may be NULL for what is an address already. */
 struct backend *backend_get(struct worker *w, struct bytes name, const char *ip, int port);
+/* Its name means this address now; "" is none. */
+void backend_moved(struct backend *b, const char *ip);
 void backends_adopt_map(struct worker *w, struct topology_map *map);
 void backends_tick(struct worker *w, int64_t now_ms);
 void backends_destroy(struct worker *w);
@@ -208,10 +222,20 @@ void node_link_select(struct link *l, unsigned db);
 /* Back into the pool when nothing is under way, else it is closed. */
 void node_link_unpin(struct link *l, bool clean);
 void node_link_send(struct link *l, struct request *r, struct bytes raw);
+/* The same for reading from a replica. */
+struct link *node_link_readonly(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db);
 /* Sends other bytes, whose reply is for r; its own stay.  False: no memory. */
 MUST_USE bool node_link_send_check(struct link *l, struct request *r, struct bytes raw);
 /* Asks on a connection of its own whether the node is alive. */
 void node_probe(struct worker *w, struct backend *b);
+/* replicas.c: the replica that may answer this request, of the primary b; NULL: none, or the policy forbids it. */
+struct backend *replica_for(struct worker *w, const struct request *r, struct backend *b);
+/* It could not answer, or its connection broke. */
+void replica_failed(struct worker *w, struct backend *b);
+/* The answer to node_probe(). */
+void replica_told(struct worker *w, struct backend *b, struct bytes reply);
+void replicas_adopt_map(struct worker *w, struct topology_map *map, struct backend **primaries);
+void replicas_tick(struct worker *w, int64_t now_ms);
 /* The milliseconds since the other end has acknowledged anything on this connection. */
 int64_t node_link_silence(const struct link *l);
 void node_link_send_raw(struct link *l, struct bytes raw); /* nobody waits for a reply */
@@ -327,7 +351,8 @@ struct proxy;
 
 struct worker_stats {
     _Atomic uint64_t commands, received, sent, held_ever, held_now, retries, moved, asked, unknown, timeouts, refused,
-        connects, links, pinned, link_failures, splits, clients, delayed_now, delayed_ever, limit_refusals;
+        connects, links, pinned, link_failures, splits, clients, replica_reads, replica_failures, delayed_now,
+        delayed_ever, limit_refusals;
 };
 
 struct worker {

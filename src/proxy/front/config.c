@@ -53,6 +53,10 @@ static const struct setting settings[] = {
     {"failover-hold-bytes", NULL, MEMORY, AT(hold_bytes), 0, INT64_MAX, "256mb", "their bytes"},
     {"node-queue-bytes", NULL, MEMORY, AT(node_queue_bytes), 1 << 16, INT64_MAX, "64mb",
      "requests that a node may owe a worker before others wait"},
+    {"replica-reads", NULL, CHOICE, AT(replica_reads), 0, 0, "never",
+     "never|prefer|nearest  replicas that answer reads"},
+    {"replica-reads-max-lag", NULL, MEMORY, AT(replica_max_lag), 0, INT64_MAX, "1mb",
+     "how far behind such a replica may be; 0: any"},
     {"client-query-buffer-limit", NULL, MEMORY, AT(query_limit), 1 << 20, INT64_MAX, "1gb", "input of one client"},
     {"proto-max-bulk-len", NULL, MEMORY, AT(bulk_limit), 1 << 20, INT64_MAX, "512mb", "longest argument"},
     {"client-output-limit", NULL, MEMORY, AT(output_limit), 1 << 12, INT64_MAX, "1mb",
@@ -97,15 +101,20 @@ static bool set_addresses(struct proxy_config *c, struct bytes text)
     return true;
 }
 
-static const char *const choices[][2] = {{"no", "yes"}, {"delay", "error"}, {"resetchannels", "allchannels"}};
+enum { CHOICE_MAX = 3 };
+static const char *const choices[][CHOICE_MAX] = {
+    {"no", "yes"}, {"delay", "error"}, {"resetchannels", "allchannels"}, {"never", "prefer", "nearest"}};
 enum { CHOICES = sizeof choices / sizeof *choices };
 
 static bool set_choice(int64_t *field, const struct setting *s, struct bytes value)
 {
     for (int i = 0; i < CHOICES; i++) {
         if (strcmp(s->value, choices[i][0]) != 0) continue;
-        *field = bytes_ieq(value, bytes_of(choices[i][1]));
-        return *field || bytes_ieq(value, bytes_of(choices[i][0]));
+        for (int k = 0; k < CHOICE_MAX && choices[i][k]; k++) {
+            if (!bytes_ieq(value, bytes_of(choices[i][k]))) continue;
+            *field = k;
+            return true;
+        }
     }
     return false;
 }
@@ -113,7 +122,7 @@ static bool set_choice(int64_t *field, const struct setting *s, struct bytes val
 static const char *choice_name(const struct setting *s, int64_t value)
 {
     for (int i = 0; i < CHOICES; i++)
-        if (strcmp(s->value, choices[i][0]) == 0) return choices[i][value != 0];
+        if (strcmp(s->value, choices[i][0]) == 0) return choices[i][value];
     return "";
 }
 

@@ -38,6 +38,8 @@ struct proxy_config {
     int64_t refresh_ms;
     int64_t hold_timeout_ms, hold_requests, hold_bytes; /* the last two in all */
     int64_t node_queue_bytes;                           /* of requests that one node owes one worker */
+    int64_t replica_reads;                              /* 0: never, 1: prefer, 2: nearest */
+    int64_t replica_max_lag;                            /* bytes of the stream of changes; 0: any */
     int64_t query_limit, bulk_limit, output_limit;      /* of one client, bytes */
 };
 
