@@ -82,6 +82,8 @@ struct change_id {
     int64_t second_offset;                              /* id2 is valid below this offset; -1: never */
 };
 void change_id_get(struct change_log *log, struct change_id *out);
+/* Counts the changes of the id.  Whoever reads bytes of the log sees the change of id that came before them. */
+unsigned change_id_generation(const struct change_log *log);
 /* A new random id and no second one: a history of its own. */
 void change_id_new(struct change_log *log);
 /* A promotion: the present id becomes the second one, valid up to here. */
@@ -113,5 +115,7 @@ MUST_USE enum status change_reader_seek(struct change_log *log, struct change_re
 struct bytes change_reader_peek(struct change_reader *r);
 void change_reader_skip(struct change_reader *r, size_t n);
 void change_reader_close(struct change_reader *r);
+/* Places `to` where `from` stands. */
+void change_reader_copy(const struct change_reader *from, struct change_reader *to);
 
 #endif

@@ -28,6 +28,7 @@ struct change_log {
     uint64_t first_offset;             /* under mu: nothing before this offset is promised */
     int selected_db;                   /* under mu; -1: the next effect selects */
     struct change_id id;               /* under mu */
+    _Atomic unsigned id_generation;    /* written under mu */
     _Atomic uint64_t end;              /* written under mu */
     _Atomic bool active;               /* written under mu */
     _Atomic size_t bytes;              /* of all blocks, those that only readers keep too */
@@ -272,6 +273,11 @@ static void second_none(struct change_id *id)
     id->second_offset = -1;
 }
 
+unsigned change_id_generation(const struct change_log *log)
+{
+    return atomic_load_explicit(&log->id_generation, memory_order_acquire);
+}
+
 void change_id_get(struct change_log *log, struct change_id *out)
 {
     pthread_mutex_lock(&log->mu);
@@ -285,6 +291,7 @@ void change_id_new(struct change_log *log)
     random_hex(log->id.id, REPLID_LENGTH);
     log->id.id[REPLID_LENGTH] = '\0';
     second_none(&log->id);
+    atomic_fetch_add(&log->id_generation, 1);
     pthread_mutex_unlock(&log->mu);
 }
 
@@ -292,6 +299,7 @@ static void shift(struct change_log *log)
 {
     memcpy(log->id.id2, log->id.id, sizeof log->id.id2);
     log->id.second_offset = (int64_t)atomic_load(&log->end) + 1;
+    atomic_fetch_add(&log->id_generation, 1);
 }
 
 void change_id_shift(struct change_log *log)
@@ -317,6 +325,7 @@ void change_log_restart(struct change_log *log, const char *id, uint64_t offset)
     deactivate(log);
     memcpy(log->id.id, id, REPLID_LENGTH);
     second_none(&log->id);
+    atomic_fetch_add(&log->id_generation, 1);
     atomic_store(&log->end, offset);
     pthread_mutex_unlock(&log->mu);
 }
@@ -378,6 +387,14 @@ struct bytes change_reader_peek(struct change_reader *r)
 void change_reader_skip(struct change_reader *r, size_t n)
 {
     r->offset += n;
+}
+
+void change_reader_copy(const struct change_reader *from, struct change_reader *to)
+{
+    struct change_block *b = from->block ? block_ref(from->block) : NULL;
+    uint64_t offset = from->offset;
+    change_reader_close(to);
+    *to = (struct change_reader){b, offset};
 }
 
 void change_reader_close(struct change_reader *r)

@@ -112,6 +112,12 @@ void rdb_snapshot_end(struct rdb_snapshot *sn); /* at any time; also ends the cu
 MUST_USE enum status rdb_save_file(struct store *s, struct cut *cut, const struct rdb_options *options, const char *dir,
                                    const char *name, struct rdb_progress *progress, struct rdb_error *err);
 
+/* The dataset of a cut (taken, on failure too) as the commands that make it, which is what the base of an AOF may be:
+ * functions, then keys.  timestamp: begins with an annotation of the time.  progress counts and may cancel.  Blocks in
+ * the sink only.  Of options the libraries and now_ms are used. */
+MUST_USE enum status aof_base_write(struct store *s, struct cut *cut, struct rdb_sink sink,
+                                    const struct rdb_options *options, bool timestamp, struct rdb_progress *progress);
+
 /* The parts of the above, for RDBs that do not come from a cut.  Order: rdb_writer_begin(), entries, rdb_writer_end().
  * Every function returns the first error of the sink, again and again.  Borrows options until rdb_writer_free(). */
 struct rdb_writer;

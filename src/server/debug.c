@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "persist/persist.h"
+#include "server/aof.h"
 #include "server/conn.h"
 #include "server/digest.h"
 #include "server/persistence.h"
@@ -184,6 +185,18 @@ static void debug_reload(struct call *c)
     mem_free(error);
 }
 
+static void debug_loadaof(struct call *c)
+{
+    if (!call_exclusive(c) || loading(c)) return;
+    if (!aof_reload(node_of(c)->aof)) {
+        /* As redis-server: half a dataset is not to be served. */
+        log_warning("DEBUG LOADAOF failed, exiting");
+        exit(1);
+    }
+    log_warning("Append Only File loaded by DEBUG LOADAOF");
+    resp_ok(&c->out);
+}
+
 static void debug_set_active_expire(struct call *c)
 {
     char *text = bytes_dup_cstr(c->argv[2]);
@@ -258,6 +271,8 @@ static void debug_help(struct call *c)
         "    Show low level info about `key` and associated value.",
         "QUICKLIST-PACKED-THRESHOLD <size>",
         "    Accepted, without effect: elements of any size are kept alike.",
+        "LOADAOF",
+        "    Flush the AOF buffers on disk and reload the AOF in memory.",
         "RELOAD [NOSAVE]",
         "    Save the RDB on disk and reload it back to memory.",
         "SET-ACTIVE-EXPIRE <0|1>",
@@ -279,6 +294,7 @@ static const struct {
     {"sleep", 3, 3, debug_sleep},
     {"object", 3, 4, debug_object},
     {"reload", 2, SIZE_MAX, debug_reload},
+    {"loadaof", 2, 2, debug_loadaof},
     {"digest", 2, 2, debug_digest},
     {"digest-value", 2, SIZE_MAX, debug_digest_value},
     {"set-active-expire", 3, 3, debug_set_active_expire},

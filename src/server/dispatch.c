@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/acl_node.h"
+#include "server/aof.h"
 #include "server/cluster_link.h"
 #include "server/errorstats.h"
 #include "server/latency.h"
@@ -155,6 +156,8 @@ const char *dispatch_refusal(const struct node *n, uint32_t flags)
                "Commands that may modify the data set are disabled, because this instance is configured to report "
                "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
                "Redis logs for details about the RDB error.";
+    const char *aof = write ? aof_refusal(n->aof) : NULL;
+    if (aof) return aof;
     if (write && !replication_enough_replicas(n->replication)) return "NOREPLICAS Not enough good replicas to write.";
     bool replica = data_node_is_replica(n);
     if (write && replica && config_bool(n->config, CFG_REPLICA_READ_ONLY))
@@ -261,6 +264,7 @@ static bool must_pause(struct conn *c, const struct call *call)
 {
     struct node *n = c->worker->node;
     enum pause_mode mode = node_paused(n, c->worker->now_mono_ms);
+    if (mode == PAUSE_NONE && aof_is_congested(n->aof)) mode = PAUSE_WRITE; /* the log's memory is bounded */
     if (mode == PAUSE_NONE) return false;
     if (call->cmd->flags & CMD_ADMIN && call->cmd->id != CMD_ID_SHUTDOWN)
         return false; /* CLIENT UNPAUSE must get through */

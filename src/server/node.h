@@ -22,6 +22,7 @@ struct pubsub;
 struct tracking;
 struct blocking;
 struct persistence;
+struct aof;
 struct reaper;
 struct slowlog;
 struct crew;
@@ -73,6 +74,7 @@ struct node {
     _Atomic int monitor_count;
     struct blocking *blocking; /* clients that sleep until a key has something for them */
     struct persistence *persistence;
+    struct aof *aof;
     struct replication *replication;
     struct cluster *cluster; /* NULL when cluster-enabled is no */
     struct cluster_state *cluster_state;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "persist/persist.h"
+#include "server/aof.h"
 #include "server/conn.h"
 #include "server/multi.h"
 #include "server/replication.h"
@@ -22,6 +23,8 @@ struct persistence {
     pthread_mutex_t mu; /* order: after the gate; nothing else is taken under it */
     pthread_cond_t finished;
     bool running;                  /* under mu; set with the server at rest: a save */
+    _Atomic bool saving;           /* the same for who only asks: a background save */
+    _Atomic bool scheduled;        /* BGSAVE SCHEDULE: as soon as no rewrite of the AOF runs */
     bool joinable;                 /* under mu: its thread waits to be joined */
     pthread_t thread;              /* under mu */
     struct rdb_extras extras;      /* written by a load, during which nothing is saved; read at rest or by a save */
@@ -48,6 +51,11 @@ struct persistence *persistence_create(struct node *n)
     atomic_store(&p->last_save_s, clock_wall_ms() / 1000);
     atomic_store(&p->last_took_s, -1);
     return p;
+}
+
+bool persistence_is_saving(const struct persistence *p)
+{
+    return atomic_load_explicit(&p->saving, memory_order_relaxed);
 }
 
 bool persistence_accepts_writes(const struct persistence *p)
@@ -152,6 +160,7 @@ static void *background(void *arg)
     if (write_file(p) == OK) log_notice("Background saving terminated with success");
     pthread_mutex_lock(&p->mu);
     p->running = false;
+    atomic_store(&p->saving, false);
     pthread_cond_broadcast(&p->finished);
     pthread_mutex_unlock(&p->mu);
     return NULL;
@@ -179,9 +188,13 @@ static enum status start_at_rest(struct persistence *p)
     progress_reset(p);
     bool taken = take_snapshot(p);
     pthread_mutex_lock(&p->mu);
+    if (taken) atomic_store(&p->saving, true);
     bool started = taken && pthread_create(&p->thread, NULL, background, p) == 0;
     p->joinable = started;
-    if (!started) p->running = false;
+    if (!started) {
+        p->running = false;
+        atomic_store(&p->saving, false);
+    }
     pthread_mutex_unlock(&p->mu);
     if (taken && !started) {
         bool stopped = store_walks_go(p->node->store);
@@ -240,7 +253,8 @@ void persistence_tick(struct persistence *p, int64_t now_ms)
     pthread_mutex_lock(&p->mu);
     bool running = p->running;
     pthread_mutex_unlock(&p->mu);
-    if (running || atomic_load(&p->node->loading)) return;
+    if (running || atomic_load(&p->node->loading) || aof_is_rewriting(p->node->aof)) return;
+    if (atomic_exchange(&p->scheduled, false) && persistence_save_start(p, false) == OK) return;
     struct save_point points[SAVE_POINTS_MAX];
     int n = config_save_points(p->node->config, points);
     int64_t now_s = now_ms / 1000;
@@ -264,7 +278,7 @@ static enum status load_tick(void *ctx)
     return OK;
 }
 
-static struct rdb_load_options load_options(const struct node *n, bool keep_expired)
+struct rdb_load_options persistence_load_options(const struct node *n, bool keep_expired)
 {
     int64_t now = clock_wall_ms();
     struct call_options options; /* the node's may change: a load goes on beside the gate */
@@ -281,7 +295,7 @@ static struct rdb_load_options load_options(const struct node *n, bool keep_expi
 static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start,
                              struct rdb_aux *aux, struct rdb_error *err)
 {
-    struct rdb_load_options options = load_options(p->node, keep_expired);
+    struct rdb_load_options options = persistence_load_options(p->node, keep_expired);
     struct rdb_load_result result = {0};
     if (at_start) {
         options.ctx = p->node;
@@ -366,8 +380,9 @@ enum status persistence_load(struct persistence *p, char **error)
     return st == E_NOT_FOUND ? OK : st;
 }
 
-static void empty_store(struct node *n)
+void persistence_empty(struct persistence *p)
 {
+    struct node *n = p->node;
     for (int db = 0; db < store_databases(n->store); db++) {
         if (store_db_count(n->store, db) == 0) continue;
         for (unsigned slot = 0; slot < SLOT_COUNT; slot++) store_table_free(store_detach_slot(n->store, db, slot));
@@ -383,7 +398,7 @@ enum status persistence_reload(struct persistence *p, bool save_first, char **er
     }
     watch_flushed(p->node, -1, -1, clock_wall_ms());
     tracking_flushed(p->node);
-    empty_store(p->node);
+    persistence_empty(p);
     return load_file(p, data_node_is_replica(p->node), false, error);
 }
 
@@ -391,7 +406,9 @@ enum status persistence_reload(struct persistence *p, bool save_first, char **er
 
 static void loading_info(struct persistence *p, struct buf *out)
 {
-    uint64_t total = atomic_load(&p->progress.bytes_total), done = atomic_load(&p->progress.bytes);
+    const struct rdb_progress *progress = aof_load_progress(p->node->aof);
+    if (!progress) progress = &p->progress;
+    uint64_t total = atomic_load(&progress->bytes_total), done = atomic_load(&progress->bytes);
     int64_t began = atomic_load(&p->load_started_ms), took = (clock_wall_ms() - began) / 1000;
     double perc = total ? (double)done * 100 / (double)total : 0;
     buf_printf(out,
@@ -424,11 +441,7 @@ void persistence_info(struct persistence *p, struct buf *out)
                running ? (long long)(clock_wall_ms() - atomic_load(&p->started_ms)) / 1000 : -1ll,
                (unsigned long long)atomic_load(&p->saves), (unsigned long long)atomic_load(&p->retained_peak),
                (unsigned long long)atomic_load(&p->expired_at_load), (unsigned long long)atomic_load(&p->loaded_keys));
-    buf_printf(out,
-               "aof_enabled:0\r\naof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0\r\n"
-               "aof_last_rewrite_time_sec:-1\r\naof_current_rewrite_time_sec:-1\r\naof_last_bgrewrite_status:ok\r\n"
-               "aof_rewrites:0\r\naof_rewrites_consecutive_failures:0\r\naof_last_write_status:ok\r\n"
-               "aof_last_cow_size:0\r\nmodule_fork_in_progress:0\r\nmodule_fork_last_cow_size:0\r\n");
+    aof_info(n->aof, out);
     if (loading) loading_info(p, out);
 }
 
@@ -455,6 +468,16 @@ void cmd_bgsave(struct call *c)
 {
     if (c->argc > 2 || (c->argc == 2 && !call_arg_is(c, 1, "schedule"))) {
         resp_error(&c->out, ERR_SYNTAX);
+        return;
+    }
+    if (aof_is_rewriting(of(c)->node->aof) && !persistence_is_saving(of(c))) {
+        if (c->argc == 2 || c->flags & CALL_IN_EXEC) {
+            atomic_store(&of(c)->scheduled, true);
+            resp_status(&c->out, "Background saving scheduled");
+        } else {
+            resp_error(&c->out, "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE "
+                                "in order to schedule a BGSAVE whenever possible.");
+        }
         return;
     }
     if (!call_exclusive(c)) return;

@@ -13,6 +13,12 @@ MUST_USE enum status persistence_load(struct persistence *p, char **error);
 void persistence_tick(struct persistence *p, int64_t now_ms);
 /* False: the last background save failed and stop-writes-on-bgsave-error is set.  Any thread. */
 bool persistence_accepts_writes(const struct persistence *p);
+/* Whether a background save is running.  Any thread. */
+bool persistence_is_saving(const struct persistence *p);
+/* How RDB bytes are taken into the dataset. */
+struct rdb_load_options persistence_load_options(const struct node *n, bool keep_expired);
+/* Empties every database; with the server at rest, or beside nobody. */
+void persistence_empty(struct persistence *p);
 /* Starts a save on the snapshot thread.  E_AGAIN: one is running.  The caller is outside the gate, or has the server at
  * rest
  * (`at_rest`). */

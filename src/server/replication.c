@@ -9,6 +9,7 @@
 #include "change/durable.h"
 #include "cluster/cluster.h"
 #include "replica/replica.h"
+#include "server/aof.h"
 #include "server/applier.h"
 #include "server/listen.h"
 #include "server/multi.h"
@@ -172,6 +173,7 @@ static enum status upstream_load(void *ctx, const char *path, const char *id, ui
     bool current = upstream_is_current(r->upstream);
     if (current) {
         persistence_save_cancel(n->persistence);
+        aof_abandon(n->aof); /* begun anew with the new dataset, from the tick */
         atomic_store(&n->loading, true);
         watch_flushed(n, -1, -1, clock_wall_ms());
         tracking_flushed(n);
@@ -232,6 +234,7 @@ static enum status upstream_apply(void *ctx, struct bytes stream, size_t *taken,
     enum status st = applier_run(r->applier, stream, taken, ack_wanted, may_apply, r);
     atomic_store(&r->applying, false);
     hub_flush(r->hub);
+    aof_flush(r->node->aof);
     if (r->node->cluster) cluster_poke(r->node->cluster);
     /* Sealed is not over: what is left stays where it is until the election is decided. */
     return st == E_CLOSED && upstream_is_current(r->upstream) ? OK : st;

@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "change/durable.h"
 #include "server/acl_node.h"
+#include "server/aof.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/crew.h"
@@ -63,6 +64,7 @@ static void tick(struct loop_timer *t, int64_t now_mono_ms)
     memory_watch(m->node); /* keeps the peak, too */
     memory_trim(m->node, &m->trim);
     persistence_tick(m->node->persistence, clock_wall_ms());
+    aof_tick(m->node->aof, clock_wall_ms());
 }
 
 static bool watch_signals(struct main_thread *m)
@@ -150,12 +152,23 @@ static void config_changed(void *ctx, enum config_id id)
     if (id == CFG_LOGLEVEL) set_log_level(n->config);
     if (id == CFG_MAXMEMORY || id == CFG_MAXMEMORY_POLICY) limit_changed(n, id);
     acl_node_reconfigure(n, id);
+    if (id == CFG_APPENDFSYNC) aof_reconfigure(n->aof);
     if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
 }
 
 static bool config_apply(void *ctx, const enum config_id *ids, size_t n, size_t *failed, const char **reason)
 {
-    return network_apply(ctx, ids, n, failed, reason);
+    struct node *node = ctx;
+    bool on = aof_is_on(node->aof);
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] != CFG_APPENDONLY || aof_turn(node->aof, config_bool(node->config, CFG_APPENDONLY))) continue;
+        *failed = i;
+        *reason = "Unable to turn on AOF. Check server logs.";
+        return false;
+    }
+    if (network_apply(node, ids, n, failed, reason)) return true;
+    if (!aof_turn(node->aof, on)) log_warning("The AOF could not be turned on again"); /* the old values come back */
+    return false;
 }
 
 static bool open_log(struct config *cfg)
@@ -212,6 +225,7 @@ static struct node *node_create(struct config *cfg)
     n->listeners = listeners_create(n);
     n->tls = tls_create();
     n->persistence = persistence_create(n);
+    n->aof = aof_create(n);
     n->replication = replication_create(n);
     slowlog_init(n);
     n->failover = failover_create();
@@ -231,6 +245,8 @@ static struct node *node_create(struct config *cfg)
 static bool load_dataset(struct node *n)
 {
     char *error = NULL;
+    if (!aof_open(n->aof)) return false;
+    if (config_bool(n->config, CFG_APPENDONLY)) return aof_load_at_start(n->aof);
     if (persistence_load(n->persistence, &error) == OK) return true;
     log_warning("Fatal error loading the DB, check server logs. Exiting. %s", error ? error : "");
     mem_free(error);

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/aof.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/persistence.h"
@@ -50,7 +51,7 @@ void shutdown_on_signal(struct node *n)
 {
     gate_close(n->gate);
     persistence_save_cancel(n->persistence);
-    if (save_for_the_last_time(n, SAVE_BY_CONFIG, false)) end(n);
+    if (aof_shutdown(n->aof, false) && save_for_the_last_time(n, SAVE_BY_CONFIG, false)) end(n);
     gate_open(n->gate);
 }
 
@@ -90,6 +91,6 @@ void cmd_shutdown(struct call *c)
     struct node *n = call_conn(c)->worker->node;
     log_warning("User requested shutdown...");
     persistence_save_cancel(n->persistence);
-    if (save_for_the_last_time(n, choice, force)) end(n);
+    if (aof_shutdown(n->aof, force) && save_for_the_last_time(n, choice, force)) end(n);
     resp_error(&c->out, "ERR Errors trying to SHUTDOWN. Check logs.");
 }

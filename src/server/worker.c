@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/aof.h"
 #include "server/crew.h"
 #include "server/failover.h"
 #include "server/latency.h"
@@ -106,6 +107,7 @@ static void turn_end(void *ctx)
     if (w->asks_acks) replication_want_acks(w->node->replication);
     w->asks_acks = false;
     uint64_t sent = replication_flush(w->node->replication);
+    aof_flush(w->node->aof);
     tracking_run(w);
     pubsub_run(w);
     write_dirty(w, sent);
