@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -23,6 +24,7 @@ enum {
     SYNC_PATIENCE_MS = 2000,        /* so long a write waits for a sync under way ... */
     SYNC_PATIENCE_BYTES = 16 << 20, /* ... or until so much waits */
     LOG_FAILURE_EVERY_MS = 30000,
+    IO_TRIES = 50,
     POSITION_EVERY_MS = 1000, /* when the stream held nothing for the file */
 };
 static const uint64_t BEHIND_MAX = 128 << 20; /* then writers wait */
@@ -612,6 +614,18 @@ static bool disk_is_waited_for(struct aof_writer *w)
     return change_offset(w->host.log) - atomic_load(&w->written) < SYNC_PATIENCE_BYTES;
 }
 
+/* A write takes microseconds, and the replies behind it should not leave earlier; but not for ever.  False: somebody
+ * else has it, or has written up to `end` meanwhile. */
+static bool try_io(struct aof_writer *w, uint64_t end)
+{
+    for (int i = 0; i < IO_TRIES; i++) {
+        if (pthread_mutex_trylock(&w->io) == 0) return true;
+        if (atomic_load(&w->written) >= end || atomic_load(&w->syncing_since_ms)) break;
+        sched_yield();
+    }
+    return false;
+}
+
 void aof_writer_flush(struct aof_writer *w)
 {
     if (!atomic_load_explicit(&w->on, memory_order_relaxed)) return;
@@ -627,9 +641,10 @@ void aof_writer_flush(struct aof_writer *w)
         note_congestion(w);
         return;
     }
+    uint64_t end = change_offset(w->host.log);
     do {
         atomic_store(&w->again, true);
-        if (pthread_mutex_trylock(&w->io)) {
+        if (!try_io(w, end)) {
             note_congestion(w);
             return; /* whoever holds it sees `again` when it lets go */
         }

@@ -5,11 +5,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "change/durable.h"
 #include "server/conn.h"
 #include "server/latency.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/replication.h"
+#include "server/reply_gate.h"
 #include "server/scripting.h"
 
 #include <errno.h>
@@ -41,8 +43,7 @@ static bool host_spares_disk(void *ctx)
 
 static void host_durable(void *ctx, uint64_t offset)
 {
-    (void)ctx;
-    (void)offset;
+    reply_gate_synced(((struct aof *)ctx)->node, offset);
 }
 
 static void host_latency(void *ctx, const char *event, uint64_t us)
@@ -194,7 +195,10 @@ static bool first_rewrite_begin(struct aof *a)
         change_id_new(n->log);
         change_log_activate(n->log);
     }
-    return aof_writer_start(a->writer, fd, change_offset(n->log), 0, change_selected_db(n->log)) == OK;
+    atomic_store(&n->durable->synced, change_offset(n->log)); /* perhaps of another history than before */
+    if (aof_writer_start(a->writer, fd, change_offset(n->log), 0, change_selected_db(n->log)) != OK) return false;
+    aof_reconfigure(a);
+    return true;
 }
 
 /* With the server at rest: the dataset at this offset is the base, what comes behind it the increment. */
@@ -273,6 +277,7 @@ static void turn_off(struct aof *a)
     if (first) aof_files_remove_temporary(a);
     atomic_store(&a->state, AOF_STATE_OFF);
     atomic_store(&a->scheduled, false);
+    aof_reconfigure(a);
 }
 
 bool aof_turn(struct aof *a, bool on)
@@ -289,8 +294,11 @@ void aof_abandon(struct aof *a)
     if (atomic_load(&a->state) != AOF_STATE_OFF) turn_off(a);
 }
 
+/* With the server at rest: whether replies wait for the disk follows from state and policy. */
 void aof_reconfigure(struct aof *a)
 {
+    bool always = config_num(a->node->config, CFG_APPENDFSYNC) == AOF_FSYNC_ALWAYS;
+    reply_gate_require_synced(a->node, always && atomic_load(&a->state) != AOF_STATE_OFF);
     aof_writer_poke(a->writer);
 }
 

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "change/durable.h"
 #include "server/aof_load.h"
 #include "server/multi.h"
 #include "server/persistence.h"
@@ -577,6 +578,8 @@ static bool begin_writing(struct aof *a, const struct aof_load *l)
     if (fd < 0) return false;
     delete_history(a);
     measure(a);
+    atomic_store(&n->durable->synced, change_offset(n->log));
+    aof_reconfigure(a);
     /* What follows in this file selects its database anew, unless the stream goes on where the file ends. */
     return aof_writer_start(a->writer, fd, change_offset(n->log), size, size ? -1 : change_selected_db(n->log)) == OK;
 }
