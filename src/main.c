@@ -3,7 +3,6 @@
 #include "base/version.h"
 #include "operator/operator.h"
 #include "pool/pool.h"
-#include "proxy/pool/poolproxy.h"
 #include "proxy/proxy.h"
 #include "server/server.h"
 
@@ -17,18 +16,10 @@ struct role {
     const char *summary;
 };
 
-/* One address in front of a cluster, or static pools. */
-static int any_proxy_main(int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--pool") == 0 || strncmp(argv[i], "--pool=", 7) == 0) return poolproxy_main(argc, argv);
-    return proxy_main(argc, argv);
-}
-
 static const struct role roles[] = {
     {"server", server_main, "[redis.conf] [--directive value ...]   a data node"},
-    {"proxy", any_proxy_main, "--cluster HOST:PORT,... [--listen ADDR]   one address in front of a cluster"},
-    {"proxy", any_proxy_main, "--pool nutcracker.yml                   static pools, as nutcracker has them"},
+    {"proxy", proxy_main, "--cluster HOST:PORT,... [--listen ADDR]   one address in front of a cluster"},
+    {"proxy", proxy_main, "--pool nutcracker.yml                   static pools, as nutcracker has them"},
     {"up", up_main, "[--primaries 3] [--replicas 1] ...      a whole cluster on this machine"},
     {"down", down_main, "--dir DIR                               stops what `up --detach` started"},
     {"pool-of", pool_of_main, "nutcracker.yml POOL [KEY...]            which server of a static pool has a key"},
@@ -47,7 +38,7 @@ int main(int argc, char **argv)
 {
     const char *called_as = basename(argv[0]);
     if (strcmp(called_as, "redis-server") == 0) return server_main(argc, argv);
-    if (strcmp(called_as, "nutcracker") == 0) return poolproxy_main(argc, argv);
+    if (strcmp(called_as, "nutcracker") == 0) return nutcracker_main(argc, argv);
     if (argc < 2) return usage(stderr);
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-v") == 0) {
         printf("covey %s\n", COVEY_VERSION);

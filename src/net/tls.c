@@ -239,6 +239,13 @@ struct tls *tls_create(void)
     return t;
 }
 
+void tls_destroy(struct tls *t)
+{
+    tls_contexts_destroy(t->contexts);
+    pthread_mutex_destroy(&t->mu);
+    mem_free(t);
+}
+
 void tls_install(struct tls *t, struct tls_contexts *c)
 {
     pthread_mutex_lock(&t->mu);

@@ -38,6 +38,7 @@ struct tls_contexts;
 struct tls_session;
 
 struct tls *tls_create(void);
+void tls_destroy(struct tls *t); /* sessions have ended */
 /* Reads all files.  NULL: *error gets a line for the log.  Any thread. */
 MUST_USE struct tls_contexts *tls_contexts_create(const struct tls_config *config, struct buf *error);
 void tls_contexts_destroy(struct tls_contexts *c);

@@ -1,4 +1,4 @@
-/* proxy.c: puts the proxy together; the main thread accepts connections and waits for signals. */
+/* proxy.c: the process: puts the front and its backends together, waits for signals, and ends politely. */
 #include "proxy/proxy.h"
 
 #include "base/clock.h"
@@ -7,93 +7,88 @@
 #include "base/mem.h"
 #include "base/random.h"
 #include "base/version.h"
-#include "proxy/cluster/worker.h"
+#include "proxy/cluster/cluster.h"
+#include "proxy/front/front.h"
+#include "proxy/nutcracker.h"
+#include "proxy/pool/pools.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { ACCEPTS_A_TURN = 1000, RESERVED_FDS = 128 };
+enum { RESERVED_FDS = 128, LOOK_MS = 10, VERBOSITY_MAX = 11 };
 
-/* ---- accepting ---- */
+struct process {
+    int argc; /* of the settings */
+    char **argv;
+    struct proxy_config *config; /* held */
+    struct loop *loop;
+    struct loop_source signals;
+    struct front *front;
+    struct proxy *cluster; /* NULL: none */
+    struct pools *pools;   /* NULL: none */
+    int verbosity;
+    bool reload, stop, hurry;
+};
 
-static struct worker *least_loaded(const struct proxy *p)
+/* ---- the log ---- */
+
+static void set_verbosity(struct process *p, int verbosity)
 {
-    struct worker *best = p->workers[0];
-    for (int64_t i = 1; i < p->config.workers; i++)
-        if (atomic_load(&p->workers[i]->given) < atomic_load(&best->given)) best = p->workers[i];
-    return best;
+    p->verbosity = verbosity < 0 ? 0 : verbosity > VERBOSITY_MAX ? VERBOSITY_MAX : verbosity;
+    log_set_level(p->verbosity <= 4   ? LOG_WARNING
+                  : p->verbosity == 5 ? LOG_NOTICE
+                  : p->verbosity <= 7 ? LOG_VERBOSE
+                                      : LOG_DEBUG);
 }
 
-static void welcome(struct proxy *p, int fd)
+static void change_verbosity(struct process *p, int by)
 {
-    static const char too_many[] = "-ERR max number of clients reached\r\n";
-    size_t put;
-    atomic_fetch_add(&p->connections, 1);
-    if (atomic_fetch_add(&p->clients, 1) < p->config.maxclients) {
-        proxy_worker_adopt(least_loaded(p), fd);
-        return;
-    }
-    if (net_write(fd, too_many, sizeof too_many - 1, &put) != OK) log_verbose("A refused client was gone already");
-    close(fd);
-    atomic_fetch_sub(&p->clients, 1);
-    atomic_fetch_add(&p->rejected, 1);
-}
-
-static void accept_ready(struct loop_source *src, int events)
-{
-    struct proxy *p = container_of(src, struct proxy, listener);
-    (void)events;
-    for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-        int fd = net_accept(src->fd);
-        if (fd < 0) {
-            if (errno != EAGAIN && errno != ECONNABORTED)
-                log_warning("Accepting client connection: %s", strerror(errno));
-            return;
-        }
-        welcome(p, fd);
-    }
-}
-
-static bool listen_on(struct proxy *p)
-{
-    const struct address *a = &p->config.listen;
-    p->listener =
-        (struct loop_source){.fd = net_listen_tcp(a->host, a->port, (int)p->config.backlog), .ready = accept_ready};
-    if (p->listener.fd >= 0 && loop_add(p->loop, &p->listener, NET_READ) == OK) return true;
-    log_warning("Cannot listen on %s:%d: %s", a->host, a->port, strerror(errno));
-    return false;
+    set_verbosity(p, p->verbosity + by);
+    log_warning("The log's level is %d now", p->verbosity);
 }
 
 /* ---- signals ---- */
 
 static void signals_ready(struct loop_source *src, int events)
 {
-    struct proxy *p = container_of(src, struct proxy, signals);
+    struct process *p = container_of(src, struct process, signals);
     struct signalfd_siginfo info;
     (void)events;
-    while (read(src->fd, &info, sizeof info) == (ssize_t)sizeof info) p->stop = true;
+    while (read(src->fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        switch (info.ssi_signo) {
+        case SIGHUP: p->reload = true; break;
+        case SIGTTIN: change_verbosity(p, 1); break;
+        case SIGTTOU: change_verbosity(p, -1); break;
+        default:
+            p->hurry = p->stop; /* the second one */
+            p->stop = true;
+        }
+    }
 }
 
 /* Before any thread exists, so that only the main thread sees them. */
-static bool take_signals(struct proxy *p)
+static bool take_signals(struct process *p)
 {
+    static const int taken[] = {SIGTERM, SIGINT, SIGHUP, SIGTTIN, SIGTTOU};
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) sigaddset(&set, taken[i]);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     p->signals = (struct loop_source){.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .ready = signals_ready};
     return p->signals.fd >= 0 && loop_add(p->loop, &p->signals, NET_READ) == OK;
 }
 
 /* ---- the process ---- */
 
+/* Descriptors for as many clients as are allowed; where the system does not give them, fewer are allowed. */
 static void raise_fd_limit(struct proxy_config *c)
 {
     struct rlimit limit;
@@ -101,6 +96,7 @@ static void raise_fd_limit(struct proxy_config *c)
     if (getrlimit(RLIMIT_NOFILE, &limit) || (int64_t)limit.rlim_cur >= want) return;
     limit.rlim_cur = (int64_t)limit.rlim_max >= want ? (rlim_t)want : limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) == 0 && (int64_t)limit.rlim_cur >= want) return;
+    if (c->seed_count == 0) return; /* pools have no limit of their own: who comes too late is refused */
     int64_t room = (int64_t)limit.rlim_cur - RESERVED_FDS;
     c->pinned_max = c->pinned_max < room / 4 ? c->pinned_max : room / 4;
     c->maxclients = room - c->pinned_max > 1 ? room - c->pinned_max : 1;
@@ -108,63 +104,229 @@ static void raise_fd_limit(struct proxy_config *c)
                 (long long)c->maxclients, (long long)c->pinned_max);
 }
 
-static void write_pidfile(const struct proxy_config *c)
+static void write_pidfile(const char *path)
 {
-    FILE *f = *c->pidfile ? fopen(c->pidfile, "w") : NULL;
-    if (!f) return;
+    FILE *f = *path ? fopen(path, "w") : NULL;
+    if (!f) {
+        if (*path) log_warning("Cannot write %s: %s", path, strerror(errno));
+        return;
+    }
     fprintf(f, "%d\n", (int)getpid());
     fclose(f);
 }
 
-static void map_changed(void *ctx, struct topology_map *map)
+/* Another process may have written its own meanwhile. */
+static void remove_pidfile(const char *path)
 {
-    struct proxy *p = ctx;
-    for (int64_t i = 0; i < p->config.workers; i++) proxy_worker_publish(p->workers[i], map);
+    int pid = 0;
+    FILE *f = *path ? fopen(path, "r") : NULL;
+    if (!f) return;
+    bool ours = fscanf(f, "%d", &pid) == 1 && pid == (int)getpid();
+    fclose(f);
+    if (ours) unlink(path);
 }
 
-static int run(struct proxy *p)
+/* Before any descriptor of ours exists; the working directory stays, because names in the settings mean it. */
+static bool go_to_background(void)
 {
-    if (!take_signals(p) || !policy_create(p) || !listen_on(p)) return 1;
-    raise_fd_limit(&p->config);
-    write_pidfile(&p->config);
-    p->topology = topology_create(&p->config, map_changed, p);
-    p->workers = mem_calloc((size_t)p->config.workers, sizeof(struct worker *));
-    for (int64_t i = 0; i < p->config.workers; i++) p->workers[i] = proxy_worker_create(p, (int)i);
-    for (int64_t i = 0; i < p->config.workers; i++) proxy_worker_start(p->workers[i]);
-    topology_start(p->topology);
-    log_notice("Covey proxy %s, %lld workers, pid %d", COVEY_VERSION, (long long)p->config.workers, (int)getpid());
-    log_notice("Ready to accept connections on port %d", p->config.listen.port);
-    while (!p->stop) loop_turn(p->loop, -1);
-    log_notice("Stopping");
-    topology_stop(p->topology);
-    for (int64_t i = 0; i < p->config.workers; i++) proxy_worker_stop(p->workers[i]);
-    for (int64_t i = 0; i < p->config.workers; i++) proxy_worker_destroy(p->workers[i]);
-    topology_destroy(p->topology);
-    mem_free(p->workers);
-    policy_destroy(p);
-    if (*p->config.pidfile) unlink(p->config.pidfile);
-    return 0;
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = fork();
+        if (pid < 0) return false;
+        if (pid > 0) _exit(0);
+        if (i == 0 && setsid() < 0) return false;
+    }
+    int fd = open("/dev/null", O_RDWR);
+    if (fd < 0) return false;
+    for (int to = 0; to <= 2; to++) dup2(fd, to);
+    if (fd > 2) close(fd);
+    return true;
+}
+
+static struct proxy_config *read_settings(const struct process *p, struct buf *error)
+{
+    return proxy_config_read(p->argc, p->argv, error);
+}
+
+static bool install_tls(struct process *p, const struct proxy_config *c)
+{
+    if (!proxy_config_has_tls(c)) return true;
+    struct tls_contexts *made = proxy_config_tls(c);
+    if (made) tls_install(p->front->tls, made);
+    return made != NULL;
+}
+
+/* ---- reload ---- */
+
+static bool adopt_settings(struct process *p, struct proxy_config *c)
+{
+    struct proxy_config *old = p->config;
+    if (!install_tls(p, c)) return false;
+    raise_fd_limit(c);
+    front_configure(p->front, c);
+    if (p->cluster && !proxy_cluster_listen(p->cluster)) {
+        front_configure(p->front, old);
+        return false;
+    }
+    if (p->cluster) proxy_cluster_configure(p->cluster);
+    p->config = c;
+    proxy_config_release(old);
+    set_verbosity(p, (int)c->verbosity);
+    return true;
+}
+
+static bool reread_settings(struct process *p)
+{
+    struct buf error = {0};
+    struct proxy_config *c = read_settings(p, &error);
+    if (!c) log_warning("%.*s", (int)(error.n ? error.n - 1 : 0), error.p);
+    buf_deinit(&error);
+    if (!c) return false;
+    proxy_config_keep_fixed(c, p->config);
+    if ((c->seed_count > 0) != (p->cluster != NULL)) log_warning("A cluster comes or goes with a restart only");
+    if (adopt_settings(p, c)) return true;
+    proxy_config_release(c);
+    return false;
+}
+
+static void reload(struct process *p)
+{
+    p->reload = false;
+    bool good = reread_settings(p);
+    if (log_open(p->config->logfile) != OK) log_warning("Cannot open the log file %s again", p->config->logfile);
+    if (good && p->pools) good = pools_reload(p->pools);
+    if (!good)
+        log_warning("The configuration stays as it was");
+    else if (p->cluster)
+        log_notice("The settings are read again");
+}
+
+/* ---- from start to end ---- */
+
+static bool put_together(struct process *p)
+{
+    p->front = front_create(p->loop, p->config);
+    if (!install_tls(p, p->config)) return false;
+    if (p->config->seed_count) {
+        p->cluster = proxy_cluster_create(p->front);
+        if (!p->cluster || !proxy_cluster_listen(p->cluster)) return false;
+    }
+    if (*p->config->pool_file && !(p->pools = pools_create(p->front))) return false;
+    return true;
+}
+
+static void take_apart(struct process *p)
+{
+    if (p->cluster) proxy_cluster_stop(p->cluster);
+    front_stop(p->front);
+    for (int i = 0; i < p->front->worker_count; i++) front_close_clients(p->front->workers[i]);
+    if (p->cluster) proxy_cluster_destroy(p->cluster);
+    if (p->pools) pools_destroy(p->pools);
+    front_destroy(p->front);
+}
+
+/* Until nobody is left, or the time is over. */
+static void drain(struct process *p)
+{
+    int64_t until = clock_mono_ms() + p->config->drain_timeout_ms;
+    front_leave(p->front, LEAVE_WHEN_IDLE);
+    while (!p->hurry && atomic_load(&p->front->clients) > 0 && clock_mono_ms() < until) loop_turn(p->loop, LOOK_MS);
+    int64_t left = atomic_load(&p->front->clients);
+    if (left > 0) log_warning("%lld clients are cut off", (long long)left);
+}
+
+static void greet(const struct process *p)
+{
+    const struct proxy_config *c = p->config;
+    log_notice("Covey proxy %s, %lld workers, pid %d", COVEY_VERSION, (long long)c->workers, (int)getpid());
+    list_each(it, &p->front->listeners)
+    {
+        const struct front_listener *l = container_of(it, struct front_listener, link);
+        log_notice("Ready to accept %sconnections at %s", l->is_tls ? "TLS " : "", l->name);
+    }
+}
+
+static int serve(struct process *p)
+{
+    p->loop = loop_create();
+    raise_fd_limit(p->config);
+    if (!take_signals(p)) return 1;
+    bool good = put_together(p);
+    if (good) {
+        if (p->cluster) proxy_cluster_start(p->cluster);
+        front_start(p->front);
+        write_pidfile(p->config->pidfile);
+        greet(p);
+        while (!p->stop) {
+            loop_turn(p->loop, -1);
+            if (p->reload) reload(p);
+        }
+        log_notice("Stopping");
+        drain(p);
+        remove_pidfile(p->config->pidfile);
+    }
+    take_apart(p);
+    loop_remove(p->loop, &p->signals);
+    loop_destroy(p->loop);
+    return good ? 0 : 1;
+}
+
+static int run(int argc, char **argv)
+{
+    struct process p = {.argc = argc, .argv = argv};
+    struct buf error = {0};
+    p.config = read_settings(&p, &error);
+    if (!p.config) fprintf(stderr, "covey proxy: %.*s", (int)error.n, error.p);
+    buf_deinit(&error);
+    if (!p.config) return 2;
+    int code = 1;
+    uint64_t seed;
+    random_secure(&seed, sizeof seed);
+    hash_seed_set(seed);
+    if (p.config->daemonize && !go_to_background()) {
+        fprintf(stderr, "covey proxy: cannot run in the background: %s\n", strerror(errno));
+    } else if (log_open(p.config->logfile) != OK) {
+        fprintf(stderr, "covey proxy: cannot open the log file %s: %s\n", p.config->logfile, strerror(errno));
+    } else {
+        set_verbosity(&p, (int)p.config->verbosity);
+        log_set_role('X');
+        code = serve(&p);
+    }
+    proxy_config_release(p.config);
+    return code;
+}
+
+static int run_as_nutcracker(int argc, char **argv, bool by_name)
+{
+    struct nutcracker_call call;
+    int code = 0;
+    if (!nutcracker_options(argc, argv, by_name, &call)) {
+        fputs(nutcracker_usage, stderr);
+        code = 1;
+    } else if (call.help || call.version || call.describe) {
+        printf("covey %s, in place of nutcracker 0.5.0\n", COVEY_VERSION);
+        if (call.help) printf("\n%s", nutcracker_usage);
+        if (call.describe) printf("\n"), pools_describe_stats();
+    } else {
+        code = call.test ? pools_test_file(call.conf) : run(call.argc, call.argv);
+    }
+    nutcracker_call_deinit(&call);
+    return code;
+}
+
+int nutcracker_main(int argc, char **argv)
+{
+    return run_as_nutcracker(argc, argv, true);
 }
 
 int proxy_main(int argc, char **argv)
 {
-    struct proxy *p = mem_calloc(1, sizeof *p);
-    int code;
-    uint64_t seed;
-    random_secure(&seed, sizeof seed);
-    hash_seed_set(seed);
-    if (proxy_config_parse(&p->config, argc, argv, &code)) {
-        if (log_open(p->config.logfile) != OK) fprintf(stderr, "Can't open the log file '%s'\n", p->config.logfile);
-        log_set_role('X');
-        p->loop = loop_create();
-        p->started_ms = clock_wall_ms();
-        random_hex(p->run_id, 40);
-        code = run(p);
-        if (p->listener.fd > 0) close(p->listener.fd);
-        if (p->signals.fd > 0) close(p->signals.fd);
-        loop_destroy(p->loop);
+    bool help = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--pool") == 0 || strncmp(argv[i], "--pool=", 7) == 0)
+            return run_as_nutcracker(argc, argv, false);
+        help |= strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0;
     }
-    proxy_config_deinit(&p->config);
-    mem_free(p);
-    return code;
+    if (!help) return run(argc, argv);
+    proxy_config_usage();
+    return 0;
 }

@@ -97,7 +97,7 @@ static struct link *choose(struct worker *w, struct request *r, struct backend *
     if (r->is_watched) return c->pinned;
     if (c && c->watching && c->pinned && !r->parent && r->slot == c->watch_slot && !r->ask) return c->pinned;
     if (r->is_blocking) return node_link_pin(w, b, c, full);
-    return node_link_shared(w, b, c && c->resp == 3, c ? (unsigned)(c->id % (uint64_t)w->config->connections) : 0,
+    return node_link_shared(w, b, c && c->resp == 3, c ? (unsigned)(c->base.id % (uint64_t)w->config->connections) : 0,
                             r->db);
 }
 
@@ -110,7 +110,7 @@ static bool is_elsewhere(const struct request *q, const struct request *r, const
 static bool is_next(const struct request *r, const struct link *to)
 {
     const struct request *top = r->parent ? r->parent : r;
-    for (const struct request *q = r->client->first; q && q != top; q = q->next) {
+    for (const struct request *q = client_first(r->client); q && q != top; q = request_next(q)) {
         if (!q->gather) {
             if (is_elsewhere(q, r, to)) return false;
             continue;
@@ -129,7 +129,7 @@ static struct link *choose_replica(struct worker *w, struct request *r, struct b
     if (!replica) return NULL;
     struct client *c = r->client;
     struct link *l =
-        node_link_readonly(w, replica, c->resp == 3, (unsigned)(c->id % (uint64_t)w->config->connections), r->db);
+        node_link_readonly(w, replica, c->resp == 3, (unsigned)(c->base.id % (uint64_t)w->config->connections), r->db);
     if (!l || !is_next(r, l)) return NULL;
     r->on_replica = true;
     c->epoch = 0;
@@ -405,7 +405,7 @@ static bool begin_check(struct link *l, struct request *r, struct bytes error)
     bool sent = node_link_send_check(l, r, buf_bytes(&b));
     buf_deinit(&b);
     if (!sent) return false;
-    buf_append_bytes(&r->reply, error);
+    buf_append_bytes(&r->reply.bytes, error);
     r->checking = true;
     return true;
 }
@@ -416,9 +416,9 @@ static void follow(struct worker *w, struct request *r, enum verdict v);
 static void checked(struct worker *w, struct request *r, struct bytes reply)
 {
     static const char replica[] = "*5\r\n$5\r\nslave\r\n";
-    struct buf error = r->reply;
+    struct buf error = r->reply.bytes;
     enum verdict v = VERDICT_ANSWER;
-    r->reply = (struct buf){0};
+    r->reply.bytes = (struct buf){0};
     r->checking = false;
     if (is_about_role(buf_bytes(&error))) {
         if (reply.n > sizeof replica && memcmp(reply.p, replica, sizeof replica - 1) == 0) v = VERDICT_LATER;
@@ -496,7 +496,7 @@ static void follow(struct worker *w, struct request *r, enum verdict v)
  * of an element ends many of them.  The request goes with its client. */
 static void hang_up(struct client *c)
 {
-    c->close_asap = true;
+    c->base.close_asap = true;
     client_wants_write(c);
 }
 
@@ -509,7 +509,7 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
         request_free(w, r);
     } else if (r->checking) {
         r->checking = false;
-        r->reply.n = 0;
+        r->reply.bytes.n = 0;
         count(&w->stats.unknown, 1);
         request_answer_error(w, r, unknown_fate);
     } else if (r->is_watching) {
@@ -546,20 +546,22 @@ void request_answer(struct worker *w, struct request *r, struct bytes reply)
         return;
     }
     if (r->parent) {
-        buf_append_bytes(&r->reply, reply);
+        buf_append_bytes(&r->reply.bytes, reply);
         r->state = REQUEST_DONE;
         gather_part_done(w, r->parent);
         return;
     }
     r->state = REQUEST_DONE;
+    r->reply.done = true;
     chunk_release(r->chunk);
     r->chunk = NULL;
     c->reply_bytes = (c->reply_bytes * 7 + reply.n) / 8;
     bool is_scan = r->cmd && r->cmd->id == CMD_ID_SCAN && !worker_has_one_server(w);
+    bool is_first = client_first(c) == r;
     if (r->selects && reply.p[0] == '*' && reply.p[1] != '-') c->db = r->db_after;
-    struct buf *out = c->first == r ? &c->out : &r->reply;
+    struct buf *out = is_first ? &c->base.out : &r->reply.bytes;
     if (!is_scan || !scan_rewrite(w, r->slot, reply, out)) buf_append_bytes(out, reply);
-    if (c->first == r) client_drain(c);
+    if (is_first) client_drain(c);
 }
 
 void request_answer_error(struct worker *w, struct request *r, const char *text)

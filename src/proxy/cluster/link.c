@@ -230,7 +230,7 @@ static void tell_owner(struct link *l)
     c->pinned = NULL;
     if (c->watching) c->watch_lost = true;
     if (!c->subscribed) return;
-    if (!subscriber_orphaned(c)) c->close_asap = true;
+    if (!subscriber_orphaned(c)) c->base.close_asap = true;
     client_wants_write(c);
 }
 

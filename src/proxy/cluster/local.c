@@ -52,7 +52,7 @@ static void describe(struct client *c, struct resp_out *o)
     resp_bulk_cstr(o, "proto");
     resp_i64(o, c->resp);
     resp_bulk_cstr(o, "id");
-    resp_i64(o, (int64_t)c->id);
+    resp_i64(o, (int64_t)c->base.id);
     resp_bulk_cstr(o, "mode");
     resp_bulk_cstr(o, "standalone");
     resp_bulk_cstr(o, "role");
@@ -125,8 +125,8 @@ void client_describe(const struct client *c, struct buf *b)
 {
     struct bytes user = account_name(c->policy.account);
     buf_printf(b, "id=%llu addr=%s fd=%d name=%s age=%lld db=%d multi=%d resp=%d cmd=client|info user=",
-               (unsigned long long)c->id, c->peer, c->src.fd, c->name ? c->name : "",
-               (long long)(clock_wall_ms() - c->created_ms) / 1000, c->db, c->in_multi ? (int)c->multi_count : -1,
+               (unsigned long long)c->base.id, c->base.peer, c->base.src.fd, c->name ? c->name : "",
+               (long long)(clock_wall_ms() - c->base.created_ms) / 1000, c->db, c->in_multi ? (int)c->multi_count : -1,
                c->resp);
     buf_append_bytes(b, user);
     buf_append_char(b, '\n');
@@ -142,7 +142,10 @@ static void reply_text(struct resp_out *o, const struct buf *b)
 static void sum(const struct proxy *p, struct worker_stats *out)
 {
     *out = (struct worker_stats){0};
-    for (int64_t i = 0; i < p->config.workers; i++) {
+    for (int i = 0; i < p->worker_count; i++) {
+        const struct front_stats *f = &p->front->workers[i]->stats;
+        count(&out->received, (int64_t)atomic_load_explicit(&f->received, memory_order_relaxed));
+        count(&out->sent, (int64_t)atomic_load_explicit(&f->sent, memory_order_relaxed));
         const _Atomic uint64_t *from = (const _Atomic uint64_t *)&p->workers[i]->stats;
         _Atomic uint64_t *to = (_Atomic uint64_t *)out;
         for (size_t k = 0; k < sizeof *out / sizeof *to; k++)
@@ -160,8 +163,8 @@ static void info_stats(const struct proxy *p, struct buf *b)
     struct worker_stats s;
     sum(p, &s);
     buf_append_cstr(b, "\r\n# Stats\r\n");
-    number(b, "total_connections_received", atomic_load(&p->connections));
-    number(b, "rejected_connections", atomic_load(&p->rejected));
+    number(b, "total_connections_received", atomic_load(&p->front->connections));
+    number(b, "rejected_connections", atomic_load(&p->front->rejected));
     number(b, "total_commands_processed", s.commands);
     number(b, "total_net_input_bytes", s.received);
     number(b, "total_net_output_bytes", s.sent);
@@ -204,9 +207,9 @@ static void info(struct client *c, struct resp_out *o)
     buf_printf(&b, "# Server\r\nredis_version:7.0.15\r\ncovey_version:%s\r\nredis_mode:standalone\r\nprocess_id:%d\r\n",
                COVEY_VERSION, (int)getpid());
     buf_printf(&b, "run_id:%s\r\ntcp_port:%d\r\nuptime_in_seconds:%lld\r\nworkers:%lld\r\n", p->run_id,
-               p->config.listen.port, (long long)up, (long long)p->config.workers);
+               w->config->listen_count ? w->config->listen[0].at.port : 0, (long long)up, (long long)p->worker_count);
     buf_printf(&b, "\r\n# Clients\r\nconnected_clients:%lld\r\nmaxclients:%lld\r\n",
-               (long long)atomic_load(&p->clients), (long long)p->config.maxclients);
+               (long long)atomic_load(&p->front->clients), (long long)w->config->maxclients);
     buf_printf(&b, "\r\n# Memory\r\nused_memory:%zu\r\nused_memory_rss:%zu\r\n", mem_used(), mem_rss());
     buf_append_cstr(&b, "\r\n# Persistence\r\nloading:0\r\n");
     info_stats(p, &b);
@@ -277,7 +280,7 @@ static bool client_command(struct client *c, struct resp_out *o, const struct co
 {
     struct buf b = {0};
     switch (cmd->id) {
-    case CMD_ID_CLIENT_ID: resp_i64(o, (int64_t)c->id); return true;
+    case CMD_ID_CLIENT_ID: resp_i64(o, (int64_t)c->base.id); return true;
     case CMD_ID_CLIENT_GETNAME:
         if (c->name)
             resp_bulk_cstr(o, c->name);
@@ -321,7 +324,7 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     case CMD_ID_RESET: reset(c, o); return true;
     case CMD_ID_QUIT:
         resp_ok(o);
-        c->close_after_reply = true;
+        c->base.close_after_reply = true;
         return true;
     default: break;
     }

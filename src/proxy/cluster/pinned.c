@@ -197,21 +197,21 @@ void subscriber_receive(struct client *c, struct bytes reply)
         c->confirming--;
         c->renewing = false;
         c->subscribed = c->channels > 0 || c->shard_channels > 0 || c->confirming;
-        if (c->input_waits) client_wants_resume(c);
+        if (c->base.input_waits) client_wants_resume(c);
         client_wants_write(c);
         return;
     }
     if (reply.p[0] == '-' && reply.n > 6 && memcmp(reply.p, "-MOVED", 6) == 0) {
         topology_refresh(c->worker->proxy->topology);
-        c->close_asap = true; /* it finds the new node when it comes again */
+        c->base.close_asap = true; /* it finds the new node when it comes again */
         client_wants_write(c);
         return;
     }
     if (note_count(c, reply) && c->renewing) return; /* it knows */
-    buf_append_bytes(&c->out, reply);
+    buf_append_bytes(&c->base.out, reply);
     client_wants_write(c);
     /* A subscriber that does not read is cut off, as by a node. */
-    if (c->out.n - c->out_pos > 32u * 1024 * 1024) c->close_asap = true;
+    if (c->base.out.n - c->base.out_pos > 32u * 1024 * 1024) c->base.close_asap = true;
 }
 
 /* ---- another node ---- */
@@ -261,7 +261,7 @@ static void renew(struct client *c)
     struct link *l = link_for(c, has_slot, slot, &full);
     if (!l) {
         if (c->worker->now_ms < c->orphan_until) return;
-        c->close_asap = true; /* it may have more luck */
+        c->base.close_asap = true; /* it may have more luck */
         client_wants_write(c);
         return;
     }

@@ -12,7 +12,7 @@ enum { NEVER_MS = 1 << 30, ACL_LOG_ENTRIES = 128 };
 
 bool policy_create(struct proxy *p)
 {
-    const struct proxy_config *cfg = &p->config;
+    const struct proxy_config *cfg = p->config;
     struct users_options o = {
         .password = cfg->password, .path = cfg->aclfile, .limits = cfg->user_limits, .all_channels = cfg->all_channels};
     p->policy.addresses =
@@ -68,9 +68,9 @@ void policy_worker_deinit(struct worker *w)
 static void cut_off(struct client *c, const struct client *me)
 {
     if (c == me)
-        c->close_after_reply = true; /* it is told what it has done */
+        c->base.close_after_reply = true; /* it is told what it has done */
     else
-        c->close_asap = true;
+        c->base.close_asap = true;
     client_wants_write(c);
 }
 
@@ -120,7 +120,7 @@ static void users_changed(struct client *me)
 {
     struct proxy *p = me->worker->proxy;
     policy_refresh(me->worker, me);
-    for (int64_t i = 0; i < p->config.workers; i++) {
+    for (int i = 0; i < p->worker_count; i++) {
         if (p->workers[i] == me->worker) continue;
         struct refresh_mail *m = mem_alloc(sizeof *m);
         *m = (struct refresh_mail){{NULL, refresh_arrived}, p->workers[i]};
@@ -153,7 +153,7 @@ static int64_t now_ns(const struct client *c)
 void policy_client_address(struct client *c)
 {
     limiter_release(c->policy.address);
-    c->policy.address = address_limit(c->worker->proxy->policy.addresses, c->peer, now_ns(c));
+    c->policy.address = address_limit(c->worker->proxy->policy.addresses, c->base.peer, now_ns(c));
 }
 
 void policy_log_out(struct client *c)

@@ -123,6 +123,6 @@ struct backend *replica_for(struct worker *w, const struct request *r, struct ba
     for (unsigned i = 0; i < n; i++)
         if (!nearest || is_near(found[i], best)) found[kept++] = found[i];
     if (kept == 0) return NULL;
-    struct backend *chosen = found[c->id % kept];
+    struct backend *chosen = found[c->base.id % kept];
     return chosen == b ? NULL : chosen;
 }

@@ -46,7 +46,7 @@ uint16_t route_any_slot(struct client *c)
 {
     struct worker *w = c->worker;
     if (worker_has_one_server(w)) return 0;
-    unsigned from = (unsigned)(c->id * 2654435761u) % SLOT_COUNT;
+    unsigned from = (unsigned)(c->base.id * 2654435761u) % SLOT_COUNT;
     for (unsigned i = 0; i < SLOT_COUNT; i++)
         if (w->slots[(from + i) % SLOT_COUNT]) return (uint16_t)((from + i) % SLOT_COUNT);
     return (uint16_t)from;
@@ -104,7 +104,7 @@ static void refuse_arity(struct client *c, const struct command *cmd)
 
 bool route_alone(struct client *c)
 {
-    c->barrier = c->first != NULL;
+    c->barrier = c->base.first != NULL;
     return !c->barrier;
 }
 
@@ -311,8 +311,8 @@ static void drop_http(struct client *c)
 {
     log_warning("Somebody sends POST or Host: to the proxy, perhaps a browser that was made to: connection from %s is "
                 "closed",
-                c->peer);
-    c->close_asap = true;
+                c->base.peer);
+    c->base.close_asap = true;
 }
 
 enum outcome route_request(struct client *c, const struct resp_request *req, struct bytes raw)

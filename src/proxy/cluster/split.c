@@ -60,7 +60,7 @@ static struct bytes next_element(struct bytes reply, size_t *at)
 
 static struct bytes reply_of(const struct gather *g, unsigned i)
 {
-    return buf_bytes(&g->part[i]->reply);
+    return buf_bytes(&g->part[i]->reply.bytes);
 }
 
 static bool integer_of(struct bytes reply, int64_t *n)

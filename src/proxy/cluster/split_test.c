@@ -19,7 +19,7 @@ static void expect_merge(enum gather_kind kind, unsigned turn, const char *const
     for (unsigned i = 0; i < n; i++) {
         list[i] = &parts[i];
         parts[i].state = REQUEST_DONE;
-        buf_append_cstr(&parts[i].reply, replies[i]);
+        buf_append_cstr(&parts[i].reply.bytes, replies[i]);
     }
     uint32_t *own = mem_calloc(places + 1, sizeof *own);
     if (places) memcpy(own, place, places * sizeof *own);
@@ -29,7 +29,7 @@ static void expect_merge(enum gather_kind kind, unsigned turn, const char *const
     gather_merge(&g, &out);
     buf_append_char(&out, '\0');
     assert_string_equal(out.p + 6, want);
-    for (unsigned i = 0; i < n; i++) buf_deinit(&parts[i].reply);
+    for (unsigned i = 0; i < n; i++) buf_deinit(&parts[i].reply.bytes);
     buf_deinit(&out);
     mem_free(own);
     mem_free(parts);

@@ -27,7 +27,7 @@ enum {
 };
 
 struct topology {
-    const struct proxy_config *config;
+    struct proxy_config *config; /* of the thread; held */
     void (*changed)(void *ctx, struct topology_map *map);
     void *ctx;
     struct random rng;
@@ -38,7 +38,8 @@ struct topology {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake; /* monotonic clock */
-    bool wanted, stop;   /* under the lock */
+    bool wanted, stop;               /* under the lock */
+    struct proxy_config *new_config; /* under the lock; held; NULL: none */
     _Atomic bool asked;
 };
 
@@ -489,6 +490,11 @@ static bool sleep_until_wanted(struct topology *t)
     while (!t->wanted && !t->stop)
         if (pthread_cond_timedwait(&t->wake, &t->lock, &deadline) == ETIMEDOUT) break;
     t->wanted = false;
+    if (t->new_config) {
+        proxy_config_release(t->config);
+        t->config = t->new_config;
+        t->new_config = NULL;
+    }
     atomic_store(&t->asked, false);
     bool go_on = !t->stop;
     pthread_mutex_unlock(&t->lock);
@@ -504,11 +510,11 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct topology *topology_create(const struct proxy_config *config,
+struct topology *topology_create(struct proxy_config *config,
                                  void (*changed)(void *ctx, struct topology_map *map), void *ctx)
 {
     struct topology *t = mem_calloc(1, sizeof *t);
-    t->config = config;
+    t->config = proxy_config_hold(config);
     t->changed = changed;
     t->ctx = ctx;
     uint64_t seed;
@@ -526,6 +532,16 @@ struct topology *topology_create(const struct proxy_config *config,
 void topology_start(struct topology *t)
 {
     if (pthread_create(&t->thread, NULL, run, t)) mem_abort(0);
+}
+
+void topology_configure(struct topology *t, struct proxy_config *config)
+{
+    pthread_mutex_lock(&t->lock);
+    proxy_config_release(t->new_config);
+    t->new_config = proxy_config_hold(config);
+    t->wanted = true;
+    pthread_cond_signal(&t->wake);
+    pthread_mutex_unlock(&t->lock);
 }
 
 void topology_refresh(struct topology *t)
@@ -549,6 +565,8 @@ void topology_stop(struct topology *t)
 void topology_destroy(struct topology *t)
 {
     topology_map_release(t->map);
+    proxy_config_release(t->config);
+    proxy_config_release(t->new_config);
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->lock);
     mem_free(t);

@@ -46,9 +46,11 @@ void topology_map_read_nodes(struct topology_map *m, struct bytes text);
 
 struct topology;
 /* changed is called on the topology's thread with a new map, which it borrows; never twice with the same one. */
-struct topology *topology_create(const struct proxy_config *config,
+struct topology *topology_create(struct proxy_config *config,
                                  void (*changed)(void *ctx, struct topology_map *map), void *ctx);
 void topology_start(struct topology *t);
+/* Other settings from the next look on; holds them. */
+void topology_configure(struct topology *t, struct proxy_config *config);
 /* Ends the thread; a map may be published until then. */
 void topology_stop(struct topology *t);
 /* Behind topology_stop(). */

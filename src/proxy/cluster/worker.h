@@ -1,7 +1,7 @@
 /* worker.h: what the parts of a proxy worker share; inside src/proxy/cluster only.
  *
- * A worker is one thread with a loop, its clients, and connections of its own to the nodes.  Nothing in here is touched
- * by another thread but the counters, and the map that the topology's thread publishes.
+ * A worker here is the cluster's part in one of the front's workers: clients, and connections of their own to the
+ * nodes. Nothing in it is touched by another thread but the counters, and the map that the topology's thread publishes.
  *
  * A request goes from its client's input into the output of a connection (struct link) in one copy.  It stays in two
  * queues: its client's, which has the order of the replies, and its link's, which has the order of the node's. */
@@ -16,14 +16,13 @@
 #include "proxy/cluster/decide.h"
 #include "proxy/cluster/policy.h"
 #include "proxy/cluster/topology.h"
-#include "proxy/front/config.h"
+#include "proxy/front/front.h"
 #include "resp/resp.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 enum {
-    QUEUE_MAX = 1024, /* requests of one client under way, after which it is not read from */
     READ_BUFFER = 256 * 1024,
     CHUNK_BYTES = 32 * 1024,
     REPLICAS_MAX = 8, /* of a primary that are read from */
@@ -63,7 +62,7 @@ struct client;
 struct worker;
 
 struct request {
-    struct request *next;      /* of the client; of the free list */
+    struct front_reply reply;  /* its place in the client's queue, or in the free list */
     struct request *link_next; /* of the link */
     struct list held;
     struct client *client; /* NULL: gone; of a part: its parent's */
@@ -75,7 +74,6 @@ struct request {
     struct gather *gather;  /* of a request in parts */
     struct request *parent; /* of a part */
     const struct command *cmd;
-    struct buf reply;
     uint64_t end_at; /* in the bytes of the link: it cannot be executed before all up to here are written */
     int64_t hold_until, due_ms;
     struct backend *ask;      /* where the next attempt goes, with ASKING */
@@ -245,26 +243,18 @@ void node_link_close(struct link *l, const char *why); /* NULL: no failure; what
 /* ---- clients ---- */
 
 struct client {
-    struct loop_source src;
+    struct front_client base;
     struct worker *worker;
-    struct list link, dirty, resume;
-    struct buf in;
+    struct list link; /* in worker.clients, once its address is known */
     struct resp_parser parser;
-    struct buf out;
-    size_t out_pos;
-    struct request *first, *last; /* in the order of the replies */
-    unsigned queued;
     size_t queued_bytes; /* of what it has sent and is not answered */
     size_t reply_bytes;  /* what a reply to it has lately been */
-    uint64_t id, epoch;  /* epoch: worker.epoch when the oldest request under way was sent; else 0 */
+    uint64_t epoch;      /* worker.epoch when the oldest request under way was sent; else 0 */
     uint8_t resp;
     uint16_t db;
-    bool authenticated, close_after_reply, close_asap;
-    bool barrier;     /* nothing is read from it before its queue is empty */
-    bool input_waits; /* c->in has more than the beginning of a request */
+    bool authenticated;
+    bool barrier; /* nothing is read from it before its queue is empty */
     char *name;
-    char peer[NET_ADDRESS_MAX];
-    int64_t created_ms;
 
     bool in_multi, multi_failed, multi_selects;
     uint16_t multi_db; /* which is selected when it has been executed */
@@ -285,15 +275,32 @@ struct client {
     struct client_policy policy;
 };
 
-struct client *client_create(struct worker *w, int fd);
-void client_destroy(struct client *c);
-void client_flush(struct client *c);
-void client_resume(struct client *c); /* goes on with its input */
-void client_wants_write(struct client *c);
-void client_wants_resume(struct client *c);
+extern const struct front_backend cluster_front;
+
+static inline void client_wants_write(struct client *c)
+{
+    front_wants_write(&c->base);
+}
+
+static inline void client_wants_resume(struct client *c)
+{
+    front_wants_resume(&c->base);
+}
+
+/* Its requests, in the order of the replies. */
+static inline struct request *client_first(const struct client *c)
+{
+    return (struct request *)c->base.first;
+}
+
+static inline struct request *request_next(const struct request *r)
+{
+    return (struct request *)r->reply.next;
+}
+
 /* Puts a request at the end of its client's queue. */
 void client_enqueue(struct client *c, struct request *r);
-/* Replies at the front of the queue that are there go out. */
+/* Its reply is in r->reply; what is at the front of the queue and there goes out. */
 void client_drain(struct client *c);
 /* For replies of the proxy's own: writes go into *o between the two calls. */
 struct request *client_reply_begin(struct client *c, struct resp_out *o);
@@ -351,19 +358,18 @@ struct proxy;
 
 struct worker_stats {
     _Atomic uint64_t commands, received, sent, held_ever, held_now, retries, moved, asked, unknown, timeouts, refused,
-        connects, links, pinned, link_failures, splits, clients, replica_reads, replica_failures, delayed_now,
+        connects, links, pinned, link_failures, splits, replica_reads, replica_failures, delayed_now,
         delayed_ever, limit_refusals;
 };
 
 struct worker {
+    struct front_part part;
+    struct front_worker *front;
     struct proxy *proxy;
-    const struct proxy_config *config;
-    struct loop *loop;
+    const struct proxy_config *config; /* the front's */
+    struct loop *loop;                 /* the front's */
     int id;
-    pthread_t thread;
-    _Atomic bool stop;
-    _Atomic int64_t given; /* clients that it has or will have */
-    struct list clients, dirty_clients, resumable;
+    struct list clients;
     struct list backends, dirty_links;
     struct list orphans;
     struct backend *slots[SLOT_COUNT]; /* NULL: nobody known */
@@ -375,19 +381,17 @@ struct worker {
     bool held_kick;
     struct request *free_requests;
     size_t free_count;
-    struct buf client_in, link_in; /* for those that have nothing left over */
-    struct resp_request request;
+    struct buf link_in; /* for those that have nothing left over */
     struct loop_timer tick_timer, held_timer;
     int64_t now_ms;
     struct random rng;
-    uint64_t next_client_id;
     struct worker_stats stats;
     struct worker_policy policy;
 };
 
 static inline void count(_Atomic uint64_t *n, int64_t by)
 {
-    atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint64_t)by, memory_order_relaxed);
+    front_count(n, by);
 }
 
 /* Its node is one server without cluster mode. */
@@ -430,26 +434,22 @@ static inline void policy_sent(struct client *c, size_t bytes)
     if (c->policy.account->limit || c->policy.address) policy_sent_slow(c, bytes);
 }
 
-struct worker *proxy_worker_create(struct proxy *p, int id);
-void proxy_worker_start(struct worker *w);
-void proxy_worker_adopt(struct worker *w, int fd);                     /* a client's connection; any thread */
+struct worker *proxy_worker_create(struct proxy *p, struct front_worker *front);
 void proxy_worker_publish(struct worker *w, struct topology_map *map); /* any thread; holds the map itself */
-void proxy_worker_stop(struct worker *w);                              /* any thread but its own: ends and joins it */
-void proxy_worker_destroy(struct worker *w);
+void proxy_worker_destroy(struct worker *w);                           /* behind front_stop() */
 
+/* The cluster as a whole. */
 struct proxy {
-    struct proxy_config config;
+    struct front *front;
     struct topology *topology;
+    struct proxy_config *config; /* of the start; held */
     struct proxy_policy policy;
-    struct worker **workers;
-    struct loop *loop; /* the main thread's */
-    struct loop_source listener, signals;
-    _Atomic int64_t clients;
+    struct worker **workers; /* one of each of the front's */
+    int worker_count;
     _Atomic int64_t pinned;
-    _Atomic uint64_t connections, rejected;
+    _Atomic bool has_map; /* the cluster has been seen */
     int64_t started_ms;
     char run_id[41];
-    bool stop;
 };
 
 #endif

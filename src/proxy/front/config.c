@@ -1,7 +1,9 @@
 #include "proxy/front/config.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
+#include "net/tls.h"
 #include "resp/resp.h"
 
 #include <errno.h>
@@ -9,7 +11,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum kind { TEXT, SECRET, NUMBER, MEMORY, ADDRESS, ADDRESSES, CHOICE, RATE, USER_RATES };
+enum kind { TEXT, SECRET, NUMBER, MEMORY, BOOL, CHOICE, LEVEL, LISTEN, ADDRESSES, NETWORKS, RATE, USER_RATES };
+enum { FIXED = 1 }; /* only at the start */
 
 struct setting {
     const char *name, *also; /* also: another name, or two with a space between */
@@ -18,28 +21,40 @@ struct setting {
     int64_t least, most;
     const char *value; /* default */
     const char *help;
+    int flags;
+    const char *choices; /* words, one behind another, counted from `least` */
 };
 
 #define AT(field) offsetof(struct proxy_config, field)
 static const struct setting settings[] = {
-    {"listen", NULL, ADDRESS, AT(listen), 0, 0, "127.0.0.1:6379", "where clients connect"},
+    {"listen", NULL, LISTEN, 0, 0, 0, "",
+     "HOST:PORT or /PATH, then words tls, accept-proxy, a socket's mode; may be given again (127.0.0.1:6379)"},
     {"cluster", NULL, ADDRESSES, AT(seeds), 0, 0, "", "HOST:PORT,...  nodes to learn the cluster from"},
-    {"workers", NULL, NUMBER, AT(workers), 0, PROXY_WORKERS_MAX, "0", "threads; 0: one a processor"},
+    {"pool", NULL, TEXT, AT(pool_file), 0, 0, "", "FILE  static pools, as nutcracker.yml has them", FIXED},
+    {"stats-addr", NULL, TEXT, AT(stats_host), 0, 0, "0.0.0.0", "address of the pools' statistics", FIXED},
+    {"stats-port", NULL, NUMBER, AT(stats_port), 0, 65535, "22222", "port of the pools' statistics; 0: none", FIXED},
+    {"workers", NULL, NUMBER, AT(workers), 0, PROXY_WORKERS_MAX, "0", "threads; 0: one a processor", FIXED},
     {"tcp-backlog", NULL, NUMBER, AT(backlog), 1, INT32_MAX, "511", "length of the queue of new connections"},
-    {"requirepass", NULL, SECRET, AT(password), 0, 0, "", "password that clients must give"},
-    {"aclfile", NULL, TEXT, AT(aclfile), 0, 0, "", "users of clients, in redis-server's ACL syntax"},
-    {"acl-pubsub-default", NULL, CHOICE, AT(all_channels), 0, 0, "resetchannels", "resetchannels|allchannels"},
+    {"requirepass", NULL, SECRET, AT(password), 0, 0, "", "password that clients must give", FIXED},
+    {"aclfile", NULL, TEXT, AT(aclfile), 0, 0, "", "users of clients, in redis-server's ACL syntax", FIXED},
+    {"acl-pubsub-default", NULL, CHOICE, AT(all_channels), 0, 0, "resetchannels", "resetchannels|allchannels", FIXED,
+     "resetchannels allchannels"},
     {"limited-users-run-scripts", NULL, CHOICE, AT(limited_scripts), 0, 0, "no",
-     "no|yes  scripts do what the proxy's user may, not what the client's may"},
+     "no|yes  scripts do what the proxy's user may, not what the client's may", 0, "no yes"},
     {"user-rate-limit", NULL, USER_RATES, AT(user_limits), 0, 0, "",
-     "NAME OPS[:BURST] [BYTES[:BURST]]  a second, of all clients of a user; NAME * is every other user; repeatable"},
-    {"address-rate-limit", NULL, RATE, AT(address_limit), 0, 0, "", "the same of all clients of one address"},
-    {"rate-limit-mode", NULL, CHOICE, AT(limit_refuses), 0, 0, "delay", "delay|error  for what goes too fast"},
+     "NAME OPS[:BURST] [BYTES[:BURST]]  a second, of all clients of a user; NAME * is every other user; repeatable",
+     FIXED},
+    {"address-rate-limit", NULL, RATE, AT(address_limit), 0, 0, "", "the same of all clients of one address", FIXED},
+    {"rate-limit-mode", NULL, CHOICE, AT(limit_refuses), 0, 0, "delay", "delay|error  for what goes too fast", 0,
+     "delay error"},
     {"node-user", "masteruser user", TEXT, AT(node_user), 0, 0, "", "user towards the nodes"},
     {"node-password", "masterauth password", SECRET, AT(node_password), 0, 0, "", "password towards the nodes"},
     {"logfile", NULL, TEXT, AT(logfile), 0, 0, "", "empty: standard output"},
-    {"pidfile", NULL, TEXT, AT(pidfile), 0, 0, "", "empty: none"},
-    {"maxclients", NULL, NUMBER, AT(maxclients), 1, INT32_MAX, "10000", "connections of clients"},
+    {"loglevel", NULL, LEVEL, AT(verbosity), 0, 0, "notice", "debug, verbose, notice, warning"},
+    {"pidfile", NULL, TEXT, AT(pidfile), 0, 0, "", "empty: none", FIXED},
+    {"daemonize", NULL, BOOL, AT(daemonize), 0, 0, "no", "yes: run in the background", FIXED},
+    {"maxclients", NULL, NUMBER, AT(maxclients), 0, INT32_MAX, "0",
+     "connections of clients; 0: 10000, or with static pools alone as many as the system allows"},
     {"node-connections", NULL, NUMBER, AT(connections), 1, 16, "1", "shared connections a worker and node"},
     {"pinned-connections", NULL, NUMBER, AT(pinned_max), 0, INT32_MAX, "4096",
      "connections for one client each: blocking commands, WATCH, subscribers"},
@@ -54,13 +69,43 @@ static const struct setting settings[] = {
     {"node-queue-bytes", NULL, MEMORY, AT(node_queue_bytes), 1 << 16, INT64_MAX, "64mb",
      "requests that a node may owe a worker before others wait"},
     {"replica-reads", NULL, CHOICE, AT(replica_reads), 0, 0, "never",
-     "never|prefer|nearest  replicas that answer reads"},
+     "never|prefer|nearest  replicas that answer reads", 0, "never prefer nearest"},
     {"replica-reads-max-lag", NULL, MEMORY, AT(replica_max_lag), 0, INT64_MAX, "1mb",
      "how far behind such a replica may be; 0: any"},
     {"client-query-buffer-limit", NULL, MEMORY, AT(query_limit), 1 << 20, INT64_MAX, "1gb", "input of one client"},
     {"proto-max-bulk-len", NULL, MEMORY, AT(bulk_limit), 1 << 20, INT64_MAX, "512mb", "longest argument"},
     {"client-output-limit", NULL, MEMORY, AT(output_limit), 1 << 12, INT64_MAX, "1mb",
      "unread output above which nothing more is read from a client"},
+    {"accept-proxy", NULL, BOOL, AT(accept_proxy), 0, 0, "no", "yes: every listener expects PROXY headers"},
+    {"accept-proxy-from", NULL, NETWORKS, 0, 0, 0, "",
+     "ADDRESS[/BITS],...  who sends PROXY headers; others are clients without (everybody)"},
+    {"proxy-header-timeout", NULL, NUMBER, AT(header_timeout_ms), 1, INT32_MAX, "5000", "ms for a PROXY header"},
+    {"drain-timeout", NULL, NUMBER, AT(drain_timeout_ms), 0, INT32_MAX, "5000",
+     "ms that what is under way has at SIGTERM"},
+    {"hand-over-timeout", NULL, NUMBER, AT(hand_over_timeout_ms), 0, INT32_MAX, "0",
+     "ms that clients may stay after a hand-over; 0: as long as they like"},
+    {"control-socket", NULL, TEXT, AT(control_socket), 0, 0, "", "PATH  where another process may take over", FIXED},
+    {"take-over", NULL, TEXT, AT(take_over), 0, 0, "", "PATH  control socket of the process to take over from", FIXED},
+    {"backend-tls", "tls-cluster", BOOL, AT(backend_tls), 0, 0, "no", "yes: TLS towards the nodes"},
+    {"tls-port", NULL, NUMBER, AT(tls_port), 0, 65535, "0", "a port for TLS beside the first of `listen`"},
+    {"tls-cert-file", NULL, TEXT, AT(tls_cert_file), 0, 0, "", "certificate of the proxy"},
+    {"tls-key-file", NULL, TEXT, AT(tls_key_file), 0, 0, "", "its private key"},
+    {"tls-key-file-pass", NULL, SECRET, AT(tls_key_pass), 0, 0, "", "password of the private key"},
+    {"tls-client-cert-file", NULL, TEXT, AT(tls_client_cert_file), 0, 0, "", "certificate towards the nodes"},
+    {"tls-client-key-file", NULL, TEXT, AT(tls_client_key_file), 0, 0, "", "its private key"},
+    {"tls-client-key-file-pass", NULL, SECRET, AT(tls_client_key_pass), 0, 0, "", "password of that key"},
+    {"tls-dh-params-file", NULL, TEXT, AT(tls_dh_params_file), 0, 0, "", "Diffie-Hellman parameters"},
+    {"tls-ca-cert-file", NULL, TEXT, AT(tls_ca_file), 0, 0, "", "certificate authorities, one file"},
+    {"tls-ca-cert-dir", NULL, TEXT, AT(tls_ca_dir), 0, 0, "", "certificate authorities, a directory"},
+    {"tls-auth-clients", NULL, CHOICE, AT(tls_auth_clients), 0, 0, "yes", "whether clients need a certificate", 0,
+     "no yes optional"},
+    {"tls-protocols", NULL, TEXT, AT(tls_protocols), 0, 0, "", "versions to offer"},
+    {"tls-ciphers", NULL, TEXT, AT(tls_ciphers), 0, 0, "", "ciphers up to TLS 1.2"},
+    {"tls-ciphersuites", NULL, TEXT, AT(tls_ciphersuites), 0, 0, "", "cipher suites of TLS 1.3"},
+    {"tls-prefer-server-ciphers", NULL, BOOL, AT(tls_prefer_server_ciphers), 0, 0, "no", "the proxy's order counts"},
+    {"tls-session-caching", NULL, BOOL, AT(tls_session_caching), 0, 0, "yes", "sessions can be resumed"},
+    {"tls-session-cache-size", NULL, NUMBER, AT(tls_cache_size), 0, INT32_MAX, "20480", "most sessions kept"},
+    {"tls-session-cache-timeout", NULL, NUMBER, AT(tls_cache_timeout_s), 0, INT32_MAX, "300", "seconds"},
 };
 enum { SETTINGS = sizeof settings / sizeof *settings };
 
@@ -82,48 +127,119 @@ bool address_parse(struct bytes text, struct address *out)
     return true;
 }
 
+/* The next of the words between commas; false: there is none. */
+static bool next_item(struct bytes *text, struct bytes *item)
+{
+    if (text->n == 0) return false;
+    const char *comma = memchr(text->p, ',', text->n);
+    size_t n = comma ? (size_t)(comma - text->p) : text->n, used = n + (comma != NULL);
+    *item = bytes_make(text->p, n);
+    *text = bytes_make(text->p + used, text->n - used);
+    return true;
+}
+
 static bool set_addresses(struct proxy_config *c, struct bytes text)
 {
+    struct bytes item;
     while (c->seed_count) mem_free(c->seeds[--c->seed_count].host);
-    while (text.n) {
-        const char *comma = memchr(text.p, ',', text.n);
-        size_t n = comma ? (size_t)(comma - text.p) : text.n;
+    while (next_item(&text, &item)) {
         struct address *a = &c->seeds[c->seed_count];
-        if (c->seed_count == PROXY_SEEDS_MAX || !address_parse(bytes_make(text.p, n), a)) return false;
+        if (c->seed_count == PROXY_SEEDS_MAX || !address_parse(item, a)) return false;
         c->seed_count++;
-        if (!*a->host) {
-            mem_free(a->host);
-            a->host = mem_strdup("127.0.0.1");
-        }
-        n += comma != NULL;
-        text = bytes_make(text.p + n, text.n - n);
+        if (*a->host) continue;
+        mem_free(a->host);
+        a->host = mem_strdup("127.0.0.1");
     }
     return true;
 }
 
-enum { CHOICE_MAX = 3 };
-static const char *const choices[][CHOICE_MAX] = {
-    {"no", "yes"}, {"delay", "error"}, {"resetchannels", "allchannels"}, {"never", "prefer", "nearest"}};
-enum { CHOICES = sizeof choices / sizeof *choices };
-
-static bool set_choice(int64_t *field, const struct setting *s, struct bytes value)
+static bool set_networks(struct proxy_config *c, struct bytes text)
 {
-    for (int i = 0; i < CHOICES; i++) {
-        if (strcmp(s->value, choices[i][0]) != 0) continue;
-        for (int k = 0; k < CHOICE_MAX && choices[i][k]; k++) {
-            if (!bytes_ieq(value, bytes_of(choices[i][k]))) continue;
-            *field = k;
+    struct bytes item;
+    for (c->header_network_count = 0; next_item(&text, &item); c->header_network_count++) {
+        if (c->header_network_count == PROXY_NETWORKS_MAX) return false;
+        if (!network_parse(item, &c->header_networks[c->header_network_count])) return false;
+    }
+    return true;
+}
+
+static bool set_mode(struct listen_address *l, struct bytes word)
+{
+    l->mode = 0;
+    for (size_t i = 0; i < word.n; i++) {
+        if (word.p[i] < '0' || word.p[i] > '7' || word.n > 4) return false;
+        l->mode = l->mode * 8 + (unsigned)(word.p[i] - '0');
+    }
+    return l->at.port == 0 && word.n > 0;
+}
+
+static bool read_listen(const struct resp_request *words, struct listen_address *l)
+{
+    if (words->argc == 0) return false;
+    struct bytes where = words->argv[0];
+    if (where.n && where.p[0] == '/')
+        l->at = (struct address){bytes_dup_cstr(where), 0};
+    else if (!address_parse(where, &l->at))
+        return false;
+    for (size_t i = 1; i < words->argc; i++) {
+        if (bytes_ieq(words->argv[i], BYTES("tls")))
+            l->is_tls = true;
+        else if (bytes_ieq(words->argv[i], BYTES("accept-proxy")))
+            l->accept_proxy = true;
+        else if (!set_mode(l, words->argv[i]))
+            return false;
+    }
+    return true;
+}
+
+/* One more; the default, which is empty, none. */
+static bool add_listen(struct proxy_config *c, struct bytes value)
+{
+    struct resp_request words = {0};
+    if (value.n == 0) return true;
+    struct listen_address *l = &c->listen[c->listen_count];
+    bool ok = c->listen_count < PROXY_LISTEN_MAX && resp_split_line(value, &words) == OK;
+    if (ok) {
+        *l = (struct listen_address){0};
+        ok = read_listen(&words, l);
+        if (ok) c->listen_count++;
+        if (!ok) mem_free(l->at.host);
+    }
+    resp_request_deinit(&words);
+    return ok;
+}
+
+static bool set_choice(int64_t *field, const char *choices, struct bytes value)
+{
+    int64_t n = 0;
+    for (const char *at = choices; *at; n++) {
+        size_t len = strcspn(at, " ");
+        if (bytes_ieq(value, bytes_make(at, len))) {
+            *field = n;
             return true;
         }
+        at += len + (at[len] == ' ');
     }
     return false;
 }
 
-static const char *choice_name(const struct setting *s, int64_t value)
+/* Redis's levels, as places on nutcracker's scale; a number is a place itself. */
+static const struct {
+    const char *name;
+    int verbosity;
+} levels[] = {{"warning", 4}, {"notice", 5}, {"verbose", 7}, {"debug", 8}};
+
+static bool set_level(struct proxy_config *c, struct bytes value)
 {
-    for (int i = 0; i < CHOICES; i++)
-        if (strcmp(s->value, choices[i][0]) == 0) return choices[i][value];
-    return "";
+    int64_t n;
+    for (size_t i = 0; i < sizeof levels / sizeof *levels; i++)
+        if (bytes_ieq(value, bytes_of(levels[i].name))) {
+            c->verbosity = levels[i].verbosity;
+            return true;
+        }
+    if (!parse_i64(value, &n) || n < 0) return false;
+    c->verbosity = n < 11 ? n : 11;
+    return true;
 }
 
 static bool set(struct proxy_config *c, const struct setting *s, struct bytes value)
@@ -142,10 +258,13 @@ static bool set(struct proxy_config *c, const struct setting *s, struct bytes va
         if (number < s->least || number > s->most) return false;
         *(int64_t *)field = number;
         return true;
-    case CHOICE: return set_choice((int64_t *)field, s, value);
+    case BOOL: *(bool *)field = bytes_ieq(value, BYTES("yes")); return *(bool *)field || bytes_ieq(value, BYTES("no"));
+    case CHOICE: return set_choice((int64_t *)field, s->choices, value);
+    case LEVEL: return set_level(c, value);
     case RATE: return value.n == 0 || limit_rule_parse(value, (struct limit_rule *)field);
     case USER_RATES: return value.n == 0 || limit_rules_add(c->user_limits, value);
-    case ADDRESS: mem_free(c->listen.host); return address_parse(value, (struct address *)field);
+    case LISTEN: return add_listen(c, value);
+    case NETWORKS: return set_networks(c, value);
     default: return set_addresses(c, value);
     }
 }
@@ -166,120 +285,250 @@ static const struct setting *find(struct bytes name)
     return NULL;
 }
 
+bool proxy_config_knows(struct bytes name)
+{
+    return find(name) != NULL;
+}
+
+bool proxy_config_set(struct proxy_config *c, const char *name, struct bytes value)
+{
+    const struct setting *s = find(bytes_of(name));
+    return s && set(c, s, value);
+}
+
+/* As it could be given; false: it is not shown. */
+static bool show(const struct proxy_config *c, const struct setting *s, struct buf *out)
+{
+    const char *field = (const char *)c + s->offset;
+    out->n = 0;
+    switch (s->kind) {
+    case TEXT: buf_append_cstr(out, *(char *const *)field); return true;
+    case NUMBER:
+    case MEMORY: buf_printf(out, "%lld", (long long)*(const int64_t *)field); return true;
+    case BOOL: buf_append_cstr(out, *(const bool *)field ? "yes" : "no"); return true;
+    case LEVEL: {
+        size_t i = 0;
+        while (i < 3 && levels[i].verbosity < c->verbosity) i++;
+        buf_append_cstr(out, levels[i].name);
+        return true;
+    }
+    case CHOICE: {
+        const char *at = s->choices;
+        for (int64_t n = *(const int64_t *)field; n > 0; n--) at = strchr(at, ' ') + 1;
+        buf_append(out, at, strcspn(at, " "));
+        return true;
+    }
+    default: return false;
+    }
+}
+
 void proxy_config_each(const struct proxy_config *c, void (*each)(void *arg, const char *name, struct bytes value),
                        void *arg)
 {
-    for (int i = 0; i < SETTINGS; i++) {
-        const struct setting *s = &settings[i];
-        const char *field = (const char *)c + s->offset;
-        char digits[24];
-        if (s->kind == TEXT) each(arg, s->name, bytes_of(*(char *const *)field));
-        if (s->kind == CHOICE) each(arg, s->name, bytes_of(choice_name(s, *(const int64_t *)field)));
-        if (s->kind == NUMBER || s->kind == MEMORY)
-            each(arg, s->name, bytes_make(digits, format_i64(digits, *(const int64_t *)field)));
-    }
+    struct buf b = {0};
+    for (int i = 0; i < SETTINGS; i++)
+        if (show(c, &settings[i], &b)) each(arg, settings[i].name, buf_bytes(&b));
+    buf_deinit(&b);
 }
 
 /* ---- where they come from ---- */
 
-static bool complain(struct bytes name, const char *what)
+static bool complain(struct buf *error, struct bytes name, const char *what)
 {
-    fprintf(stderr, "covey proxy: %.*s: %s\n", (int)name.n, name.p, what);
+    buf_printf(error, "%.*s: %s\n", (int)name.n, name.p, what);
     return false;
 }
 
-static bool directive(struct proxy_config *c, struct bytes name, const struct bytes *values, size_t n)
+static bool directive(struct proxy_config *c, struct buf *error, struct bytes name, const struct bytes *values,
+                      size_t n)
 {
     const struct setting *s = find(name);
-    if (!s) return complain(name, "no such setting");
+    if (!s) return complain(error, name, "no such setting");
+    bool many = s->kind == LISTEN || s->kind == RATE || s->kind == USER_RATES;
+    if (n == 0 || (n > 1 && !many)) return complain(error, name, "takes one value");
     struct buf joined = {0};
     for (size_t i = 0; i < n; i++) {
         if (i) buf_append_char(&joined, ' ');
         buf_append_bytes(&joined, values[i]);
     }
-    bool many = s->kind == RATE || s->kind == USER_RATES;
-    bool ok = (n == 1 || (many && n)) ? set(c, s, many ? buf_bytes(&joined) : values[0]) : false;
+    bool ok = set(c, s, buf_bytes(&joined));
     buf_deinit(&joined);
-    return ok || complain(name, n == 1 || many ? "not a possible value" : "takes one value");
+    return ok || complain(error, name, "not a possible value");
 }
 
-static bool read_line(struct proxy_config *c, struct bytes line)
+static bool read_line(struct proxy_config *c, struct buf *error, struct bytes line)
 {
     size_t lead = 0;
     while (lead < line.n && (line.p[lead] == ' ' || line.p[lead] == '\t')) lead++;
     if (lead == line.n || line.p[lead] == '#' || line.p[lead] == '\r') return true;
     struct resp_request words = {0};
-    bool ok = resp_split_line(line, &words) == OK || complain(line, "unbalanced quotes");
-    if (ok && words.argc) ok = directive(c, words.argv[0], words.argv + 1, words.argc - 1);
+    bool ok = resp_split_line(line, &words) == OK || complain(error, line, "unbalanced quotes");
+    if (ok && words.argc) ok = directive(c, error, words.argv[0], words.argv + 1, words.argc - 1);
     resp_request_deinit(&words);
     return ok;
 }
 
-static bool read_file(struct proxy_config *c, const char *path)
+static bool read_file(struct proxy_config *c, struct buf *error, const char *path)
 {
     FILE *f = fopen(path, "r");
-    if (!f) return complain(bytes_of(path), strerror(errno));
+    if (!f) return complain(error, bytes_of(path), strerror(errno));
     char line[64 * 1024];
     bool ok = true;
     while (ok && fgets(line, sizeof line, f)) {
         size_t n = strcspn(line, "\r\n");
-        ok = read_line(c, bytes_make(line, n));
+        ok = read_line(c, error, bytes_make(line, n));
     }
     fclose(f);
     return ok;
 }
 
-static void usage(void)
+void proxy_config_usage(void)
 {
     printf("Usage: covey proxy [FILE] [--setting value ...]\n\n"
-           "One address for plain clients in front of a cluster.  FILE has lines `setting value`.\n\n");
+           "One address for plain clients in front of a cluster (--cluster), static pools (--pool), or both.\n"
+           "FILE has lines `setting value`.  With --pool, nutcracker's options are understood too.\n\n");
     for (int i = 0; i < SETTINGS; i++)
         printf("  --%-26s %s%s%s%s\n", settings[i].name, settings[i].help, *settings[i].value ? " (" : "",
                settings[i].value, *settings[i].value ? ")" : "");
+    printf("\nSIGHUP reads FILE again, SIGUSR2 hands over to a new process, SIGTERM ends politely; SIGTTIN and SIGTTOU "
+           "make\n"
+           "the log say more and less.\n");
 }
 
-static bool read_arguments(struct proxy_config *c, int argc, char **argv)
+static bool read_arguments(struct proxy_config *c, struct buf *error, int argc, char **argv)
 {
     int i = 1;
     if (argc > 1 && strncmp(argv[1], "--", 2) != 0) {
-        if (!read_file(c, argv[1])) return false;
+        if (!read_file(c, error, argv[1])) return false;
         i = 2;
     }
     for (; i < argc; i += 2) {
-        if (strncmp(argv[i], "--", 2) != 0) return complain(bytes_of(argv[i]), "not a setting: they begin with --");
-        if (i + 1 == argc) return complain(bytes_of(argv[i]), "takes a value");
+        struct bytes name = bytes_of(argv[i]);
+        if (strncmp(argv[i], "--", 2) != 0) return complain(error, name, "not a setting: they begin with --");
+        if (i + 1 == argc) return complain(error, name, "takes a value");
         struct bytes value = bytes_of(argv[i + 1]);
-        if (!directive(c, bytes_of(argv[i] + 2), &value, 1)) return false;
+        if (!directive(c, error, bytes_of(argv[i] + 2), &value, 1)) return false;
     }
-    return c->seed_count > 0 || complain(BYTES("--cluster"), "is needed: nodes to learn the cluster from");
-}
-
-bool proxy_config_parse(struct proxy_config *c, int argc, char **argv, int *code)
-{
-    *c = (struct proxy_config){.user_limits = limit_rules_create()};
-    for (int i = 0; i < SETTINGS; i++)
-        if (!set(c, &settings[i], bytes_of(settings[i].value))) mem_abort(0);
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
-        usage();
-        *code = 0;
-        return false;
-    }
-    *code = 2;
-    if (!read_arguments(c, argc, argv)) return false;
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    if (c->workers == 0) c->workers = processors > 0 ? processors : 1;
-    if (c->workers > PROXY_WORKERS_MAX) c->workers = PROXY_WORKERS_MAX;
     return true;
 }
 
-void proxy_config_deinit(struct proxy_config *c)
+static struct proxy_config *create(void)
 {
+    struct proxy_config *c = mem_calloc(1, sizeof *c);
+    atomic_store(&c->refs, 1);
+    c->user_limits = limit_rules_create();
+    for (int i = 0; i < SETTINGS; i++)
+        if (!set(c, &settings[i], bytes_of(settings[i].value))) mem_abort(0);
+    return c;
+}
+
+/* What follows from other settings. */
+static bool complete(struct proxy_config *c, struct buf *error)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (c->workers == 0) c->workers = processors > 0 ? processors : 1;
+    if (c->workers > PROXY_WORKERS_MAX) c->workers = PROXY_WORKERS_MAX;
+    if (c->maxclients == 0) c->maxclients = c->seed_count ? 10000 : INT32_MAX;
+    if (c->seed_count == 0 && !*c->pool_file)
+        return complain(error, BYTES("--cluster"), "is needed: nodes to learn the cluster from (or --pool)");
+    if (c->seed_count && c->listen_count == 0 && !add_listen(c, BYTES("127.0.0.1:6379"))) return false;
+    if (c->tls_port && c->listen_count == PROXY_LISTEN_MAX) return complain(error, BYTES("listen"), "too many");
+    if (c->tls_port && c->listen_count) {
+        struct listen_address *l = &c->listen[c->listen_count++];
+        bool is_path = c->listen[0].at.port == 0;
+        *l = (struct listen_address){.at = {mem_strdup(is_path ? "127.0.0.1" : c->listen[0].at.host), (int)c->tls_port},
+                                     .is_tls = true};
+    }
+    for (int i = 0; i < c->listen_count; i++) c->listen[i].accept_proxy |= c->accept_proxy;
+    return true;
+}
+
+struct proxy_config *proxy_config_read(int argc, char **argv, struct buf *error)
+{
+    struct proxy_config *c = create();
+    if (read_arguments(c, error, argc, argv) && complete(c, error)) return c;
+    proxy_config_release(c);
+    return NULL;
+}
+
+/* For comparison, passwords too. */
+static bool show_all(const struct proxy_config *c, const struct setting *s, struct buf *out)
+{
+    if (s->kind != SECRET) return show(c, s, out);
+    out->n = 0;
+    buf_append_cstr(out, *(char *const *)((const char *)c + s->offset));
+    return true;
+}
+
+void proxy_config_keep_fixed(struct proxy_config *c, const struct proxy_config *old)
+{
+    struct buf before = {0}, now = {0};
+    for (int i = 0; i < SETTINGS; i++) {
+        const struct setting *s = &settings[i];
+        if (!(s->flags & FIXED) || !show_all(old, s, &before) || !show_all(c, s, &now)) continue;
+        if (bytes_eq(buf_bytes(&before), buf_bytes(&now))) continue;
+        log_warning("%s stays as it was: it changes with a restart only", s->name);
+        if (!set(c, s, buf_bytes(&before))) mem_abort(0);
+    }
+    buf_deinit(&before);
+    buf_deinit(&now);
+}
+
+struct proxy_config *proxy_config_hold(struct proxy_config *c)
+{
+    atomic_fetch_add(&c->refs, 1);
+    return c;
+}
+
+void proxy_config_release(struct proxy_config *c)
+{
+    if (!c || atomic_fetch_sub(&c->refs, 1) != 1) return;
     for (int i = 0; i < SETTINGS; i++) {
         char *field = (char *)c + settings[i].offset;
         if (settings[i].kind == TEXT || settings[i].kind == SECRET) mem_free(*(char **)field);
     }
     while (c->seed_count) mem_free(c->seeds[--c->seed_count].host);
-    mem_free(c->listen.host);
+    while (c->listen_count) mem_free(c->listen[--c->listen_count].at.host);
     limit_rules_destroy(c->user_limits);
+    mem_free(c);
+}
+
+/* ---- TLS ---- */
+
+bool proxy_config_has_tls(const struct proxy_config *c)
+{
+    bool any = c->backend_tls;
+    for (int i = 0; i < c->listen_count; i++) any |= c->listen[i].is_tls;
+    return any;
+}
+
+struct tls_contexts *proxy_config_tls(const struct proxy_config *c)
+{
+    bool serves = false;
+    for (int i = 0; i < c->listen_count; i++) serves |= c->listen[i].is_tls;
+    struct tls_config t = {
+        .cert_file = c->tls_cert_file,
+        .key_file = c->tls_key_file,
+        .key_pass = c->tls_key_pass,
+        .client_cert_file = c->tls_client_cert_file,
+        .client_key_file = c->tls_client_key_file,
+        .client_key_pass = c->tls_client_key_pass,
+        .dh_params_file = c->tls_dh_params_file,
+        .ca_file = c->tls_ca_file,
+        .ca_dir = c->tls_ca_dir,
+        .protocols = c->tls_protocols,
+        .ciphers = c->tls_ciphers,
+        .ciphersuites = c->tls_ciphersuites,
+        .prefer_server_ciphers = c->tls_prefer_server_ciphers,
+        .session_caching = c->tls_session_caching,
+        .cache_size = c->tls_cache_size,
+        .cache_timeout_s = c->tls_cache_timeout_s,
+        .auth_clients = serves ? (enum tls_auth)c->tls_auth_clients : TLS_AUTH_NO,
+        .needs_ca = c->backend_tls,
+    };
+    struct buf error = {0};
+    struct tls_contexts *made = tls_contexts_create(&t, &error);
+    if (!made) log_warning("TLS: %.*s", (int)error.n, error.p);
+    buf_deinit(&error);
+    return made;
 }

@@ -1,25 +1,39 @@
-/* config.h: the proxy's settings, from a file in redis.conf's syntax and from the command line; constant once read. */
+/* config.h: the proxy's settings, from a file in redis.conf's syntax and from the command line.  Constant once read: a
+ * reload makes another one.  Counted, because every thread holds the one that it works with. */
 #ifndef COVEY_PROXY_FRONT_CONFIG_H
 #define COVEY_PROXY_FRONT_CONFIG_H
 
 #include "base/bytes.h"
+#include "proxy/front/header.h"
 #include "proxy/policy/limit.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { PROXY_SEEDS_MAX = 64, PROXY_WORKERS_MAX = 256 };
+enum { PROXY_SEEDS_MAX = 64, PROXY_WORKERS_MAX = 256, PROXY_LISTEN_MAX = 64, PROXY_NETWORKS_MAX = 256 };
 
 struct address {
     char *host;
     int port;
 };
 
+struct listen_address {
+    struct address at; /* port 0: host is the path of a unix socket */
+    unsigned mode;     /* of a unix socket; 0: as the umask has it */
+    bool is_tls, accept_proxy;
+};
+
 struct proxy_config {
-    struct address listen;
+    _Atomic unsigned refs;
+    struct listen_address listen[PROXY_LISTEN_MAX];
+    int listen_count;
     struct address seeds[PROXY_SEEDS_MAX];
     int seed_count;
-    int64_t workers;
+    char *pool_file; /* nutcracker.yml; "" none */
+    char *stats_host;
+    int64_t stats_port; /* of the pools; 0: none */
+    int64_t workers;    /* 1 or more */
     int64_t backlog;
     char *password;                        /* required of clients; "" none */
     char *aclfile;                         /* their users; "" none */
@@ -31,6 +45,8 @@ struct proxy_config {
     char *node_password;   /* "" none */
     char *logfile;
     char *pidfile;
+    int64_t verbosity; /* as nutcracker counts it, 0 to 11 */
+    bool daemonize;
     int64_t maxclients;
     int64_t connections; /* shared ones a worker, node and protocol version */
     int64_t pinned_max;  /* connections of one client each, in all */
@@ -41,15 +57,48 @@ struct proxy_config {
     int64_t replica_reads;                              /* 0: never, 1: prefer, 2: nearest */
     int64_t replica_max_lag;                            /* bytes of the stream of changes; 0: any */
     int64_t query_limit, bulk_limit, output_limit;      /* of one client, bytes */
+
+    bool accept_proxy; /* at every listener */
+    struct network header_networks[PROXY_NETWORKS_MAX];
+    int header_network_count; /* 0: everybody sends a header where one is accepted */
+    int64_t header_timeout_ms;
+
+    int64_t drain_timeout_ms;     /* at SIGTERM */
+    int64_t hand_over_timeout_ms; /* for clients after a hand-over; 0: as long as they like */
+    char *control_socket;         /* "" none */
+    char *take_over;              /* another process's control socket; "" none */
+
+    int64_t tls_port; /* 0: none */
+    bool backend_tls;
+    char *tls_cert_file, *tls_key_file, *tls_key_pass;
+    char *tls_client_cert_file, *tls_client_key_file, *tls_client_key_pass;
+    char *tls_dh_params_file, *tls_ca_file, *tls_ca_dir;
+    char *tls_protocols, *tls_ciphers, *tls_ciphersuites;
+    bool tls_prefer_server_ciphers, tls_session_caching;
+    int64_t tls_cache_size, tls_cache_timeout_s;
+    int64_t tls_auth_clients; /* enum tls_auth */
 };
 
-/* Fills *c from argv (argv[0] is the role's name).  False: *code is the exit code; what is wrong, or the usage, has
- * been printed. */
-bool proxy_config_parse(struct proxy_config *c, int argc, char **argv, int *code);
-void proxy_config_deinit(struct proxy_config *c);
+/* From the command line, which may begin with a file (argv[0] is the role's name and not looked at).  NULL: *error has
+ * lines that say what is wrong. */
+MUST_USE struct proxy_config *proxy_config_read(int argc, char **argv, struct buf *error);
+/* What cannot change while the process runs is taken from `old`; each such setting that differs is said to the log. */
+void proxy_config_keep_fixed(struct proxy_config *c, const struct proxy_config *old);
+void proxy_config_usage(void);
+/* Whether there is a setting of that name. */
+bool proxy_config_knows(struct bytes name);
+/* While it is made, before others see it.  False: no such setting, or no such value. */
+bool proxy_config_set(struct proxy_config *c, const char *name, struct bytes value);
+struct proxy_config *proxy_config_hold(struct proxy_config *c);
+void proxy_config_release(struct proxy_config *c); /* NULL is fine */
 /* Calls each with every setting as CONFIG GET shows it; passwords are left out. */
 void proxy_config_each(const struct proxy_config *c, void (*each)(void *arg, const char *name, struct bytes value),
                        void *arg);
+/* Whether TLS is needed anywhere. */
+bool proxy_config_has_tls(const struct proxy_config *c);
+struct tls_contexts;
+/* The TLS contexts that the settings ask for; NULL: the log says why. */
+struct tls_contexts *proxy_config_tls(const struct proxy_config *c);
 /* "HOST:PORT", "[v6]:PORT", ":PORT" or "PORT".  The host is a copy. */
 bool address_parse(struct bytes text, struct address *out);
 

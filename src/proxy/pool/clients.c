@@ -1,73 +1,134 @@
-/* clients.c: connections of clients: input, the queue that keeps replies in order, output. */
+/* clients.c: what the front needs to know of a pool's client, and replies of our own. */
 #include "base/mem.h"
 #include "proxy/pool/engine.h"
 
 #include <stdarg.h>
-#include <unistd.h>
 
-static void ready(struct loop_source *src, int events);
-
-bool client_adopt(struct pool *p, int fd)
+static struct pool_client *client_of(const struct front_client *base)
 {
-    struct engine *e = p->engine;
+    return container_of(base, struct pool_client, base);
+}
+
+static struct front_client *create(void *target)
+{
+    struct pool *p = target;
     struct pool_client *c = mem_calloc(1, sizeof *c);
-    c->src = (struct loop_source){.fd = fd, .ready = ready};
     c->pool = p;
     c->authenticated = !p->conf->redis_auth;
     resp_parser_init(&c->resp, RESP_BULK_MAX_DEFAULT);
     c->resp.unauthenticated = !c->authenticated;
     c->mc.value_max = RESP_BULK_MAX_DEFAULT;
-    net_set_nodelay(fd);
-    list_init(&c->dirty);
-    if (loop_add(e->loop, &c->src, NET_READ) != OK) {
-        mem_free(c);
-        return false;
-    }
     list_push_back(&p->clients, &c->link);
     p->stats.client_connections++;
-    e->total_connections++;
-    e->current_connections++;
-    return true;
+    p->worker->total_connections++;
+    return &c->base;
 }
 
-void pool_client_destroy(struct pool_client *c)
+static void opened(struct front_client *base)
 {
-    int fd = c->src.fd;
-    loop_remove(c->pool->engine->loop, &c->src);
-    close(fd);
-    while (c->first) { /* what is under way is nobody's from here on, and goes when its reply is there */
-        struct message *m = c->first;
-        c->first = m->next;
+    (void)base;
+}
+
+static void ended(struct front_client *base, enum status why)
+{
+    struct pool_stats *s = &client_of(base)->pool->stats;
+    if (why == E_CLOSED)
+        s->client_eof++;
+    else
+        s->client_err++;
+}
+
+static void closed(struct front_client *base)
+{
+    struct pool_client *c = client_of(base);
+    while (base->first) { /* what is under way is nobody's from here on, and goes when its reply is there */
+        struct message *m = container_of(base->first, struct message, reply);
+        base->first = m->reply.next;
         m->client = NULL;
-        if (m->done) message_free(m);
+        if (m->reply.done) message_free(m);
     }
     c->pool->stats.client_connections--;
-    c->pool->engine->current_connections--;
     list_remove(&c->link);
-    list_remove(&c->dirty);
     resp_parser_deinit(&c->resp);
-    buf_deinit(&c->in);
-    buf_deinit(&c->out);
-    mem_free(c);
 }
 
-static void wants_turn(struct pool_client *c)
+static void release(struct front_client *base, struct front_reply *reply)
 {
-    if (list_empty(&c->dirty)) list_push_back(&c->pool->engine->dirty_clients, &c->dirty);
+    (void)base;
+    message_free(container_of(reply, struct message, reply));
 }
 
-void pool_client_drain(struct pool_client *c)
+static bool never(const struct front_client *base)
 {
-    while (c->first && c->first->done) {
-        struct message *m = c->first;
-        c->first = m->next;
-        if (!c->first) c->last = NULL;
-        c->queued--;
-        buf_append_bytes(&c->out, buf_bytes(&m->reply));
-        message_free(m);
+    (void)base;
+    return false;
+}
+
+/* ---- input ---- */
+
+/* One request from the front; *used: its bytes.  OK: it was taken, with E_CORRUPT refused. */
+static enum status take_resp(struct pool_client *c, struct bytes in, size_t *used)
+{
+    struct resp_request *request = &c->base.worker->request;
+    enum status st = resp_parse_request(&c->resp, in, request);
+    *used = request->size;
+    c->base.need = c->resp.need;
+    if (st == OK) redis_request(c, request, bytes_make(in.p, *used));
+    if (st == E_CORRUPT) client_answer_text(c, "-ERR %s\r\n", c->resp.error);
+    return st;
+}
+
+static enum status take_memcache(struct pool_client *c, struct bytes in, size_t *used)
+{
+    struct mc_request *request = &c->pool->worker->mc_request;
+    enum status st = mc_parse_request(&c->mc, in, request);
+    *used = st == OK ? request->size : 0;
+    c->base.need = c->mc.need;
+    if (st == OK) memcache_request(c, request, bytes_make(in.p, *used));
+    if (st == E_CORRUPT) client_answer_text(c, "%s\r\n", c->mc.error);
+    return st;
+}
+
+static size_t take(struct front_client *base, struct bytes in)
+{
+    struct pool_client *c = client_of(base);
+    size_t pos = 0, used;
+    base->input_waits = false;
+    while (pos < in.n) {
+        if (front_stalled(base)) {
+            base->input_waits = true;
+            break;
+        }
+        struct bytes rest = bytes_make(in.p + pos, in.n - pos);
+        enum status st = c->pool->conf->redis ? take_resp(c, rest, &used) : take_memcache(c, rest, &used);
+        pos += used;
+        if (st == OK) continue;
+        if (st == E_AGAIN) break;
+        if (st == E_CORRUPT) {
+            c->pool->stats.client_err++;
+            base->close_after_reply = true;
+        } else {
+            base->close_asap = true;
+        }
+        return in.n;
     }
-    wants_turn(c);
+    front_wants_write(base);
+    return pos;
 }
+
+const struct front_backend pools_front = {
+    .create = create,
+    .opened = opened,
+    .ended = ended,
+    .closed = closed,
+    .take = take,
+    .stalled = never,
+    .awaits_end = never,
+    .engaged = never,
+    .release = release,
+};
+
+/* ---- replies of our own ---- */
 
 void client_answer(struct pool_client *c, struct bytes reply)
 {
@@ -83,122 +144,4 @@ void client_answer_text(struct pool_client *c, const char *fmt, ...)
     va_end(ap);
     client_answer(c, buf_bytes(&b));
     buf_deinit(&b);
-}
-
-/* ---- input ---- */
-
-static bool is_stalled(const struct pool_client *c)
-{
-    return c->closing || c->broken || c->queued >= QUEUE_MAX || c->out.n - c->out_pos > UNREAD_MAX;
-}
-
-/* One request from the front; *used: its bytes.  OK: it was taken, with E_CORRUPT refused. */
-static enum status take_one(struct pool_client *c, struct bytes in, size_t *used)
-{
-    struct engine *e = c->pool->engine;
-    enum status st;
-    if (c->pool->conf->redis) {
-        st = resp_parse_request(&c->resp, in, &e->request);
-        *used = e->request.size;
-        if (st == OK) redis_request(c, &e->request, bytes_make(in.p, *used));
-        if (st == E_CORRUPT) client_answer_text(c, "-ERR %s\r\n", c->resp.error);
-    } else {
-        st = mc_parse_request(&c->mc, in, &e->mc_request);
-        *used = st == OK ? e->mc_request.size : 0;
-        if (st == OK) memcache_request(c, &e->mc_request, bytes_make(in.p, *used));
-        if (st == E_CORRUPT) client_answer_text(c, "%s\r\n", c->mc.error);
-    }
-    return st;
-}
-
-static void process(struct pool_client *c)
-{
-    size_t pos = 0;
-    c->input_waits = false;
-    while (pos < c->in.n) {
-        if (is_stalled(c)) {
-            c->input_waits = true;
-            break;
-        }
-        size_t used;
-        enum status st = take_one(c, bytes_make(c->in.p + pos, c->in.n - pos), &used);
-        pos += used;
-        if (st == OK) continue;
-        if (st == E_CORRUPT) {
-            c->pool->stats.client_err++;
-            c->closing = true;
-        }
-        if (st == E_NOMEM) c->broken = true;
-        break;
-    }
-    buf_drop_front(&c->in, pos);
-    if (c->in.n == 0 && c->in.cap > BUFFER_KEEP) buf_deinit(&c->in);
-    if (c->in.n > QUERY_MAX) c->broken = true;
-    wants_turn(c);
-}
-
-static void read_requests(struct pool_client *c)
-{
-    size_t want = c->pool->conf->redis ? c->resp.need : c->mc.need, got;
-    if (want < READ_BYTES) want = READ_BYTES;
-    if (want > READ_MAX) want = READ_MAX;
-    enum status st = buf_try_reserve(&c->in, want);
-    if (st == OK) st = net_read(c->src.fd, &c->in, want, &got);
-    if (st == E_AGAIN) return;
-    if (st == OK) {
-        process(c);
-        return;
-    }
-    if (st == E_CLOSED)
-        c->pool->stats.client_eof++;
-    else
-        c->pool->stats.client_err++;
-    if (st == E_CLOSED && c->first)
-        c->closing = true; /* it may still read what it has asked for */
-    else
-        c->broken = true;
-    wants_turn(c);
-}
-
-/* ---- output ---- */
-
-void pool_client_flush(struct pool_client *c)
-{
-    while (c->out_pos < c->out.n && !c->broken) {
-        size_t put;
-        enum status st = net_write(c->src.fd, c->out.p + c->out_pos, c->out.n - c->out_pos, &put);
-        if (st == E_AGAIN) break;
-        if (st != OK) {
-            c->pool->stats.client_err++;
-            c->broken = true;
-        } else {
-            c->out_pos += put;
-        }
-    }
-    bool all = c->out_pos == c->out.n;
-    if (c->broken || (c->closing && all && !c->first)) {
-        pool_client_destroy(c);
-        return;
-    }
-    if (all) {
-        c->out.n = c->out_pos = 0;
-        if (c->out.cap > BUFFER_KEEP) buf_deinit(&c->out);
-    } else if (c->out_pos > c->out.n / 2 && c->out_pos > BUFFER_KEEP) {
-        buf_drop_front(&c->out, c->out_pos);
-        c->out_pos = 0;
-    }
-    loop_set(c->pool->engine->loop, &c->src, (is_stalled(c) ? 0 : NET_READ) | (all ? 0 : NET_WRITE));
-    if (c->input_waits && !is_stalled(c)) process(c); /* another flush in this very turn */
-}
-
-static void ready(struct loop_source *src, int events)
-{
-    struct pool_client *c = container_of(src, struct pool_client, src);
-    if (events & NET_READ) {
-        if (!is_stalled(c))
-            read_requests(c);
-        else if (!(src->events & NET_READ) && !(events & NET_WRITE && src->events & NET_WRITE))
-            c->broken = true; /* reported although nobody asked: the connection is gone */
-    }
-    if (events & NET_WRITE || c->broken) wants_turn(c);
 }

@@ -1,29 +1,27 @@
-/* engine.h: what the parts of the pool proxy share; inside src/proxy/pool only.  One thread, one loop.
+/* engine.h: what the parts of the pools share; inside src/proxy/pool only.
  *
  * A message goes from its client's input into the output of a connection to a server.  It stays in two queues: its
  * client's, which has the order of the replies, and its connection's, which has the order of the server's.
- * A pool belongs to one reading of the configuration.  A reload makes new pools, which take over listeners and clients;
- * an old one stays until it has neither clients nor messages under way. */
+ * Every worker has pools of its own, with connections of its own; which servers are ejected is common to them.  A pool
+ * belongs to one reading of the configuration.  A reload makes new pools, which take over listeners and clients; an old
+ * one stays until it has neither clients nor messages under way. */
 #ifndef COVEY_PROXY_POOL_ENGINE_H
 #define COVEY_PROXY_POOL_ENGINE_H
 
 #include "base/list.h"
 #include "base/random.h"
-#include "net/net.h"
 #include "pool/conf.h"
 #include "pool/memcached.h"
+#include "proxy/front/front.h"
 #include "resp/resp.h"
 
 enum {
     READ_BYTES = 64 * 1024,
     READ_MAX = 4 * 1024 * 1024,
-    QUEUE_MAX = 1024,         /* messages of one client under way, after which it is not read from */
-    UNREAD_MAX = 1024 * 1024, /* bytes of replies a client may leave, after which it is not read from */
-    QUERY_MAX = 1024 * 1024 * 1024,
     BUFFER_KEEP = 256 * 1024, /* an empty buffer larger than this is given back */
 };
 
-struct engine;
+struct pool_worker;
 struct pool;
 struct server;
 struct server_link;
@@ -38,7 +36,7 @@ enum merge {
 };
 
 struct message {
-    struct message *next;       /* of the client */
+    struct front_reply reply;   /* its place in the client's queue */
     struct message *link_next;  /* of the connection */
     struct pool_client *client; /* NULL: gone */
     struct message *parent;     /* of a part */
@@ -47,11 +45,10 @@ struct message {
     enum merge merge;
     uint32_t *place; /* MERGE_VALUES: of each key, which part has it */
     size_t keys_n;
-    struct buf reply;
     size_t size;    /* bytes of the request */
     uint64_t end;   /* where it ends in the bytes of its connection */
     int64_t due_ms; /* 0: no limit */
-    bool redis, done;
+    bool redis;
 };
 
 struct server_link {
@@ -71,16 +68,21 @@ struct server_link {
 
 struct server_stats {
     uint64_t eof, err, timedout, connections, requests, request_bytes, responses, response_bytes;
-    int64_t ejected_at_us;
+};
+
+/* Of a server, common to all workers. */
+struct server_health {
+    _Atomic int failures;       /* in a row */
+    _Atomic int64_t retry_ms;   /* ejected until then; 0: not ejected */
+    _Atomic int64_t ejected_us; /* when it was last, wall clock */
 };
 
 struct server {
     struct pool *pool;
     const struct pool_server *conf;
-    struct server_link **links; /* pool.conf.server_connections of them; NULL: not open */
+    struct server_link **links;   /* pool.conf.server_connections of them; NULL: not open */
+    struct server_health *health; /* of the generation */
     unsigned next_link;
-    int failures;
-    int64_t retry_ms; /* ejected until then; 0: not ejected */
     struct server_stats stats;
 };
 
@@ -88,61 +90,78 @@ struct pool_stats {
     uint64_t client_eof, client_err, client_connections, server_ejects, forward_error, fragments;
 };
 
+/* What the workers' pools of one name have in common. */
+struct pool_health {
+    struct server_health *servers;
+    _Atomic uint64_t changes; /* a server has been ejected, or is back */
+};
+
 /* One reading of the file, counted by its pools. */
 struct generation {
     struct pool_conf_file file;
-    unsigned refs;
+    struct pool_health *health; /* of each pool */
+    _Atomic unsigned refs;
 };
 
 struct pool {
-    struct engine *engine;
+    struct pool_worker *worker;
     struct generation *generation;
     const struct pool_conf *conf;
-    struct loop_source listener; /* fd -1: none any more */
+    struct pool_health *health;
     struct server *servers;
     struct ring ring;
     bool *live;
     size_t live_n;
-    int64_t rebuild_ms; /* when an ejected server comes back; 0: none is out */
+    uint64_t seen_changes; /* of health that the ring follows */
+    int64_t rebuild_ms;    /* when an ejected server comes back; 0: none is out */
     struct list clients;
     struct pool_stats stats;
 };
 
 struct pool_client {
-    struct loop_source src;
+    struct front_client base;
     struct pool *pool;
-    struct list link, dirty;
-    struct buf in, out;
-    size_t out_pos;
+    struct list link; /* in pool.clients */
     struct resp_parser resp;
     struct mc_request_parser mc;
-    struct message *first, *last;
-    unsigned queued;
-    bool authenticated, closing /* when all is answered */, broken /* at the end of the turn */, input_waits;
+    bool authenticated;
 };
 
-struct engine {
-    struct loop *loop;
+/* The pools' part in a worker. */
+struct pool_worker {
+    struct front_part part;
+    struct front_worker *front;
+    struct loop *loop;   /* the front's */
     struct pool **pools; /* of the present configuration, by name */
     size_t pools_n;
     struct pool **retired; /* of earlier ones */
     size_t retired_n;
-    struct list dirty_links, dirty_clients;
+    struct list dirty_links;
     struct loop_timer tick;
-    struct loop_source stats_listener, signals;
-    struct resp_request request; /* the one that is being read */
-    struct mc_request mc_request;
+    struct mc_request mc_request; /* the one that is being read */
     struct random rng;
-    int64_t now_ms, started_ms;
-    uint64_t total_connections, current_connections;
-    const char *conf_path, *log_path;
-    int spare_fd; /* given up for a moment to refuse a client when descriptors are out */
-    bool stop, reload;
+    int64_t now_ms;
+    uint64_t total_connections;
 };
+
+/* All of them; the main thread's. */
+struct pools {
+    struct front *front;
+    struct pool_worker **workers;
+    int worker_count;
+    struct generation *generation;     /* the present one; held */
+    struct front_listener **listeners; /* of its pools */
+    struct loop_source stats_listener;
+    int64_t started_ms;
+};
+
+struct generation *generation_read(const char *path); /* NULL: the log says why */
+void generation_release(struct generation *g);        /* any thread */
 
 /* ---- servers.c ---- */
 
-struct pool *pool_create(struct engine *e, struct generation *g, const struct pool_conf *conf); /* NULL: no memory */
+/* The pool number i of the generation; any thread, until it is given to the worker.  NULL: no memory. */
+struct pool *pool_create(struct pool_worker *w, struct generation *g, size_t i);
 /* Closes everything; clients are gone already. */
 void pool_destroy(struct pool *p);
 bool pool_is_idle(const struct pool *p); /* no clients, nothing under way */
@@ -166,10 +185,7 @@ void message_free(struct message *m);
 
 /* ---- clients.c ---- */
 
-bool client_adopt(struct pool *p, int fd);
-void pool_client_destroy(struct pool_client *c);
-void pool_client_flush(struct pool_client *c);
-void pool_client_drain(struct pool_client *c);
+extern const struct front_backend pools_front;
 void client_answer(struct pool_client *c, struct bytes reply); /* of our own, in its turn */
 void client_answer_text(struct pool_client *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -181,15 +197,16 @@ void memcache_request(struct pool_client *c, const struct mc_request *req, struc
 void redis_merge(const struct message *m, struct buf *out);
 void memcache_merge(const struct message *m, struct buf *out);
 
+/* ---- worker.c ---- */
+
+struct pool_worker *pool_worker_create(struct front_worker *front);
+/* Gives it the pools of another configuration, which take over clients and counters of those of the same name; takes
+ * the array.  Before the front is started, or any thread's. */
+void pool_worker_adopt(struct pool_worker *w, struct pool **pools, size_t n, bool is_started);
+void pool_worker_destroy(struct pool_worker *w); /* behind front_stop(), when no client is left */
+
 /* ---- stats.c ---- */
 
-void stats_write(const struct engine *e, struct buf *out);
-bool stats_listen(struct engine *e, const char *host, int port);
-void stats_describe(void);
-
-/* ---- process.c ---- */
-
-int pool_listen(const struct pool_conf *conf, bool beside); /* a descriptor, or -1 with errno set */
-void pool_accept_ready(struct loop_source *src, int events);
+bool stats_listen(struct pools *p, const char *host, int port);
 
 #endif

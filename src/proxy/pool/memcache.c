@@ -46,7 +46,7 @@ static void send_parts(struct pool_client *c, const struct mc_request *req, stru
 void memcache_request(struct pool_client *c, const struct mc_request *req, struct bytes raw)
 {
     if (req->command == MC_QUIT) {
-        c->closing = true;
+        c->base.close_after_reply = true;
         return;
     }
     if (req->command == MC_VERSION) {
@@ -78,7 +78,7 @@ void memcache_request(struct pool_client *c, const struct mc_request *req, struc
 void memcache_merge(const struct message *m, struct buf *out)
 {
     for (unsigned i = 0; i < m->parts_n; i++) {
-        const struct buf *r = &m->parts[i]->reply;
+        const struct buf *r = &m->parts[i]->reply.bytes;
         struct mc_reply_parser p = {0};
         if (mc_scan_reply(&p, buf_bytes(r)) == OK && p.kind == MC_REPLY_VALUES) {
             buf_append(out, r->p, p.values_size);

@@ -9,12 +9,7 @@ struct message *message_create(struct pool_client *c)
     struct message *m = mem_calloc(1, sizeof *m);
     m->client = c;
     m->redis = c->pool->conf->redis;
-    if (c->last)
-        c->last->next = m;
-    else
-        c->first = m;
-    c->last = m;
-    c->queued++;
+    front_enqueue(&c->base, &m->reply);
     return m;
 }
 
@@ -41,7 +36,7 @@ void message_free(struct message *m)
     for (unsigned i = 0; i < m->parts_n; i++) message_free(m->parts[i]);
     mem_free(m->parts);
     mem_free(m->place);
-    buf_deinit(&m->reply);
+    buf_deinit(&m->reply.bytes);
     mem_free(m);
 }
 
@@ -53,17 +48,17 @@ static void part_done(struct message *m)
         return;
     }
     if (m->redis)
-        redis_merge(m, &m->reply);
+        redis_merge(m, &m->reply.bytes);
     else
-        memcache_merge(m, &m->reply);
-    m->done = true;
-    pool_client_drain(m->client);
+        memcache_merge(m, &m->reply.bytes);
+    m->reply.done = true;
+    front_drain(&m->client->base);
 }
 
 void message_reply(struct message *m, struct bytes reply)
 {
     if (m->parent) {
-        buf_append_bytes(&m->reply, reply);
+        buf_append_bytes(&m->reply.bytes, reply);
         part_done(m->parent);
         return;
     }
@@ -72,12 +67,12 @@ void message_reply(struct message *m, struct bytes reply)
         message_free(m);
         return;
     }
-    m->done = true;
-    if (m == c->first)
-        buf_append_bytes(&c->out, reply); /* its turn: without a copy in between */
+    m->reply.done = true;
+    if (&m->reply == c->base.first)
+        buf_append_bytes(&c->base.out, reply); /* its turn: without a copy in between */
     else
-        buf_append_bytes(&m->reply, reply);
-    pool_client_drain(c);
+        buf_append_bytes(&m->reply.bytes, reply);
+    front_drain(&c->base);
 }
 
 void message_fail(struct message *m, int error)

@@ -223,7 +223,7 @@ static bool answered_here(struct pool_client *c, const struct command *cmd, cons
 {
     if (cmd && cmd->id == CMD_ID_QUIT) {
         client_answer_text(c, "+OK\r\n");
-        c->closing = true;
+        c->base.close_after_reply = true;
     } else if (cmd && cmd->id == CMD_ID_AUTH) {
         authenticate(c, req);
     } else if (!c->authenticated) {
@@ -281,7 +281,7 @@ void redis_request(struct pool_client *c, const struct resp_request *req, struct
 static const struct message *first_error(const struct message *m)
 {
     for (unsigned i = 0; i < m->parts_n; i++)
-        if (m->parts[i]->reply.n == 0 || m->parts[i]->reply.p[0] == '-') return m->parts[i];
+        if (m->parts[i]->reply.bytes.n == 0 || m->parts[i]->reply.bytes.p[0] == '-') return m->parts[i];
     return NULL;
 }
 
@@ -289,7 +289,7 @@ static bool merge_sum(const struct message *m, struct buf *out)
 {
     int64_t sum = 0;
     for (unsigned i = 0; i < m->parts_n; i++) {
-        const struct buf *r = &m->parts[i]->reply;
+        const struct buf *r = &m->parts[i]->reply.bytes;
         if (r->p[0] != ':') return false;
         int64_t v = 0;
         for (size_t k = 1; k < r->n && r->p[k] >= '0' && r->p[k] <= '9' && k < 17; k++) v = v * 10 + (r->p[k] - '0');
@@ -305,14 +305,14 @@ static bool merge_values(const struct message *m, struct buf *out)
     size_t *pos = mem_calloc(m->parts_n, sizeof *pos);
     bool good = true;
     for (unsigned i = 0; good && i < m->parts_n; i++) {
-        const struct buf *r = &m->parts[i]->reply;
+        const struct buf *r = &m->parts[i]->reply.bytes;
         const char *end = memchr(r->p, '\n', r->n);
         good = r->p[0] == '*' && end;
         if (good) pos[i] = (size_t)(end - r->p) + 1;
     }
     buf_printf(out, "*%zu\r\n", m->keys_n);
     for (size_t k = 0; good && k < m->keys_n; k++) {
-        const struct buf *r = &m->parts[m->place[k]]->reply;
+        const struct buf *r = &m->parts[m->place[k]]->reply.bytes;
         size_t *at = &pos[m->place[k]];
         struct resp_reply_parser p = {0};
         good = resp_scan_reply(&p, bytes_make(r->p + *at, r->n - *at)) == OK;
@@ -320,7 +320,7 @@ static bool merge_values(const struct message *m, struct buf *out)
         buf_append(out, r->p + *at, p.size);
         *at += p.size;
     }
-    for (unsigned i = 0; good && i < m->parts_n; i++) good = pos[i] == m->parts[i]->reply.n;
+    for (unsigned i = 0; good && i < m->parts_n; i++) good = pos[i] == m->parts[i]->reply.bytes.n;
     mem_free(pos);
     return good;
 }
@@ -330,14 +330,14 @@ void redis_merge(const struct message *m, struct buf *out)
     const struct message *bad = first_error(m);
     bool good = !bad;
     if (bad) {
-        buf_append_bytes(out, buf_bytes(&bad->reply));
-        good = bad->reply.n > 0;
+        buf_append_bytes(out, buf_bytes(&bad->reply.bytes));
+        good = bad->reply.bytes.n > 0;
     } else if (m->merge == MERGE_SUM) {
         good = merge_sum(m, out);
     } else if (m->merge == MERGE_VALUES) {
         good = merge_values(m, out);
     } else {
-        buf_append_bytes(out, buf_bytes(&m->parts[0]->reply));
+        buf_append_bytes(out, buf_bytes(&m->parts[0]->reply.bytes));
     }
     if (good) return;
     out->n = 0;

@@ -21,34 +21,38 @@ static void ready(struct loop_source *src, int events);
 /* ---- the ring ---- */
 
 /* Puts those into the ring whose time out is over. */
-static bool rebuild(struct pool *p)
+static bool rebuild(struct pool *p, int64_t now_ms)
 {
+    p->seen_changes = atomic_load(&p->health->changes);
     p->rebuild_ms = 0;
     p->live_n = 0;
     for (size_t i = 0; i < p->conf->servers_n; i++) {
-        struct server *s = &p->servers[i];
-        if (s->retry_ms <= p->engine->now_ms) s->retry_ms = 0;
-        p->live[i] = s->retry_ms == 0;
+        struct server_health *h = p->servers[i].health;
+        int64_t retry_ms = atomic_load(&h->retry_ms);
+        if (retry_ms && retry_ms <= now_ms && atomic_compare_exchange_strong(&h->retry_ms, &retry_ms, 0)) retry_ms = 0;
+        p->live[i] = retry_ms == 0;
         p->live_n += p->live[i];
-        if (s->retry_ms && (!p->rebuild_ms || s->retry_ms < p->rebuild_ms)) p->rebuild_ms = s->retry_ms;
+        if (retry_ms && (!p->rebuild_ms || retry_ms < p->rebuild_ms)) p->rebuild_ms = retry_ms;
     }
     return pool_conf_ring(p->conf, p->live, &p->ring) == OK;
 }
 
-struct pool *pool_create(struct engine *e, struct generation *g, const struct pool_conf *conf)
+struct pool *pool_create(struct pool_worker *w, struct generation *g, size_t number)
 {
     struct pool *p = mem_calloc(1, sizeof *p);
-    p->engine = e;
+    const struct pool_conf *conf = &g->file.pools[number];
+    p->worker = w;
     p->generation = g;
     p->conf = conf;
-    p->listener.fd = -1;
-    g->refs++;
+    p->health = &g->health[number];
+    atomic_fetch_add(&g->refs, 1);
     list_init(&p->clients);
     p->servers = mem_calloc(conf->servers_n, sizeof *p->servers);
     p->live = mem_calloc(conf->servers_n, sizeof *p->live);
     for (size_t i = 0; i < conf->servers_n; i++) {
         p->servers[i].pool = p;
         p->servers[i].conf = &conf->servers[i];
+        p->servers[i].health = &p->health->servers[i];
         p->servers[i].links = mem_try_alloc((size_t)conf->server_connections * sizeof(struct server_link *));
         if (!p->servers[i].links) {
             pool_destroy(p);
@@ -56,32 +60,38 @@ struct pool *pool_create(struct engine *e, struct generation *g, const struct po
         }
         memset(p->servers[i].links, 0, (size_t)conf->server_connections * sizeof(struct server_link *));
     }
-    if (rebuild(p)) return p;
+    if (rebuild(p, 0)) return p;
     pool_destroy(p);
     return NULL;
 }
 
 static void server_ok(struct server *s)
 {
-    s->failures = 0;
+    if (atomic_load_explicit(&s->health->failures, memory_order_relaxed)) atomic_store(&s->health->failures, 0);
 }
 
 static void server_failed(struct server *s)
 {
     struct pool *p = s->pool;
-    if (!p->conf->auto_eject_hosts || s->retry_ms || ++s->failures < p->conf->server_failure_limit) return;
-    s->failures = 0;
-    s->retry_ms = p->engine->now_ms + p->conf->server_retry_timeout_ms;
-    s->stats.ejected_at_us = clock_wall_ms() * 1000;
+    struct server_health *h = s->health;
+    int64_t until = p->worker->now_ms + p->conf->server_retry_timeout_ms, none = 0;
+    if (!p->conf->auto_eject_hosts || atomic_load(&h->retry_ms)) return;
+    if (atomic_fetch_add(&h->failures, 1) + 1 < p->conf->server_failure_limit) return;
+    atomic_store(&h->failures, 0);
+    if (!atomic_compare_exchange_strong(&h->retry_ms, &none, until)) return; /* another worker was faster */
+    atomic_store(&h->ejected_us, clock_wall_ms() * 1000);
+    atomic_fetch_add(&p->health->changes, 1);
     p->stats.server_ejects++;
     log_warning("Pool %s: server %s is ejected for %d ms", p->conf->name, s->conf->address,
                 p->conf->server_retry_timeout_ms);
-    if (!rebuild(p)) log_warning("Pool %s: no memory to place keys without it", p->conf->name);
+    if (!rebuild(p, p->worker->now_ms)) log_warning("Pool %s: no memory to place keys without it", p->conf->name);
 }
 
 static bool can_place(struct pool *p)
 {
-    if (p->rebuild_ms && p->engine->now_ms >= p->rebuild_ms && !rebuild(p)) {
+    bool is_old = (p->rebuild_ms && p->worker->now_ms >= p->rebuild_ms) ||
+                  p->seen_changes != atomic_load_explicit(&p->health->changes, memory_order_relaxed);
+    if (is_old && !rebuild(p, p->worker->now_ms)) {
         errno = ENOMEM;
         return false;
     }
@@ -92,7 +102,7 @@ static bool can_place(struct pool *p)
 struct server *pool_server_of(struct pool *p, struct bytes key)
 {
     if (!can_place(p)) return NULL;
-    uint32_t random = p->conf->distribution == POOL_RANDOM ? (uint32_t)random_u64(&p->engine->rng) : 0;
+    uint32_t random = p->conf->distribution == POOL_RANDOM ? (uint32_t)random_u64(&p->worker->rng) : 0;
     int at = pool_conf_place(p->conf, &p->ring, key, random);
     return at < 0 ? NULL : &p->servers[at];
 }
@@ -100,7 +110,7 @@ struct server *pool_server_of(struct pool *p, struct bytes key)
 struct server *pool_any_server(struct pool *p)
 {
     if (!can_place(p)) return NULL;
-    size_t at = random_below(&p->engine->rng, p->conf->servers_n);
+    size_t at = random_below(&p->worker->rng, p->conf->servers_n);
     while (!p->live[at]) at = (at + 1) % p->conf->servers_n;
     return &p->servers[at];
 }
@@ -111,7 +121,7 @@ static void append(struct server_link *l, struct bytes raw)
 {
     buf_append_bytes(&l->out, raw);
     l->appended += raw.n;
-    if (list_empty(&l->dirty)) list_push_back(&l->server->pool->engine->dirty_links, &l->dirty);
+    if (list_empty(&l->dirty)) list_push_back(&l->server->pool->worker->dirty_links, &l->dirty);
 }
 
 static void shake_hands(struct server_link *l)
@@ -149,7 +159,7 @@ static int connect_unix(const char *path)
 static struct server_link *open_link(struct server *s, unsigned slot)
 {
     const struct pool_conf *conf = s->pool->conf;
-    struct engine *e = s->pool->engine;
+    struct loop *loop = s->pool->worker->loop;
     int fd = s->conf->port ? net_connect(s->conf->host, s->conf->port, NULL) : connect_unix(s->conf->host);
     if (fd < 0) {
         int error = errno ? errno : EHOSTUNREACH;
@@ -166,7 +176,7 @@ static struct server_link *open_link(struct server *s, unsigned slot)
     l->slot = slot;
     l->connecting = true;
     list_init(&l->dirty);
-    if (loop_add(e->loop, &l->src, NET_READ | NET_WRITE) != OK) {
+    if (loop_add(loop, &l->src, NET_READ | NET_WRITE) != OK) {
         close(fd);
         mem_free(l);
         errno = ENOMEM;
@@ -182,7 +192,7 @@ static void close_link(struct server_link *l, int error)
 {
     struct server *s = l->server;
     int fd = l->src.fd;
-    loop_remove(s->pool->engine->loop, &l->src);
+    loop_remove(s->pool->worker->loop, &l->src);
     close(fd);
     s->links[l->slot] = NULL;
     if (!l->connecting && s->stats.connections > 0) s->stats.connections--;
@@ -224,10 +234,7 @@ void pool_destroy(struct pool *p)
     ring_deinit(&p->ring);
     mem_free(p->servers);
     mem_free(p->live);
-    if (--p->generation->refs == 0) {
-        pool_conf_deinit(&p->generation->file);
-        mem_free(p->generation);
-    }
+    generation_release(p->generation);
     mem_free(p);
 }
 
@@ -272,7 +279,7 @@ void server_send(struct server *s, struct message *m, struct bytes raw)
     if (!m) return;
     m->size = raw.n;
     m->end = l->appended;
-    m->due_ms = p->conf->timeout_ms >= 0 ? p->engine->now_ms + p->conf->timeout_ms : 0;
+    m->due_ms = p->conf->timeout_ms >= 0 ? p->worker->now_ms + p->conf->timeout_ms : 0;
     m->link_next = NULL;
     if (l->first)
         l->last->link_next = m;
@@ -287,7 +294,7 @@ void pool_check_timeouts(struct pool *p)
     for (size_t i = 0; i < p->conf->servers_n; i++)
         for (int k = 0; k < p->conf->server_connections; k++) {
             struct server_link *l = p->servers[i].links[k];
-            if (!l || !l->first || p->engine->now_ms <= l->first->due_ms) continue;
+            if (!l || !l->first || p->worker->now_ms <= l->first->due_ms) continue;
             p->servers[i].stats.timedout++;
             close_link(l, ETIMEDOUT);
         }
@@ -315,7 +322,7 @@ void server_link_flush(struct server_link *l)
         buf_drop_front(&l->out, l->out_pos);
         l->out_pos = 0;
     }
-    loop_set(l->server->pool->engine->loop, &l->src, NET_READ | (all ? 0 : NET_WRITE));
+    loop_set(l->server->pool->worker->loop, &l->src, NET_READ | (all ? 0 : NET_WRITE));
 }
 
 /* ---- receiving ---- */
@@ -403,6 +410,6 @@ static void ready(struct loop_source *src, int events)
         l->connecting = false;
         l->server->stats.connections++;
     }
-    if (events & NET_WRITE && list_empty(&l->dirty)) list_push_back(&l->server->pool->engine->dirty_links, &l->dirty);
+    if (events & NET_WRITE && list_empty(&l->dirty)) list_push_back(&l->server->pool->worker->dirty_links, &l->dirty);
     if (events & NET_READ) read_replies(l);
 }

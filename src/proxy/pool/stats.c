@@ -1,7 +1,9 @@
-/* stats.c: nutcracker's statistics: whoever connects to the port gets one JSON object, and the connection is closed. */
+/* stats.c: nutcracker's statistics: whoever connects to the port gets one JSON object, and the connection is closed.
+ * A sheet goes by mail from worker to worker, each adds its numbers, and back to the main thread. */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "proxy/pool/engine.h"
+#include "proxy/pool/pools.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,48 +30,137 @@ static void write_number(struct buf *out, const char *name, uint64_t value)
     buf_printf(out, "\"%s\":%" PRIu64 ", ", name, value);
 }
 
-struct queues {
+/* ---- the sheet ---- */
+
+struct server_sums {
+    struct server_stats stats;
+    /* in: not written to the server yet; out: its reply is awaited. */
     uint64_t in, in_bytes, out, out_bytes;
 };
 
-/* in: not written to the server yet; out: its reply is awaited. */
-static struct queues count_queues(const struct server *s)
+struct pool_sums {
+    struct pool_stats stats;
+    struct server_sums *servers;
+};
+
+struct visitor;
+
+struct sheet {
+    struct mail mail;
+    struct pools *all;
+    struct generation *generation; /* whose pools; held */
+    int next;                      /* worker */
+    struct pool_sums *pools;
+    uint64_t total_connections, current_connections;
+    struct visitor *visitor;
+};
+
+static void add(uint64_t *sums, const uint64_t *more, size_t bytes)
 {
-    struct queues q = {0};
+    for (size_t i = 0; i < bytes / sizeof *sums; i++) sums[i] += more[i];
+}
+
+static void add_server(struct server_sums *sums, const struct server *s)
+{
+    add((uint64_t *)&sums->stats, (const uint64_t *)&s->stats, sizeof s->stats);
     for (int k = 0; k < s->pool->conf->server_connections; k++) {
         const struct server_link *l = s->links[k];
         for (const struct message *m = l ? l->first : NULL; m; m = m->link_next) {
             bool written = m->end <= l->written;
-            *(written ? &q.out : &q.in) += 1;
-            *(written ? &q.out_bytes : &q.in_bytes) += m->size;
+            *(written ? &sums->out : &sums->in) += 1;
+            *(written ? &sums->out_bytes : &sums->in_bytes) += m->size;
         }
     }
-    return q;
 }
 
-static void write_server(struct buf *out, const struct server *s)
+static void add_pool(struct pool_sums *sums, const struct pool_conf *conf, const struct pool *p)
 {
-    struct queues q = count_queues(s);
-    write_text(out, s->conf->name);
+    add((uint64_t *)&sums->stats, (const uint64_t *)&p->stats, sizeof p->stats);
+    for (size_t i = 0; i < conf->servers_n; i++)
+        for (size_t k = 0; k < p->conf->servers_n; k++)
+            if (strcmp(conf->servers[i].name, p->conf->servers[k].name) == 0) {
+                add_server(&sums->servers[i], &p->servers[k]);
+                break;
+            }
+}
+
+/* The worker's pools may be older or newer than the sheet. */
+static void add_worker(struct sheet *s, const struct pool_worker *w)
+{
+    const struct pool_conf_file *file = &s->generation->file;
+    for (size_t i = 0; i < file->n; i++)
+        for (size_t k = 0; k < w->pools_n; k++)
+            if (strcmp(file->pools[i].name, w->pools[k]->conf->name) == 0)
+                add_pool(&s->pools[i], &file->pools[i], w->pools[k]);
+    for (size_t k = 0; k < w->pools_n; k++) s->current_connections += w->pools[k]->stats.client_connections;
+    for (size_t k = 0; k < w->retired_n; k++) s->current_connections += w->retired[k]->stats.client_connections;
+    s->total_connections += w->total_connections;
+}
+
+static void sheet_done(struct mail *mail);
+
+static void pass_on(struct sheet *s)
+{
+    bool last = s->next == s->all->worker_count;
+    loop_post(last ? s->all->front->loop : s->all->workers[s->next]->loop, &s->mail);
+}
+
+static void fill_in(struct mail *mail)
+{
+    struct sheet *s = container_of(mail, struct sheet, mail);
+    add_worker(s, s->all->workers[s->next++]);
+    if (s->next == s->all->worker_count) s->mail.deliver = sheet_done;
+    pass_on(s);
+}
+
+static void sheet_start(struct pools *all, struct visitor *v)
+{
+    struct sheet *s = mem_calloc(1, sizeof *s);
+    s->mail.deliver = fill_in;
+    s->all = all;
+    s->visitor = v;
+    s->generation = all->generation;
+    atomic_fetch_add(&s->generation->refs, 1);
+    s->pools = mem_calloc(s->generation->file.n, sizeof *s->pools);
+    for (size_t i = 0; i < s->generation->file.n; i++)
+        s->pools[i].servers = mem_calloc(s->generation->file.pools[i].servers_n, sizeof(struct server_sums));
+    pass_on(s);
+}
+
+static void sheet_free(struct sheet *s)
+{
+    for (size_t i = 0; i < s->generation->file.n; i++) mem_free(s->pools[i].servers);
+    mem_free(s->pools);
+    generation_release(s->generation);
+    mem_free(s);
+}
+
+/* ---- the text ---- */
+
+static void write_server(struct buf *out, const struct pool_server *conf, const struct server_health *health,
+                         const struct server_sums *s)
+{
+    write_text(out, conf->name);
     buf_append_cstr(out, ": {");
     write_number(out, "server_eof", s->stats.eof);
     write_number(out, "server_err", s->stats.err);
     write_number(out, "server_timedout", s->stats.timedout);
     write_number(out, "server_connections", s->stats.connections);
-    write_number(out, "server_ejected_at", (uint64_t)s->stats.ejected_at_us);
+    write_number(out, "server_ejected_at", (uint64_t)atomic_load(&health->ejected_us));
     write_number(out, "requests", s->stats.requests);
     write_number(out, "request_bytes", s->stats.request_bytes);
     write_number(out, "responses", s->stats.responses);
     write_number(out, "response_bytes", s->stats.response_bytes);
-    write_number(out, "in_queue", q.in);
-    write_number(out, "in_queue_bytes", q.in_bytes);
-    write_number(out, "out_queue", q.out);
-    buf_printf(out, "\"out_queue_bytes\":%" PRIu64 "}", q.out_bytes);
+    write_number(out, "in_queue", s->in);
+    write_number(out, "in_queue_bytes", s->in_bytes);
+    write_number(out, "out_queue", s->out);
+    buf_printf(out, "\"out_queue_bytes\":%" PRIu64 "}", s->out_bytes);
 }
 
-static void write_pool(struct buf *out, const struct pool *p)
+static void write_pool(struct buf *out, const struct pool_conf *conf, const struct pool_health *health,
+                       const struct pool_sums *p)
 {
-    write_text(out, p->conf->name);
+    write_text(out, conf->name);
     buf_append_cstr(out, ": {");
     write_number(out, "client_eof", p->stats.client_eof);
     write_number(out, "client_err", p->stats.client_err);
@@ -77,27 +168,27 @@ static void write_pool(struct buf *out, const struct pool *p)
     write_number(out, "server_ejects", p->stats.server_ejects);
     write_number(out, "forward_error", p->stats.forward_error);
     buf_printf(out, "\"fragments\":%" PRIu64, p->stats.fragments);
-    for (size_t i = 0; i < p->conf->servers_n; i++) {
+    for (size_t i = 0; i < conf->servers_n; i++) {
         buf_append_cstr(out, ", ");
-        write_server(out, &p->servers[i]);
+        write_server(out, &conf->servers[i], &health->servers[i], &p->servers[i]);
     }
     buf_append_char(out, '}');
 }
 
-void stats_write(const struct engine *e, struct buf *out)
+static void write_sheet(const struct sheet *s, struct buf *out)
 {
     char host[256] = "unknown";
     if (gethostname(host, sizeof host - 1) != 0) strcpy(host, "unknown");
     buf_append_cstr(out, "{\"service\":\"nutcracker\", \"source\":");
     write_text(out, host);
     buf_append_cstr(out, ", \"version\":\"0.5.0\", ");
-    write_number(out, "uptime", (uint64_t)(clock_mono_ms() - e->started_ms) / 1000);
+    write_number(out, "uptime", (uint64_t)(clock_mono_ms() - s->all->started_ms) / 1000);
     write_number(out, "timestamp", (uint64_t)clock_wall_ms() / 1000);
-    write_number(out, "total_connections", e->total_connections);
-    buf_printf(out, "\"curr_connections\":%" PRIu64, e->current_connections);
-    for (size_t i = 0; i < e->pools_n; i++) {
+    write_number(out, "total_connections", s->total_connections);
+    buf_printf(out, "\"curr_connections\":%" PRIu64, s->current_connections);
+    for (size_t i = 0; i < s->generation->file.n; i++) {
         buf_append_cstr(out, ", ");
-        write_pool(out, e->pools[i]);
+        write_pool(out, &s->generation->file.pools[i], &s->generation->health[i], &s->pools[i]);
     }
     buf_append_cstr(out, "}\n");
 }
@@ -111,6 +202,15 @@ struct visitor {
     size_t pos;
 };
 
+static void leave(struct visitor *v)
+{
+    int fd = v->src.fd;
+    loop_remove(v->loop, &v->src);
+    close(fd);
+    buf_deinit(&v->text);
+    mem_free(v);
+}
+
 static void write_more(struct loop_source *src, int events)
 {
     struct visitor *v = container_of(src, struct visitor, src);
@@ -119,38 +219,41 @@ static void write_more(struct loop_source *src, int events)
     (void)events;
     if (st == OK) v->pos += put;
     if (st == E_AGAIN || (st == OK && v->pos < v->text.n)) return;
-    int fd = src->fd;
-    loop_remove(v->loop, src);
-    close(fd);
-    buf_deinit(&v->text);
-    mem_free(v);
+    leave(v);
+}
+
+static void sheet_done(struct mail *mail)
+{
+    struct sheet *s = container_of(mail, struct sheet, mail);
+    struct visitor *v = s->visitor;
+    write_sheet(s, &v->text);
+    sheet_free(s);
+    if (loop_add(v->loop, &v->src, NET_WRITE) != OK) leave(v);
 }
 
 static void welcome(struct loop_source *src, int events)
 {
-    struct engine *e = container_of(src, struct engine, stats_listener);
+    struct pools *p = container_of(src, struct pools, stats_listener);
     (void)events;
     for (int i = 0; i < VISITORS_MAX; i++) {
         int fd = net_accept(src->fd);
         if (fd < 0) return;
         struct visitor *v = mem_calloc(1, sizeof *v);
         v->src = (struct loop_source){.fd = fd, .ready = write_more};
-        v->loop = e->loop;
-        stats_write(e, &v->text);
-        if (loop_add(e->loop, &v->src, NET_WRITE) == OK) continue;
-        close(fd);
-        buf_deinit(&v->text);
-        mem_free(v);
+        v->loop = p->front->loop;
+        sheet_start(p, v);
     }
 }
 
-bool stats_listen(struct engine *e, const char *host, int port)
+bool stats_listen(struct pools *p, const char *host, int port)
 {
-    e->stats_listener = (struct loop_source){.fd = net_listen_tcp(host, port, 64), .ready = welcome};
-    return e->stats_listener.fd >= 0 && loop_add(e->loop, &e->stats_listener, NET_READ) == OK;
+    int fd = front_inherited_or_listen(p->front, host, port, 64);
+    if (fd < 0) return false;
+    p->stats_listener = (struct loop_source){.fd = fd, .ready = welcome};
+    return loop_add(p->front->loop, &p->stats_listener, NET_READ) == OK;
 }
 
-void stats_describe(void)
+void pools_describe_stats(void)
 {
     puts("Of a pool:\n"
          "  client_eof          connections that clients closed\n"

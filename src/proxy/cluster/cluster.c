@@ -1,0 +1,117 @@
+#include "proxy/cluster/cluster.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "proxy/cluster/worker.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static void map_changed(void *ctx, struct topology_map *map)
+{
+    struct proxy *p = ctx;
+    for (int i = 0; i < p->worker_count; i++) proxy_worker_publish(p->workers[i], map);
+    atomic_store(&p->has_map, true);
+}
+
+struct proxy *proxy_cluster_create(struct front *f)
+{
+    struct proxy *p = mem_calloc(1, sizeof *p);
+    p->front = f;
+    p->config = proxy_config_hold(f->config);
+    p->started_ms = clock_wall_ms();
+    random_hex(p->run_id, 40);
+    if (!policy_create(p)) {
+        proxy_config_release(p->config);
+        mem_free(p);
+        return NULL;
+    }
+    p->topology = topology_create(f->config, map_changed, p);
+    p->worker_count = f->worker_count;
+    p->workers = mem_calloc((size_t)p->worker_count, sizeof(struct worker *));
+    for (int i = 0; i < p->worker_count; i++) p->workers[i] = proxy_worker_create(p, f->workers[i]);
+    return p;
+}
+
+void proxy_cluster_start(struct proxy *p)
+{
+    topology_start(p->topology);
+}
+
+bool proxy_cluster_is_known(const struct proxy *p)
+{
+    return atomic_load(&p->has_map);
+}
+
+void proxy_cluster_configure(struct proxy *p)
+{
+    topology_configure(p->topology, p->front->config);
+}
+
+void proxy_cluster_stop(struct proxy *p)
+{
+    topology_stop(p->topology);
+}
+
+void proxy_cluster_destroy(struct proxy *p)
+{
+    for (int i = 0; i < p->worker_count; i++) proxy_worker_destroy(p->workers[i]);
+    topology_destroy(p->topology);
+    policy_destroy(p);
+    proxy_config_release(p->config);
+    mem_free(p->workers);
+    mem_free(p);
+}
+
+/* ---- listening ---- */
+
+static struct front_listener *listener_at(const struct proxy *p, const struct front_address *a)
+{
+    char name[FRONT_NAME_MAX];
+    front_address_name(a, name);
+    list_each(it, &p->front->listeners)
+    {
+        struct front_listener *l = container_of(it, struct front_listener, link);
+        if (l->backend == &cluster_front && strcmp(l->name, name) == 0 && l->is_tls == a->is_tls) return l;
+    }
+    return NULL;
+}
+
+static void start(struct proxy *p, struct front_listener *l)
+{
+    front_listener_start(l, (void *const *)p->workers);
+}
+
+bool proxy_cluster_listen(struct proxy *p)
+{
+    const struct proxy_config *c = p->front->config;
+    struct front_listener *wanted[PROXY_LISTEN_MAX], *opened[PROXY_LISTEN_MAX];
+    int n = 0, new = 0;
+    for (; n < c->listen_count; n++) {
+        const struct listen_address *l = &c->listen[n];
+        struct front_address a = {
+            .host = l->at.host, .port = l->at.port, .mode = l->mode, .backlog = (int)c->backlog, .is_tls = l->is_tls};
+        wanted[n] = listener_at(p, &a);
+        if (wanted[n]) continue;
+        wanted[n] = opened[new] = front_listen(p->front, &cluster_front, &a);
+        if (!wanted[n]) {
+            log_warning("Cannot listen on %s:%d: %s", a.host, a.port, strerror(errno));
+            while (new > 0) front_listener_close(opened[--new]);
+            return false;
+        }
+        new ++;
+    }
+    list_each(it, &p->front->listeners)
+    {
+        struct front_listener *l = container_of(it, struct front_listener, link);
+        bool stays = l->backend != &cluster_front;
+        for (int i = 0; i < n; i++) stays |= wanted[i] == l;
+        if (!stays) front_listener_close(l);
+    }
+    for (int i = 0; i < n; i++) {
+        atomic_store(&wanted[i]->accept_proxy, c->listen[i].accept_proxy);
+        start(p, wanted[i]);
+    }
+    return true;
+}
