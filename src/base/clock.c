@@ -34,11 +34,19 @@ int64_t clock_boot_ms(void)
     return read_us(CLOCK_BOOTTIME) / 1000;
 }
 
+/* Nanoseconds of a tick in units of 2^-32; set before main(). */
+static uint64_t tick_ns;
+
+uint64_t clock_ticks_ns(uint64_t ticks)
+{
+    return (uint64_t)((unsigned __int128)ticks * tick_ns >> 32);
+}
+
 #if defined(__x86_64__)
 #include <x86intrin.h>
 static uint64_t ticks_per_us;
 
-__attribute__((constructor)) static void ticks_calibrate(void)
+static void ticks_calibrate(void)
 {
     int64_t begin_us = clock_mono_us();
     uint64_t begin = __rdtsc();
@@ -58,6 +66,10 @@ uint64_t clock_ticks_per_us(void)
     return ticks_per_us;
 }
 #elif defined(__aarch64__)
+static void ticks_calibrate(void)
+{
+}
+
 uint64_t clock_ticks(void)
 {
     uint64_t v;
@@ -72,6 +84,10 @@ uint64_t clock_ticks_per_us(void)
     return hz >= 1000000 ? hz / 1000000 : 1;
 }
 #else
+static void ticks_calibrate(void)
+{
+}
+
 uint64_t clock_ticks(void)
 {
     return (uint64_t)clock_mono_us();
@@ -82,3 +98,9 @@ uint64_t clock_ticks_per_us(void)
     return 1;
 }
 #endif
+
+__attribute__((constructor)) static void ticks_begin(void)
+{
+    ticks_calibrate();
+    tick_ns = ((uint64_t)1000 << 32) / clock_ticks_per_us();
+}

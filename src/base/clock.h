@@ -14,5 +14,7 @@ int64_t clock_boot_ms(void); /* CLOCK_BOOTTIME; goes on while the machine sleeps
  * rate.  Differences only; one thread. */
 uint64_t clock_ticks(void);
 uint64_t clock_ticks_per_us(void);
+/* So many ticks in nanoseconds; a multiplication. */
+uint64_t clock_ticks_ns(uint64_t ticks);
 
 #endif

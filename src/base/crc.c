@@ -2,21 +2,37 @@
 
 #include <isa-l/crc64.h>
 
-static uint16_t table[256];
+/* table[k][b]: the remainder of byte b with k zero bytes behind it.  Byte by byte every look-up waits for the one
+ * before; with eight tables the look-ups of eight bytes are independent (M. Kounavis and F. Berry, "A Systematic
+ * Approach to Building High Performance Software-Based CRC Generators", 2005). */
+enum { SLICES = 8 };
+static uint16_t table[SLICES][256];
+
+static inline uint16_t crc16_byte(uint16_t crc, unsigned char byte)
+{
+    return (uint16_t)((crc << 8) ^ table[0][(crc >> 8) ^ byte]);
+}
 
 __attribute__((constructor)) static void table_fill(void)
 {
     for (unsigned i = 0; i < 256; i++) {
         unsigned crc = i << 8;
         for (int bit = 0; bit < 8; bit++) crc = crc & 0x8000 ? (crc << 1) ^ 0x1021 : crc << 1;
-        table[i] = (uint16_t)crc;
+        table[0][i] = (uint16_t)crc;
     }
+    for (unsigned k = 1; k < SLICES; k++)
+        for (unsigned i = 0; i < 256; i++) table[k][i] = crc16_byte(table[k - 1][i], 0);
 }
 
 uint16_t crc16(struct bytes b)
 {
+    const unsigned char *p = (const unsigned char *)b.p;
+    size_t n = b.n;
     uint16_t crc = 0;
-    for (size_t i = 0; i < b.n; i++) crc = (uint16_t)((crc << 8) ^ table[((crc >> 8) ^ (unsigned char)b.p[i]) & 0xff]);
+    for (; n >= SLICES; n -= SLICES, p += SLICES)
+        crc = table[7][p[0] ^ (crc >> 8)] ^ table[6][p[1] ^ (crc & 0xff)] ^ table[5][p[2]] ^ table[4][p[3]] ^
+              table[3][p[4]] ^ table[2][p[5]] ^ table[1][p[6]] ^ table[0][p[7]];
+    for (; n > 0; n--) crc = crc16_byte(crc, *p++);
     return crc;
 }
 

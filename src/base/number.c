@@ -90,15 +90,28 @@ bool parse_memory(struct bytes b, int64_t *out)
     return false;
 }
 
+static size_t digits_of(uint64_t v)
+{
+    size_t n = 1;
+    for (; v >= 10000; v /= 10000) n += 4;
+    return n + (v >= 10) + (v >= 100) + (v >= 1000);
+}
+
+/* Two digits a division, from the last to the first. */
 size_t format_u64(char *out, uint64_t v)
 {
-    char text[20];
-    size_t n = 0;
-    do {
-        text[n++] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v);
-    for (size_t i = 0; i < n; i++) out[i] = text[n - 1 - i];
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142"
+                                "43444546474849505152535455565758596061626364656667686970717273747576777879808182838485"
+                                "8687888990919293949596979899";
+    size_t n = digits_of(v), at = n;
+    for (; v >= 100; v /= 100) {
+        at -= 2;
+        memcpy(out + at, pairs + v % 100 * 2, 2);
+    }
+    if (v >= 10)
+        memcpy(out, pairs + v * 2, 2);
+    else
+        out[0] = (char)('0' + v);
     return n;
 }
 

@@ -26,6 +26,17 @@ static void slots_follow_the_specification(void **state)
 {
     (void)state;
     assert_int_equal(crc16(BYTES("123456789")), 0x31c3);
+    /* Whole slices, rests and bytes of the upper half, against the definition bit by bit. */
+    unsigned char text[64];
+    for (unsigned i = 0; i < sizeof text; i++) text[i] = (unsigned char)(i * 151 + 77);
+    for (size_t n = 0; n <= sizeof text; n++) {
+        unsigned crc = 0;
+        for (size_t i = 0; i < n * 8; i++) {
+            unsigned bit = text[i / 8] >> (7 - i % 8) & 1, top = crc >> 15 & 1;
+            crc = (crc << 1 ^ (bit ^ top ? 0x1021 : 0)) & 0xffff;
+        }
+        assert_int_equal(crc16(bytes_make(text, n)), crc);
+    }
     assert_true(crc64(0, "123456789", 9) == 0xe9c6d914c4b8d9ca);
     struct {
         const char *key;

@@ -331,8 +331,15 @@ void call_help(struct call *c, const char *container, const char *const *lines, 
 int call_prepare_keys(struct call *c)
 {
     struct command_key found[CALL_KEYS_INLINE];
-    int n = command_keys(c->cmd, c->argv, c->argc, found, CALL_KEYS_INLINE);
+    unsigned one = command_one_key(c->cmd);
     c->key_count = 0;
+    if (one && one < c->argc) {
+        c->key_arg[0] = one;
+        c->keys[0] = key_of(c->argv[one]);
+        c->key_count = 1;
+        return 1;
+    }
+    int n = command_has_keys(c->cmd) ? command_keys(c->cmd, c->argv, c->argc, found, CALL_KEYS_INLINE) : 0;
     for (int i = 0; i < n && i < CALL_KEYS_INLINE; i++) {
         c->key_arg[c->key_count] = found[i].index;
         c->keys[c->key_count++] = key_of(c->argv[found[i].index]);

@@ -103,11 +103,6 @@ struct call {
     uint32_t lru_clock; /* 24 bits, for entry_set_lru() */
     void *session;      /* the server's connection; NULL for the applier and for files */
 
-    /* Keys that the dispatcher derived already: keys[i] is argv[key_arg[i]]. */
-    size_t key_count;
-    uint32_t key_arg[CALL_KEYS_INLINE];
-    struct key keys[CALL_KEYS_INLINE];
-
     uint32_t served_arg; /* 0, or: run again for a waiting client, for the key at argv[served_arg] alone */
 
     void *prepared;  /* what the dispatcher looked up ahead for this handler; NULL: nothing */
@@ -122,6 +117,11 @@ struct call {
     struct call_wait *wait; /* what call_wait() asked for; the caller takes it */
     struct buf *effects;    /* encoded commands for replicas and the AOF */
     unsigned effect_count;
+
+    /* Keys that the dispatcher derived already: keys[i] is argv[key_arg[i]].  Last, and not cleared for each call. */
+    size_t key_count;
+    uint32_t key_arg[CALL_KEYS_INLINE];
+    struct key keys[CALL_KEYS_INLINE];
 };
 
 /* The key at argv[arg]. */

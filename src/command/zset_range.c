@@ -197,13 +197,13 @@ static void zrange_reply(struct call *c, const struct zrange *z, const struct en
 {
     struct zset_iter it;
     struct element member;
-    double score;
+    double score = 0, *wanted = z->with_scores ? &score : NULL;
     uint64_t n = r.end - r.first;
     bool reverse = z->direction == REVERSE, pairs = z->with_scores && c->out.version >= 3;
     resp_array(&c->out, z->with_scores && !pairs ? n * 2 : n);
     if (n == 0) return;
     zset_iter_init(&it, e, reverse ? r.end - 1 : r.first, reverse);
-    while (n-- && zset_iter_next(&it, &member, &score)) {
+    while (n-- && zset_iter_next(&it, &member, wanted)) {
         if (pairs) resp_array(&c->out, 2);
         resp_bulk(&c->out, member.text);
         if (z->with_scores) resp_double(&c->out, score);

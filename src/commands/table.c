@@ -91,6 +91,7 @@ struct index_entry {
 static struct index_entry name_index[INDEX_SIZE];
 static uint16_t parents[CMD_ID_COUNT];
 static uint16_t sub_counts[CMD_ID_COUNT];
+static uint8_t one_keys[CMD_ID_COUNT];
 
 /* ASCII letters of eight bytes at once to lower case. */
 static inline uint64_t lower8(uint64_t x)
@@ -114,14 +115,14 @@ static inline struct name_key make_key(struct bytes name, unsigned parent)
     const char *p = name.p;
     if (name.n >= 8) {
         k.head = load(p, 8);
-        k.tail = load(p + name.n - 8, 8);
+        k.tail = lower8(load(p + name.n - 8, 8));
     } else if (name.n >= 4) {
         k.head = load(p, 4) | load(p + name.n - 4, 4) << 32;
-    } else {
-        for (size_t i = 0; i < name.n; i++) k.head |= (uint64_t)(unsigned char)p[i] << 8 * i;
+    } else if (name.n) { /* first, middle and last: with one or two bytes some of them twice */
+        k.head = (uint64_t)(unsigned char)p[0] | (uint64_t)(unsigned char)p[name.n / 2] << 8 |
+                 (uint64_t)(unsigned char)p[name.n - 1] << 16;
     }
     k.head = lower8(k.head);
-    k.tail = lower8(k.tail);
     return k;
 }
 
@@ -161,6 +162,19 @@ static const struct command *find(struct bytes name, unsigned parent)
     return NULL;
 }
 
+static uint8_t find_one_key(const struct command *c)
+{
+    const struct key_spec *s = &c->key_specs[0];
+    bool one = s->begin == KEYS_AT_INDEX && s->find == KEYS_IN_RANGE && s->last == 0 && s->index > 0 &&
+               !(s->flags & KEY_NOT_KEY) && c->key_specs[1].begin == KEYS_NOWHERE;
+    return one ? (uint8_t)s->index : 0;
+}
+
+unsigned command_one_key(const struct command *c)
+{
+    return one_keys[c->id];
+}
+
 __attribute__((constructor)) static void index_commands(void)
 {
     unsigned container = NO_PARENT;
@@ -169,6 +183,7 @@ __attribute__((constructor)) static void index_commands(void)
         bool sub = memchr(c->name, '|', c->name_length) != NULL;
         if (!sub) container = id;
         parents[id] = sub ? (uint16_t)container : NO_PARENT;
+        one_keys[id] = find_one_key(c);
         if (sub) sub_counts[container]++;
         struct name_key k = make_key(own_name(c), parents[id]);
         unsigned i = key_slot_of(&k);

@@ -174,5 +174,7 @@ int command_routing_keys(const struct command *c, const struct bytes *argv, size
                          size_t out_cap);
 /* Whether a call can have keys at all. */
 bool command_has_keys(const struct command *c);
+/* The position of the key where every call has one and always there; 0: it is not that simple. */
+unsigned command_one_key(const struct command *c);
 
 #endif

@@ -270,6 +270,22 @@ static enum status read_bulks(struct resp_parser *p, struct bytes req, struct re
     return OK;
 }
 
+/* A whole request of the usual form, with nothing of it kept in memory on the way.  False: it is cut off, wrong or only
+ * unusual, and is to be read from its beginning; p and *size are as they were. */
+static bool read_usual(const struct resp_parser *p, struct bytes req, struct resp_request *out, size_t *size)
+{
+    const char *s = req.p, *end = req.p + req.n;
+    int64_t count, length;
+    if (p->unauthenticated || !(s = read_short_number(s + 1, end, &count))) return false;
+    for (out->argc = 0; count > 0; count--) {
+        if (end - s < 4 || *s != '$' || !(s = read_short_number(s + 1, end, &length))) return false;
+        if (length > p->bulk_max || end - s < length + 2 || argv_push(out, s, (size_t)length) != OK) return false;
+        s += length + 2;
+    }
+    *size = (size_t)(s - req.p);
+    return out->argc > 0;
+}
+
 /* ---- Setting aside and taking up --------------------------------------------------------------------------------- */
 
 static void swap_argv(struct resp_request *a, struct resp_request *b)
@@ -326,6 +342,8 @@ static enum status read_one(struct resp_parser *p, struct bytes req, struct resp
         return st == OK && out->argc == 0 ? E_NOT_FOUND : st;
     } else {
         int64_t count = 0;
+        if (read_usual(p, req, out, size)) return OK;
+        out->argc = 0;
         st = read_header(p, req, &count, size);
         if (st != OK) return st;
         if (count <= 0) return E_NOT_FOUND;

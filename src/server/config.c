@@ -13,9 +13,9 @@
 #include <unistd.h>
 
 struct config {
-    pthread_mutex_t mu; /* for text; a leaf: nothing is taken under it */
+    struct config_numbers numbers; /* first: config_num() */
+    pthread_mutex_t mu;            /* for text; a leaf: nothing is taken under it */
     struct buf text[CFG_COUNT];
-    _Atomic int64_t num[CFG_COUNT]; /* of texts: whether there is any */
     int64_t default_num[CFG_COUNT];
     struct {
         _Atomic uint64_t hard, soft;
@@ -60,7 +60,7 @@ static void keep(struct config *c, enum config_id id, struct option_value *v)
     pthread_mutex_lock(&c->mu);
     struct buf old = c->text[id];
     c->text[id] = v->text;
-    atomic_store_explicit(&c->num[id], v->num, memory_order_relaxed);
+    atomic_store_explicit(&c->numbers.num[id], v->num, memory_order_relaxed);
     pthread_mutex_unlock(&c->mu);
     buf_deinit(&old);
 }
@@ -157,11 +157,6 @@ void config_user_lines(const struct config *c, struct buf *out)
 
 /* ---- reading ---- */
 
-int64_t config_num(const struct config *c, enum config_id id)
-{
-    return atomic_load_explicit(&c->num[id], memory_order_relaxed);
-}
-
 static void append_working_directory(struct buf *out)
 {
     char path[4096];
@@ -241,7 +236,7 @@ bool config_give(struct config *c, enum config_id id, const struct bytes *argv, 
 
 void config_force_num(struct config *c, enum config_id id, int64_t value)
 {
-    atomic_store_explicit(&c->num[id], value, memory_order_relaxed);
+    atomic_store_explicit(&c->numbers.num[id], value, memory_order_relaxed);
 }
 
 void config_force_text(struct config *c, enum config_id id, struct bytes text)

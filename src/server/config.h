@@ -55,7 +55,15 @@ MUST_USE enum status config_load(struct config *c, int argc, char **argv, char *
 /* The absolute path of the file that was loaded; "" when there is none. */
 const char *config_file(const struct config *c);
 
-int64_t config_num(const struct config *c, enum config_id id); /* numbers, memory sizes, enumerations, booleans */
+/* How struct config begins: several options are looked at with every command. */
+struct config_numbers {
+    _Atomic int64_t num[CFG_COUNT]; /* of texts: whether there is any */
+};
+/* Numbers, memory sizes, enumerations, booleans. */
+static inline int64_t config_num(const struct config *c, enum config_id id)
+{
+    return atomic_load_explicit(&((const struct config_numbers *)c)->num[id], memory_order_relaxed);
+}
 static inline bool config_bool(const struct config *c, enum config_id id)
 {
     return config_num(c, id) != 0;

@@ -15,7 +15,7 @@
 #include <assert.h>
 #include <unistd.h>
 
-enum { READ_MAX = 256 * 1024, READ_ROOM = 64 * 1024, OUT_KEEP = 64 * 1024 };
+enum { READ_MAX = 256 * 1024, READ_ROOM = 64 * 1024, OUT_KEEP_FIRST = 64 * 1024, OUT_KEEP = 16 * 1024 };
 
 static void count(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -222,9 +222,8 @@ static size_t process(struct conn *c, struct bytes in)
 
 static void lend_out_buffer(struct conn *c)
 {
-    if (c->out.p || !c->worker->spare_out.p) return;
-    c->out = c->worker->spare_out;
-    c->worker->spare_out = (struct buf){0};
+    struct worker *w = c->worker;
+    if (!c->out.p && w->spare_out_n) c->out = w->spare_out[--w->spare_out_n];
 }
 
 /* The read buffer is for everybody, so what is left over moves to the connection. */
@@ -464,10 +463,10 @@ void conn_push_end(struct conn *c)
 
 static void give_back_out_buffer(struct conn *c)
 {
+    struct worker *w = c->worker;
     c->out.n = c->out_pos = 0;
-    struct buf *spare = &c->worker->spare_out;
-    if (!spare->p && c->out.cap <= OUT_KEEP) {
-        *spare = c->out;
+    if (w->spare_out_n < SPARE_OUT_MAX && c->out.cap <= (w->spare_out_n ? OUT_KEEP : OUT_KEEP_FIRST)) {
+        w->spare_out[w->spare_out_n++] = c->out;
         c->out = (struct buf){0};
     } else {
         buf_deinit(&c->out);

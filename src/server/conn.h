@@ -100,7 +100,7 @@ struct conn {
 struct histogram;
 struct topkeys;
 
-enum { BATCH_MAX = 32 };
+enum { BATCH_MAX = 32, SPARE_OUT_MAX = 32 };
 
 /* A request that waits for the end of the turn's reading: requests[i] and calls[i] of the worker. */
 struct staged {
@@ -154,9 +154,10 @@ struct worker {
     struct staged staged[BATCH_MAX];
     int staged_n;
     bool running_staged;
-    int handshakes;       /* steps of TLS handshakes in this turn */
-    struct buf read_buf;  /* input of connections that have none left over */
-    struct buf spare_out; /* lent to the connection that writes now */
+    int handshakes;                      /* steps of TLS handshakes in this turn */
+    struct buf read_buf;                 /* input of connections that have none left over */
+    struct buf spare_out[SPARE_OUT_MAX]; /* lent to connections while they have output */
+    int spare_out_n;
     struct buf effects;
     struct random rng;
     struct call_env env;
@@ -174,6 +175,7 @@ struct worker {
     int64_t memory_calm_for;          /* ... if it still is this; 0: not known */
     int64_t client_eviction_after_ms; /* maxmemory-clients: no further attempt before this, monotonic */
     int64_t now_ms, now_mono_ms;      /* of this turn */
+    uint32_t lru_clock;               /* of this turn: seconds, 24 bits */
     bool inner; /* this is a turn inside a command that runs long: no scripts, and the gate is not left */
     /* read by others */
     struct call_stats stats;
@@ -182,6 +184,7 @@ struct worker {
     int64_t sample_in;                                 /* commands until one is looked at for topkeys */
     _Atomic(struct histogram *) latency[CMD_ID_COUNT]; /* nanoseconds; made at a command's first use, never freed */
     _Atomic uint64_t net_in, net_out;
+    _Atomic uint64_t changes; /* of keys, by its commands: part of node_changes() */
     _Atomic int conn_count;
     _Atomic int held_count;        /* held replies */
     _Atomic int64_t held_since_ms; /* of the oldest of them, about */

@@ -67,20 +67,21 @@ static void refuse(struct call *call, const char *why)
 void dispatch_prepare(struct conn *c, struct call *call, const struct resp_request *req)
 {
     struct worker *w = c->worker;
-    *call = (struct call){.env = &w->env,
-                          .argv = req->argv,
-                          .argc = req->argc,
-                          .db = c->db,
-                          .now_ms = w->now_ms,
-                          .lru_clock = (uint32_t)(w->now_ms / 1000) & 0xffffff,
-                          .session = c,
-                          .effects = &w->effects};
+    memset(call, 0, offsetof(struct call, key_arg)); /* the keys behind are written where they are wanted */
+    call->env = &w->env;
+    call->argv = req->argv;
+    call->argc = req->argc;
+    call->db = c->db;
+    call->now_ms = w->now_ms;
+    call->lru_clock = w->lru_clock;
+    call->session = c;
+    call->effects = &w->effects;
     const struct command *container = NULL;
     call->cmd = node_command_of_request(w->node, req->argv, req->argc, &container);
     if (!call->cmd) call->cmd = container;
     if (!call->cmd || !command_arity_ok(call->cmd, req->argc)) return;
     call->handler = command_handler_of((enum command_id)call->cmd->id);
-    if (command_has_keys(call->cmd)) call_prepare_keys(call);
+    call_prepare_keys(call);
 }
 
 /* ---- checks ---- */
@@ -348,7 +349,7 @@ void dispatch_run(struct conn *c, struct call *call)
     call_run(call);
     if (script) monitor_script_end(w, !call->want_exclusive && !call->want_restart);
     if (call->want_exclusive || call->want_restart) return;
-    if (!script) monitor_show(c, call);
+    if (!script && monitor_wanted(w->node)) monitor_show(c, call);
     if (c->tracking && call->cmd->flags & CMD_READONLY) tracking_remember(c, call);
     uint64_t took = clock_ticks() - begin;
     add(&stats->calls, 1);
@@ -357,10 +358,10 @@ void dispatch_run(struct conn *c, struct call *call)
         add(&stats->failed, 1);
         errorstats_note(w->node->errors, bytes_make(out->p + reply_at, out->n - reply_at));
     }
-    if (call->dirty) atomic_fetch_add_explicit(&w->node->dirty, call->dirty, memory_order_relaxed);
-    latency_track(w, call->cmd, took);
+    if (call->dirty) add(&w->changes, call->dirty);
+    uint64_t ns = clock_ticks_ns(took), us = ns / 1000;
+    latency_track(w, call->cmd, ns);
     topkeys_sample(w, call);
-    uint64_t us = took / clock_ticks_per_us();
     slowlog_note(w->node, c, call, us);
     latency_note(w->node, call->cmd->flags & CMD_FAST ? "fast-command" : "command", us);
 }

@@ -37,7 +37,7 @@ void latency_init(struct node *n)
 
 /* ---- histograms ---- */
 
-void latency_track(struct worker *w, const struct command *cmd, uint64_t ticks)
+void latency_track(struct worker *w, const struct command *cmd, uint64_t ns)
 {
     if (!config_bool(w->node->config, CFG_LATENCY_TRACKING)) return;
     struct histogram *h = atomic_load_explicit(&w->latency[cmd->id], memory_order_relaxed);
@@ -45,7 +45,7 @@ void latency_track(struct worker *w, const struct command *cmd, uint64_t ticks)
         h = mem_calloc(1, sizeof *h);
         atomic_store_explicit(&w->latency[cmd->id], h, memory_order_release);
     }
-    histogram_add(h, ticks * 1000 / clock_ticks_per_us());
+    histogram_add(h, ns);
 }
 
 /* The sum over the workers; false: never called. */

@@ -7,8 +7,8 @@
 
 /* Sets n->latency; before the workers start. */
 void latency_init(struct node *n);
-/* A command of this worker took so many ticks (clock_ticks()).  The worker's thread. */
-void latency_track(struct worker *w, const struct command *cmd, uint64_t ticks);
+/* A command of this worker took so long.  The worker's thread. */
+void latency_track(struct worker *w, const struct command *cmd, uint64_t ns);
 /* Something that is watched took so long: kept when latency-monitor-threshold is set and reached.  `event` is Redis's
  * name of it ("command", "expire-cycle") and stays valid for ever.  Any thread. */
 void latency_note(struct node *n, const char *event, uint64_t us);

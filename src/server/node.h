@@ -100,7 +100,7 @@ struct node {
     _Atomic uint64_t next_client_id;
     _Atomic int client_count;
     _Atomic int blocked_count;            /* clients in WAIT */
-    _Atomic uint64_t dirty;               /* changes since the last save */
+    _Atomic uint64_t dirty;               /* see node_changes() */
     _Atomic bool loading;                 /* the dataset is being loaded: most commands get -LOADING */
     size_t used_before;                   /* main thread: mem_used() at the last tick */
     int steady_ticks;                     /* main thread: till memory counts as steady again; 0: it does */
@@ -147,5 +147,7 @@ struct stats_sum {
     uint64_t hits, misses, expired, commands, net_in, net_out;
 };
 void node_stats_sum(const struct node *n, struct stats_sum *out);
+/* Changes since the last save: node.dirty and what each worker counted.  Any thread. */
+uint64_t node_changes(const struct node *n);
 
 #endif

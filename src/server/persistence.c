@@ -110,7 +110,7 @@ static bool take_snapshot(struct persistence *p)
     p->cut = store_cut_begin(n->store);
     if (!p->cut) return false;
     replication_position(n->replication, &p->position);
-    p->dirty_before = atomic_load(&n->dirty);
+    p->dirty_before = node_changes(n);
     scripting_libraries_list(n, &p->extras);
     return true;
 }
@@ -258,7 +258,7 @@ void persistence_tick(struct persistence *p, int64_t now_ms)
     struct save_point points[SAVE_POINTS_MAX];
     int n = config_save_points(p->node->config, points);
     int64_t now_s = now_ms / 1000;
-    uint64_t dirty = atomic_load(&p->node->dirty);
+    uint64_t dirty = node_changes(p->node);
     for (int i = 0; i < n; i++) {
         if (dirty < (uint64_t)points[i].changes || now_s - atomic_load(&p->last_save_s) <= points[i].seconds) continue;
         if (!atomic_load(&p->last_ok) && now_s - atomic_load(&p->last_try_s) <= RETRY_AFTER_FAILURE_S) continue;
@@ -436,7 +436,7 @@ void persistence_info(struct persistence *p, struct buf *out)
                running ? (unsigned long long)store_retained_bytes(n->store) : 0ull,
                running ? (unsigned long long)atomic_load(&p->progress.keys) : 0ull,
                running ? (unsigned long long)atomic_load(&p->progress.keys_total) : 0ull,
-               (unsigned long long)atomic_load(&n->dirty), running, (long long)atomic_load(&p->last_save_s),
+               (unsigned long long)node_changes(n), running, (long long)atomic_load(&p->last_save_s),
                atomic_load(&p->last_ok) ? "ok" : "err", (long long)atomic_load(&p->last_took_s),
                running ? (long long)(clock_wall_ms() - atomic_load(&p->started_ms)) / 1000 : -1ll,
                (unsigned long long)atomic_load(&p->saves), (unsigned long long)atomic_load(&p->retained_peak),

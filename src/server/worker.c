@@ -51,6 +51,7 @@ static void turn_begin(void *ctx)
     struct worker *w = ctx;
     worker_enter_gate(w);
     w->now_ms = clock_wall_ms();
+    w->lru_clock = (uint32_t)(w->now_ms / 1000) & 0xffffff;
     w->now_mono_ms = loop_now_ms(w->loop);
     w->handshakes = 0;
 }
@@ -124,7 +125,7 @@ struct turn_state {
     struct staged staged[BATCH_MAX];
     int staged_n;
     bool running_staged, in_script, notified, out_of_memory;
-    struct buf read_buf, spare_out, effects, script_lines;
+    struct buf read_buf, effects, script_lines;
     uint64_t executing;
     unsigned extra[WAKER_EXTRA_MAX], extra_n;
     int64_t now_ms, now_mono_ms;
@@ -143,14 +144,13 @@ static void turn_set_aside(struct worker *w, struct turn_state *s)
     s->notified = w->notified;
     s->out_of_memory = w->out_of_memory;
     s->read_buf = w->read_buf;
-    s->spare_out = w->spare_out;
     s->effects = w->effects;
     s->script_lines = w->script_lines;
     s->executing = w->executing;
     s->now_ms = w->now_ms;
     s->now_mono_ms = w->now_mono_ms;
     memset(w->requests, 0, sizeof w->requests);
-    w->read_buf = w->spare_out = w->effects = w->script_lines = (struct buf){0};
+    w->read_buf = w->effects = w->script_lines = (struct buf){0};
     buf_reserve(&w->read_buf, READ_BUFFER);
     w->staged_n = 0;
     w->waker.extra_n = 0;
@@ -162,7 +162,6 @@ static void turn_take_back(struct worker *w, const struct turn_state *s)
 {
     for (int i = 0; i < BATCH_MAX; i++) resp_request_deinit(&w->requests[i]);
     buf_deinit(&w->read_buf);
-    buf_deinit(&w->spare_out);
     buf_deinit(&w->effects);
     buf_deinit(&w->script_lines);
     memcpy(w->requests, s->requests, sizeof s->requests);
@@ -176,7 +175,6 @@ static void turn_take_back(struct worker *w, const struct turn_state *s)
     w->notified = s->notified;
     w->out_of_memory = s->out_of_memory;
     w->read_buf = s->read_buf;
-    w->spare_out = s->spare_out;
     w->effects = s->effects;
     w->script_lines = s->script_lines;
     w->executing = s->executing;
@@ -420,6 +418,14 @@ void node_pause(struct node *n, enum pause_mode mode, int64_t until_ms)
     if (until_ms > INT64_MAX / 4 - 1) until_ms = INT64_MAX / 4 - 1;
     atomic_store(&n->client_pause, mode == PAUSE_NONE ? 0 : until_ms * 4 + mode);
     if (mode == PAUSE_NONE) node_post_workers(n, worker_resume_paused);
+}
+
+uint64_t node_changes(const struct node *n)
+{
+    uint64_t sum = atomic_load_explicit(&n->dirty, memory_order_relaxed);
+    for (int i = 0; i < n->worker_count; i++)
+        sum += atomic_load_explicit(&n->workers[i]->changes, memory_order_relaxed);
+    return sum;
 }
 
 void node_stats_sum(const struct node *n, struct stats_sum *out)

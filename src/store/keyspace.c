@@ -132,6 +132,13 @@ void store_prefetch_bucket(const struct store *s, int db, const struct key *k)
 {
     struct store *unlocked = (struct store *)(uintptr_t)s; /* only the lock word changes */
     const struct table *t = store_table(s, db, k->slot);
+    uint32_t index = table_index(t, k->hash);
+    const struct bucket *first = t->first;
+    if (index < SEGMENT_BUCKETS) {
+        /* No more than an address: it does not matter if the table is being changed. */
+        if (first) __builtin_prefetch(first + index);
+        return;
+    }
     if (!slot_try_lock(unlocked, k->slot)) return;
     if (t->bucket_count) __builtin_prefetch(table_bucket(t, table_index(t, k->hash)));
     slot_unlock(unlocked, k->slot);

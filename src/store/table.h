@@ -41,11 +41,11 @@ struct table_extra {
 /* One cache line.  All zero is an empty table that owns nothing, so databases that hardly hold keys cost no memory. */
 struct table {
     _Atomic uint32_t bucket_count; /* written under the lock, read by anybody */
-    uint32_t mask;                 /* smallest 2^k - 1 that is >= bucket_count - 1 */
+    _Atomic uint32_t mask;         /* smallest 2^k - 1 that is >= bucket_count - 1; the same */
     _Atomic size_t count;          /* keys; written under the lock, read by anybody */
     _Atomic size_t ttl_count;      /* keys with a time of expiry; the same */
     _Atomic int64_t ttl_min;       /* while ttl_count > 0: no key expires before this; the same */
-    struct bucket *first;          /* the first segment */
+    struct bucket *_Atomic first;  /* the first segment; the same, but it may be gone when it is looked at */
     struct bucket **segments;      /* all segments, once there are two; capacity: the next power of two */
     struct table_extra *extra;     /* NULL until needed */
     uint64_t bucket_cap;           /* allocated in the first segment */

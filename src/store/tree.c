@@ -194,7 +194,11 @@ static bool step(struct tree_pos *pos, int by)
 
 bool tree_next(struct tree_pos *pos)
 {
-    return step(pos, 1);
+    if (pos->depth == 0) return false;
+    uint32_t *index = &pos->path[pos->depth - 1].index;
+    if (*index + 1 >= pos->path[pos->depth - 1].node->n) return step(pos, 1);
+    ++*index; /* nearly always: in the same leaf */
+    return true;
 }
 
 bool tree_prev(struct tree_pos *pos)
@@ -216,6 +220,12 @@ uint64_t tree_rank_of(const struct tree *t, uint64_t ord, struct bytes key)
     struct tree_pos pos;
     locate(t, ord, key, &pos);
     return pos.depth ? tree_rank(&pos) : 0;
+}
+
+struct bytes tree_key(const struct tree_pos *pos)
+{
+    assert(pos->depth > 0);
+    return tree_leaf_key(pos->path[pos->depth - 1].node, pos->path[pos->depth - 1].index);
 }
 
 void tree_item(const struct tree *t, const struct tree_pos *pos, struct tree_item *item)

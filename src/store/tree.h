@@ -78,7 +78,8 @@ bool tree_prev(struct tree_pos *pos);
 uint64_t tree_rank(const struct tree_pos *pos);
 /* Number of elements below (ord, key). */
 uint64_t tree_rank_of(const struct tree *t, uint64_t ord, struct bytes key);
-/* The element at pos, borrowed; not for TREE_LIST. */
+/* The element at pos, or its key alone, borrowed; not for TREE_LIST. */
+struct bytes tree_key(const struct tree_pos *pos);
 void tree_item(const struct tree *t, const struct tree_pos *pos, struct tree_item *item);
 
 /* Inserts the element or replaces its value.  *added (may be NULL): whether it is new.  E_NOMEM: a large element could

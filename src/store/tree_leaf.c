@@ -112,6 +112,11 @@ struct tree_box *tree_leaf_box(const struct tree_node *leaf, unsigned i)
     return box_read(element_at(leaf, i));
 }
 
+struct bytes tree_leaf_key(const struct tree_node *leaf, unsigned i)
+{
+    return key_of(element_at(leaf, i), (enum tree_kind)leaf->kind);
+}
+
 void tree_leaf_item(const struct tree_node *leaf, unsigned i, struct tree_item *item)
 {
     const uint8_t *el = element_at(leaf, i);

@@ -83,6 +83,7 @@ void tree_leaf_absorbed(struct tree *t, struct tree_pos *pos, bool left);
 struct tree_node *tree_leaf_clone(const struct tree_node *leaf);
 void tree_leaf_free(struct tree_node *leaf);
 uint64_t tree_leaf_ord(const struct tree_node *leaf, unsigned i);
+struct bytes tree_leaf_key(const struct tree_node *leaf, unsigned i);
 void tree_leaf_item(const struct tree_node *leaf, unsigned i, struct tree_item *item);
 struct tree_box *tree_leaf_box(const struct tree_node *leaf, unsigned i);
 /* Compares element i with (ord, key): <0, 0, >0. */

@@ -493,11 +493,13 @@ bool zset_iter_next(struct zset_iter *it, struct element *member, double *score)
         it->ready = it->at != NULL;
         return true;
     }
-    struct tree_item item;
-    const struct zset_trees *z = trees_of(it->e);
-    tree_item(&z->by_score, &it->pos, &item);
-    if (member) member->text = item.key;
-    if (score) *score = item_score(z, &item);
+    if (member) member->text = tree_key(&it->pos);
+    if (score) {
+        struct tree_item item;
+        const struct zset_trees *z = trees_of(it->e);
+        tree_item(&z->by_score, &it->pos, &item);
+        *score = item_score(z, &item);
+    }
     it->ready = it->reverse ? tree_prev(&it->pos) : tree_next(&it->pos);
     return true;
 }
