@@ -199,7 +199,37 @@ static int64_t inputs(struct call *c, size_t n, struct bytes *in, digits_of *dig
     return (int64_t)longest;
 }
 
-static void store_combined(struct call *c, enum bits_op op, const struct bytes *in, size_t n, size_t size)
+/* Fresh memory for a large result costs more than the operation (the kernel clears it page by page).  So what stands
+ * at the destination is overwritten, if it is as long and nobody else's.  NULL: it is not. */
+static char *room_at_destination(struct call *c, const struct key *k, size_t size)
+{
+    enum { IN_PLACE_MIN = 32 * 1024 };
+    struct entry *e = size < IN_PLACE_MIN ? NULL : call_peek(c, k);
+    if (!e || entry_type(e) != TYPE_STRING || entry_has_ttl(e) || entry_string_len(e) != size) return NULL;
+    return entry_raw_bytes(store_edit(c->env->store, c->db, k));
+}
+
+/* An input that is overwritten has to be read first, and once: it goes to the front.  False: it comes twice. */
+static bool order_inputs(struct bytes *in, size_t n, const char *out)
+{
+    size_t seen = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (in[i].p != out) continue;
+        struct bytes first = in[0];
+        in[0] = in[i];
+        in[i] = first;
+        seen++;
+    }
+    return seen < 2;
+}
+
+static void combined(struct call *c, const struct key *k, size_t size)
+{
+    call_changed(c, k, NOTIFY_STRING, "set");
+    resp_i64(&c->out, (int64_t)size);
+}
+
+static void store_combined(struct call *c, enum bits_op op, struct bytes *in, size_t n, size_t size)
 {
     struct key k = call_key(c, 2);
     char *out;
@@ -211,6 +241,12 @@ static void store_combined(struct call *c, enum bits_op op, const struct bytes *
         resp_i64(&c->out, 0);
         return;
     }
+    out = room_at_destination(c, &k, size);
+    if (out && order_inputs(in, n, out)) {
+        bits_combine(op, in, n, out, size);
+        combined(c, &k, size);
+        return;
+    }
     struct entry *e = entry_try_new_room(k.name, size, &out);
     if (!e) {
         resp_error(&c->out, ERR_OOM_VALUE);
@@ -219,8 +255,7 @@ static void store_combined(struct call *c, enum bits_op op, const struct bytes *
     bits_combine(op, in, n, out, size);
     call_peek(c, &k); /* an expired key is deleted before it is replaced */
     call_put(c, &k, e);
-    call_changed(c, &k, NOTIFY_STRING, "set");
-    resp_i64(&c->out, (int64_t)size);
+    combined(c, &k, size);
 }
 
 void cmd_bitop(struct call *c)

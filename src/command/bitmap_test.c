@@ -69,6 +69,37 @@ static void test_bitop(void **state)
     harness_deinit(&h);
 }
 
+/* A large result is written over what stands at the destination, also when that is an input. */
+static void test_bitop_in_place(void **state)
+{
+    static const char *const steps[][2] = {
+        {"BITOP OR d{k} a{k} b{k}", "3"},  {"BITOP XOR d{k} d{k} a{k}", "1"}, {"BITOP OR d{k} c{k} d{k}", "2"},
+        {"BITOP AND d{k} d{k} d{k}", "2"}, {"BITOP XOR d{k} d{k} d{k}", "0"}, {"BITOP XOR d{k} a{k} d{k} d{k}", "2"},
+        {"BITOP NOT d{k} d{k}", "319998"}, {"BITOP AND d{k} a{k} b{k}", "1"},
+    };
+    struct harness h;
+    harness_init(&h);
+    run(&h, cmd_setbit, "SETBIT a{k} 319999 1");
+    run(&h, cmd_setbit, "SETBIT a{k} 5 1");
+    run(&h, cmd_setbit, "SETBIT b{k} 319999 1");
+    run(&h, cmd_setbit, "SETBIT b{k} 200000 1");
+    run(&h, cmd_setbit, "SETBIT c{k} 17 1");
+    run(&h, cmd_setbit, "SETBIT d{k} 319992 1");
+    struct key k = key_of(BYTES("d{k}"));
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        assert_string_equal(run(&h, cmd_bitop, steps[i][0]), ":40000\r\n");
+        assert_string_equal(h.events, "set d{k}");
+        char count[16];
+        snprintf(count, sizeof count, ":%s\r\n", steps[i][1]);
+        assert_string_equal(run(&h, cmd_bitcount, "BITCOUNT d{k}"), count);
+    }
+    store_set_expire(h.env.store, 0, &k, HARNESS_NOW + 1000);
+    assert_string_equal(run(&h, cmd_bitop, "BITOP OR d{k} a{k} b{k}"), ":40000\r\n");
+    assert_false(entry_has_ttl(store_find(h.env.store, 0, &k)));
+    assert_string_equal(run(&h, cmd_bitcount, "BITCOUNT d{k}"), ":3\r\n");
+    harness_deinit(&h);
+}
+
 static void test_fields(void **state)
 {
     struct harness h;
@@ -174,9 +205,8 @@ static void test_long_input(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bits),       cmocka_unit_test(test_bitop),
-        cmocka_unit_test(test_fields),     cmocka_unit_test(test_against_a_model),
-        cmocka_unit_test(test_long_input),
+        cmocka_unit_test(test_bits),   cmocka_unit_test(test_bitop),           cmocka_unit_test(test_bitop_in_place),
+        cmocka_unit_test(test_fields), cmocka_unit_test(test_against_a_model), cmocka_unit_test(test_long_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,7 +111,7 @@ static void combine_block(enum bits_op op, const struct bytes *in, size_t n, siz
         invert(out, first.p, first.n);
         return;
     }
-    if (first.n) memcpy(out, first.p, first.n);
+    if (first.n && first.p != out) memcpy(out, first.p, first.n);
     memset(out + first.n, 0, size - first.n);
     for (size_t i = 1; i < n; i++) {
         struct bytes next = part(in[i], at, size);

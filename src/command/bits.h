@@ -14,7 +14,7 @@ uint64_t bits_find(struct bytes b, bool bit);
 
 enum bits_op { BITS_AND, BITS_OR, BITS_XOR, BITS_NOT };
 /* Combines n inputs into out, which has room for the longest of them; shorter ones count as filled up with zeros.
- * BITS_NOT takes one input. */
+ * BITS_NOT takes one input.  out may be the first input, if that is as long as the result. */
 void bits_combine(enum bits_op op, const struct bytes *in, size_t n, char *out, size_t out_size);
 
 /* The `width` (1 .. 64) bits from bit `at` on as a number; what lies behind the end of b is zero. */
