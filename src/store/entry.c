@@ -24,10 +24,13 @@ const struct store_limits store_limits_default = {
     .stream_node_max_entries = 100,
 };
 
+enum { LARGE_BLOB = 4 << 20 };
+
 struct blob *blob_try_new(struct bytes content, size_t spare)
 {
     if (content.n > SIZE_MAX / 4 || spare > SIZE_MAX / 4) return NULL;
-    struct blob *b = mem_try_alloc(sizeof *b + content.n + spare);
+    size_t size = sizeof(struct blob) + content.n + spare;
+    struct blob *b = size < LARGE_BLOB ? mem_try_alloc(size) : mem_try_alloc_large(size);
     if (!b) return NULL;
     atomic_init(&b->refs, 1);
     b->n = content.n;
