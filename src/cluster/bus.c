@@ -50,6 +50,7 @@ struct link {
     struct tls_session *tls; /* NULL: plain; until it is established nothing is read or written */
     int64_t made_ms;
     struct buf in;
+    size_t in_counted; /* of its memory, in links_memory */
     struct frame *out, **out_last;
     size_t out_bytes;
     char peer_ip[NET_ADDRESS_MAX], local_ip[NET_ADDRESS_MAX];
@@ -132,6 +133,17 @@ static struct link *link_find(struct cluster *c, uint64_t id)
     return NULL;
 }
 
+static void link_count_memory(struct cluster *c, size_t add, size_t remove)
+{
+    atomic_fetch_add_explicit(&c->links_memory, add - remove, memory_order_relaxed);
+}
+
+static void link_count_input(struct link *l)
+{
+    link_count_memory(l->cluster, l->in.cap, l->in_counted);
+    l->in_counted = l->in.cap;
+}
+
 static struct link *link_new(struct cluster *c, int fd, uint64_t id)
 {
     struct link *l = mem_calloc(1, sizeof *l);
@@ -141,12 +153,8 @@ static struct link *link_new(struct cluster *c, int fd, uint64_t id)
     l->made_ms = clock_mono_ms();
     l->out_last = &l->out;
     list_push_back(&c->links[id % LINK_BUCKETS], &l->hash_link);
+    link_count_memory(c, sizeof *l, 0);
     return l;
-}
-
-static void link_count_memory(struct cluster *c, size_t add, size_t remove)
-{
-    atomic_fetch_add_explicit(&c->links_memory, add - remove, memory_order_relaxed);
 }
 
 static void publication_unref(struct publication *p)
@@ -167,7 +175,7 @@ static void link_free(struct link *l)
     tls_close(l->tls);
     if (fd >= 0) close(fd);
     list_remove(&l->hash_link);
-    link_count_memory(l->cluster, 0, l->out_bytes);
+    link_count_memory(l->cluster, 0, sizeof *l + l->in_counted + l->out_bytes);
     while (l->out) {
         struct frame *f = l->out;
         l->out = f->next;
@@ -282,6 +290,7 @@ static bool link_take_frames(struct cluster *c, uint64_t id)
     if (!l) return true; /* closed while its frames were handled */
     buf_drop_front(&l->in, pos);
     if (l->in.n == 0 && l->in.cap > 4 * READ_ROOM) buf_deinit(&l->in);
+    link_count_input(l);
     return st == OK || st == E_AGAIN;
 }
 
@@ -293,6 +302,7 @@ static void link_read(struct link *l)
         link_lost(l);
         return;
     }
+    link_count_input(l);
     enum status st = stream_read(l->src.fd, l->tls, &l->in, READ_ROOM, &got);
     if (l->tls) {
         if (tls_has_more(l->tls)) loop_again(c->loop, &l->src);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cluster/cluster.h"
 #include "server/latency.h"
 #include "server/replication.h"
 #include "store/evict.h"
@@ -266,6 +267,7 @@ void memory_view_get(struct node *n, struct memory_view *out)
                                 .backlog = w.active ? (size_t)w.length : 0,
                                 .replica_buffers = memory_replica_buffers(n),
                                 .clients = memory_of_clients(n),
+                                .links = n->cluster ? cluster_links_memory(n->cluster) : 0,
                                 .tables = store_overhead(n->store)};
     for (int db = 0; db < store_databases(n->store); db++) out->keys += store_db_count(n->store, db);
     out->overhead = out->startup + out->backlog + out->replica_buffers + out->clients + out->links + out->tables;

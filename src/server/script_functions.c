@@ -238,42 +238,36 @@ void cmd_function_dump(struct call *call)
 
 enum restore_policy { RESTORE_APPEND, RESTORE_REPLACE, RESTORE_FLUSH };
 
-static void free_all(struct script_library **l, size_t n)
+/* The libraries of x into a set of their own, one by one: the first one that does not compile, or collides with one
+ * before it, is what *error speaks of. */
+static bool create_all(const struct rdb_extras *x, struct script_libraries *own, struct buf *error)
 {
-    for (size_t i = 0; i < n; i++) script_library_free(l[i]);
-    mem_free(l);
-}
-
-/* The libraries of x as the ones of a set of their own; NULL: *error says why. */
-static struct script_library **create_all(const struct rdb_extras *x, struct buf *error)
-{
-    struct script_library **l = mem_calloc(x->count + 1, sizeof(struct script_library *));
     for (size_t i = 0; i < x->count; i++) {
-        l[i] = script_library_create(buf_bytes(&x->libraries[i]), error);
-        if (l[i]) continue;
-        free_all(l, i);
-        return NULL;
+        struct script_library *l = script_library_create(buf_bytes(&x->libraries[i]), error);
+        if (!l) return false;
+        if (script_libraries_add(own, l, false, error)) continue;
+        script_library_free(l);
+        return false;
     }
-    return l;
+    return true;
 }
 
-/* Whether the libraries can come in beside those that stay, and beside each other. */
-static bool fit(struct script_libraries *set, struct script_library **l, size_t n, enum restore_policy policy,
+/* Whether the new libraries can come in beside those that stay. */
+static bool fit(const struct script_libraries *set, const struct script_libraries *own, enum restore_policy policy,
                 struct buf *error)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (policy == RESTORE_APPEND && script_libraries_find(set, bytes_of(l[i]->name))) {
-            buf_printf(error, "ERR Library %s already exists", l[i]->name);
+    for (size_t i = 0; i < own->count; i++) {
+        if (policy == RESTORE_APPEND && script_libraries_find(set, bytes_of(own->all[i]->name))) {
+            buf_printf(error, "ERR Library %s already exists", own->all[i]->name);
             return false;
         }
     }
-    for (size_t i = 0; policy != RESTORE_FLUSH && i < n; i++) {
-        for (size_t k = 0; k < l[i]->count; k++) {
-            const char *name = l[i]->functions[k].name;
+    for (size_t i = 0; policy != RESTORE_FLUSH && i < own->count; i++) {
+        const struct script_library *l = own->all[i];
+        for (size_t k = 0; k < l->count; k++) {
+            const char *name = l->functions[k].name;
             const struct script_function *f = script_libraries_function(set, bytes_of(name));
-            bool stays = f != NULL;
-            for (size_t j = 0; stays && j < n; j++) stays = strcmp(f->library->name, l[j]->name) != 0;
-            if (!stays) continue;
+            if (!f || script_libraries_find(own, bytes_of(f->library->name))) continue;
             buf_printf(error, "ERR Function %s already exists", name);
             return false;
         }
@@ -281,44 +275,35 @@ static bool fit(struct script_libraries *set, struct script_library **l, size_t 
     return true;
 }
 
-/* Takes the libraries of l, on error too. */
-static bool put_all(struct script_libraries *set, struct script_library **l, size_t n, enum restore_policy policy,
+/* Moves what is in `own`, which fits. */
+static void put_all(struct script_libraries *set, struct script_libraries *own, enum restore_policy policy,
                     struct buf *error)
 {
-    /* First into a set of their own, which shows what collides among them. */
-    struct script_libraries own = {0};
-    size_t added = 0;
-    while (added < n && script_libraries_add(&own, l[added], false, error)) added++;
-    if (added < n || !fit(set, l, n, policy, error)) {
-        for (size_t i = added; i < n; i++) script_library_free(l[i]);
-        script_libraries_deinit(&own);
-        return false;
-    }
-    own.count = 0; /* they move on */
-    script_libraries_deinit(&own);
     if (policy == RESTORE_FLUSH) script_libraries_clear(set);
-    for (size_t i = 0; i < n; i++) {
-        struct script_library *old = script_libraries_find(set, bytes_of(l[i]->name));
+    for (size_t i = 0; i < own->count; i++) {
+        struct script_library *old = script_libraries_find(set, bytes_of(own->all[i]->name));
         if (old) script_libraries_remove(set, old);
     }
-    for (size_t i = 0; i < n; i++)
-        if (!script_libraries_add(set, l[i], false, error)) script_library_free(l[i]);
-    return true;
+    for (size_t i = 0; i < own->count; i++)
+        if (!script_libraries_add(set, own->all[i], false, error)) script_library_free(own->all[i]);
+    own->count = 0;
 }
 
 static bool restore(struct node *n, struct bytes payload, enum restore_policy policy, struct buf *error)
 {
     struct rdb_extras x = {0};
-    bool ok = false;
-    switch (persist_restore_libraries(payload, &x)) {
-    case OK: ok = true; break;
+    struct script_libraries own = {0};
+    enum status st = persist_restore_libraries(payload, &x);
+    bool ok = create_all(&x, &own, error); /* what came before the damage is judged before it */
+    switch (ok ? st : OK) {
+    case OK: break;
     case E_EXISTS: buf_append_cstr(error, "ERR given type is not a function"); break;
     case E_INVALID: buf_append_cstr(error, "ERR DUMP payload version or checksum are wrong"); break;
     default: buf_append_cstr(error, "ERR Failed loading library payload"); break;
     }
-    struct script_library **l = ok ? create_all(&x, error) : NULL;
-    ok = l && put_all(&n->scripting->libraries, l, x.count, policy, error);
-    mem_free(l);
+    ok = ok && st == OK && fit(&n->scripting->libraries, &own, policy, error);
+    if (ok) put_all(&n->scripting->libraries, &own, policy, error);
+    script_libraries_deinit(&own);
     rdb_extras_deinit(&x);
     return ok;
 }
@@ -408,10 +393,11 @@ void scripting_libraries_list(struct node *n, struct rdb_extras *x)
 enum status scripting_libraries_replace(struct node *n, const struct rdb_extras *x, struct rdb_error *err)
 {
     struct buf error = {0};
-    struct script_library **l = create_all(x, &error);
-    bool ok = l && put_all(&n->scripting->libraries, l, x->count, RESTORE_FLUSH, &error);
+    struct script_libraries own = {0};
+    bool ok = create_all(x, &own, &error);
+    if (ok) put_all(&n->scripting->libraries, &own, RESTORE_FLUSH, &error);
     if (!ok) snprintf(err->text, sizeof err->text, "a function library: %.*s", (int)error.n, error.n ? error.p : "");
-    mem_free(l);
+    script_libraries_deinit(&own);
     buf_deinit(&error);
     return ok ? OK : E_CORRUPT;
 }

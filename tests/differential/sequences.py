@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from draw import Context
 from grammar import ANY, FILL_SIZES, mixed_chooser, sequence
 from runner import PROFILES, Mismatch, script
+from servers import SANITIZED
 
 BLOCK = 25  # bytes for one command: the first says whether the sequence goes on
 ITEMS_MAX = 300  # hypothesis allows 8 KB of bytes for one example
@@ -137,6 +138,14 @@ def report(last, seed, runner, why):
 
 def long_run():
     return os.environ.get("COVEY_TEST_LONG", "") not in ("", "0")
+
+
+def count(full, seeded):
+    """How many: `full` in a long run, `seeded` otherwise; on a sanitizer build, which takes five times as long, the
+    seeded number in a long run and a twelfth of it otherwise."""
+    if SANITIZED:
+        return seeded if long_run() else max(1, seeded // 12)
+    return full if long_run() else seeded
 
 
 def base_seed():

@@ -13,6 +13,10 @@ from resp import Connection, Disconnected
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ORACLE = os.environ.get("REDIS_BIN", "redis-server")
 SUBJECT = os.environ.get("COVEY_BIN", os.path.join(ROOT, "build", "covey"))
+# What a sanitizer says.  Such builds are slow: patience is what to multiply times with.
+SANITIZED = any(word in SUBJECT for word in ("build-address", "build-thread"))
+SANITIZER_WORDS = (b"ERROR: AddressSanitizer", b"ERROR: LeakSanitizer", b"WARNING: ThreadSanitizer", b": runtime error: ")
+PATIENCE = 4 if SANITIZED else 1
 PORT_FIRST, PORT_LAST = (int(port) for port in os.environ.get("COVEY_TEST_PORTS", "21300-21349").split("-"))
 
 
@@ -87,7 +91,7 @@ class Server:
             raise
 
     def _wait_ready(self):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 20 * PATIENCE
         while True:
             if self.process.poll() is not None:
                 kind = RuntimeError if port_free(self.port) else PortLost
@@ -115,7 +119,7 @@ class Server:
             time.sleep(0.05)
 
     def connect(self):
-        return Connection(("127.0.0.1", self.port))
+        return Connection(("127.0.0.1", self.port), timeout=20.0 * PATIENCE)
 
     def log_tail(self, size=2000):
         with open(os.path.join(self.dir, "log"), "rb") as file:
@@ -140,5 +144,16 @@ class Server:
         self.start()
 
     def stop(self):
+        """Fails when a sanitizer has found something: races show while it runs, leaks at its exit."""
+        if SANITIZED and self.alive():
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                pass
         self._end()
+        with open(os.path.join(self.dir, "log"), "rb") as file:
+            log = file.read()
         shutil.rmtree(self.dir, ignore_errors=True)
+        found = min((log.find(word) for word in SANITIZER_WORDS if word in log), default=-1)
+        assert found < 0, log[found : found + 6000].decode("utf-8", "replace")

@@ -11,10 +11,10 @@ import random
 import pytest
 from compare_server import NEWER, plain_users
 from resp import is_error
-from sequences import base_seed, long_run
+from sequences import base_seed, count
 from servers import ORACLE, SUBJECT, Server
 
-EXAMPLES = int(os.environ.get("ACL_EXAMPLES", 0)) or (4000 if long_run() else 400)
+EXAMPLES = int(os.environ.get("ACL_EXAMPLES", 0)) or count(4000, 400)
 
 CATEGORIES = """keyspace read write set sortedset list hash string bitmap hyperloglog geo stream pubsub admin fast slow
 blocking dangerous connection transaction scripting all""".split()
@@ -169,6 +169,7 @@ def usable(subject):
     return calls
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("resp", [2, 3])
 def test_users(servers, resp):
     seed = base_seed() * 10 + resp
@@ -218,6 +219,7 @@ def compare_logs(admin):
     admin("ACL", "LOG", "RESET")
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("resp", [2, 3])
 def test_everything_but_rules(servers, resp):
     admin = Pair(servers, resp)

@@ -17,10 +17,10 @@ import scope
 from compare import name_of
 from resp import Connection, Disconnected, is_error
 from runner import EARLY, quoted
-from sequences import base_seed, long_run
-from servers import ORACLE, SUBJECT, Server
+from sequences import base_seed, count, long_run
+from servers import ORACLE, PATIENCE, SUBJECT, Server
 
-EXAMPLES = int(os.environ.get("DIALOGUE_EXAMPLES", 0)) or (1000 if long_run() else 100)
+EXAMPLES = int(os.environ.get("DIALOGUE_EXAMPLES", 0)) or count(1000, 100)
 VALID_MIN, ERROR_MIN = (n if long_run() else n // 20 for n in (scope.VALID_FULL, scope.ERROR_FULL))
 CONNECTIONS, STEPS = 3, 40
 LATE_SECONDS = 2
@@ -136,7 +136,7 @@ class Side:
             self.open(at)
 
     def open(self, at):
-        self.links[at] = Connection(("127.0.0.1", self.server.port), timeout=10)
+        self.links[at] = Connection(("127.0.0.1", self.server.port), timeout=10 * PATIENCE)
         self.ids[at] = self.links[at].call("CLIENT", "ID")[1]
 
     def send(self, at, commands):
@@ -276,6 +276,7 @@ def sides(request):
     subject.stop()
 
 
+@pytest.mark.sanitizer
 def test_dialogues(sides):
     for number in range(EXAMPLES):
         seed = base_seed() * 1000003 + number * 2 + sides[0].server.cluster

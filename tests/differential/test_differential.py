@@ -14,6 +14,7 @@ How to run it
     ./run test                                    the seeded share, about a minute and a half
     COVEY_TEST_LONG=1 ./run test                  the full count
     COVEY_TEST_SEED=7 pytest tests/differential   other sequences (the seed is printed with a failure)
+    COVEY_BIN=build-thread/covey pytest -m sanitizer ...   the share that runs on the sanitizer builds, too
     COVEY_BIN=/usr/bin/redis-server pytest ...    Redis against itself: must find nothing
     DIFFERENTIAL_EXAMPLES=50 pytest ...           sequences of all commands for each of the four combinations
 
@@ -32,11 +33,11 @@ import grammar
 import scope
 from registry import FAMILIES, GENERAL, TABLE
 from runner import Coverage, Runner
-from sequences import base_seed, long_run, search, top_up
+from sequences import base_seed, count, long_run, search, top_up
 from servers import ORACLE, SUBJECT, Server
 
 FULL = 20000
-EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or (FULL if long_run() else 100)
+EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or count(FULL, 100)
 FAMILY_SHARE = 8  # of these sequences, how many fewer each family gets
 QUICK = 20  # the seeded share must make a twentieth of the calls of the full run
 VALID_MIN, ERROR_MIN = (n if long_run() else n // QUICK for n in (scope.VALID_FULL, scope.ERROR_FULL))
@@ -84,6 +85,7 @@ def test_every_command_has_a_generator_or_an_exemption(servers):
     assert not gone, "no such command: %s" % sorted(gone)
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("resp", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_sequences(servers, kind, resp):

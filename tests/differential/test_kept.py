@@ -52,6 +52,14 @@ EVERYWHERE += [
     ['FUNCTION RESTORE "\\xf5\\n\\x00?\\x97u!\\x84\\xd9\\\\\\xa4"', 'FUNCTION LOAD REPLACE "%s" x' % ("y" * 300)],
 ]  # fmt: skip
 
+# the first fault of a payload is told, be it one of the libraries or of what follows them
+EVERYWHERE += [
+    ['FUNCTION RESTORE "\\xf5:#!lua name=a\\nredis.register_function(\'fa\', function() end)\\xf5:#!lua name=g\\nredis.register_function(\'fa\', function() end)\\xf5\\x14#!lua name=c\\nnosuch(\\n\\x00yFfG\\xb2\\xf0\\x93\\xe6" REPLACE'],
+    ['FUNCTION RESTORE "\\xf5\\x14#!lua name=c\\nnosuch(\\x00\\x01a\\n\\x00\\xa4\\x18i\\x1fy\\n\\xaf\\x00" REPLACE'],
+    ['FUNCTION RESTORE "\\xf5:#!lua name=a\\nredis.register_function(\'fa\', function() end)\\xf5:#!lua name=b\\nredis.register_function(\'fb\', function() end)\\xf5:#!lua name=a\\nredis.register_function(\'fc\', function() end)\\xf5\\x01x\\n\\x00\\xafQ\\xac\\x8b@u\\xf5\\t" REPLACE'],
+    ['FUNCTION RESTORE "\\xf5:#!lua name=a\\nredis.register_function(\'fa\', function() end)\\x00\\n\\x00\\xd2\\xe30\\r\\x15h\\xb0r" REPLACE'],
+]  # fmt: skip
+
 # a sorted set that nobody has asked for in a while; commands that look for it to write count as access
 IDLE = r'RESTORE k{x} 0 "\x05\x03\x02m2\x00\x00\x00\x00\x00\x00\x04@\x02m1\x00\x00\x00\x00\x00\x00\xf0?\x02m3\x00\x00\x00\x00\x00\x00\xf0\xff\n\x00h#d6\xbf\x0b\x06\x84" IDLETIME 1000'
 EVERYWHERE += [
@@ -78,6 +86,7 @@ CLUSTER = [
 ]
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
 def test_kept_sequences(cluster):
     oracle = Server(ORACLE, cluster=cluster)

@@ -13,10 +13,10 @@ from grammar import ANY, FILL_SIZES, SLEEP, family_chooser, payload_sources, seq
 from registry import FAMILIES
 from resp import Connection
 from runner import PROFILES, quoted
-from sequences import base_seed, long_run
+from sequences import base_seed, count
 from servers import ORACLE, SUBJECT, Server
 
-SEQUENCES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or (3000 if long_run() else 60)
+SEQUENCES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or count(3000, 60)
 BLOCKS = 60
 # What Covey documents as different: walks hide expired keys and delete none.
 LEFT_OUT = {"SCAN", "RANDOMKEY", "KEYS", "CLIENT", "COMMAND", "PING", "ECHO"}
@@ -151,6 +151,7 @@ def payloads(side):
     return out
 
 
+@pytest.mark.sanitizer
 def test_events_are_those_of_redis(sides):
     events, material = 0, payloads(sides[0])
     choosers = [ANY] * len(FAMILIES) + [family_chooser(family) for family in sorted(FAMILIES)]

@@ -63,6 +63,7 @@ def servers():
     subject.stop()
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("version", ["2", "3"])
 def test_scripts_answer_as_in_redis(servers, version):
     connections = [Raw(server.port) for server in servers]

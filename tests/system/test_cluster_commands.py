@@ -514,6 +514,7 @@ def test_links(split):
         return re.sub(r"(?<=\(':', ')\d{2,}", "N", text)
     for subject in split:
         wait_for("both links", lambda: len(subject.wire("CLUSTER LINKS")[1]) == 2)
+        assert 500 < subject.node.stat("mem_cluster_links", "memory") < 10_000_000
     same(*split, ["CLUSTER LINKS", "HELLO 3", "CLUSTER LINKS"],
          keep=lambda line, reply: None if line.startswith("HELLO") else without_times(line, reply))
 
