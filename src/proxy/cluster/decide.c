@@ -85,6 +85,8 @@ static const struct decision rows[CMD_ID_COUNT] = {
     LOCAL(CLIENT_INFO),
     LOCAL(CLIENT_KILL),
     LOCAL(CLIENT_LIST),
+    REFUSED(CLIENT_MIN_REPLICAS_TO_ACK,
+            NOT_HERE("its connections to the nodes are shared; set min-replicas-to-ack there")),
     LOCAL(CLIENT_NO_EVICT),
     LOCAL(CLIENT_NO_TOUCH),
     LOCAL(CLIENT_PAUSE),

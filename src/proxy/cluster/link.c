@@ -1,4 +1,5 @@
 /* link.c: one connection to a node: requests go out in one stream, replies come back in the same order. */
+#include "proxy/cluster/translate.h"
 #include "proxy/cluster/worker.h"
 
 #include "base/clock.h"
@@ -21,6 +22,7 @@ enum {
     READ_MAX = 4 * 1024 * 1024,
     IN_KEEP = 64 * 1024,
     READS_A_TURN = 4,
+    VERSION_FOR_MS = 60000, /* before a node that spoke RESP2 only is asked again */
 };
 
 static void ready(struct loop_source *src, int events);
@@ -78,22 +80,24 @@ static void shake_hands(struct link *l, unsigned db)
 {
     const struct proxy_config *cfg = l->worker->config;
     struct buf b = {0};
-    const char *user = *cfg->node_user ? cfg->node_user : "default";
-    if (l->proto == 1 && *cfg->node_password)
-        resp_request_cstr(&b, 5, "HELLO", "3", "AUTH", user, cfg->node_password);
-    else if (l->proto == 1)
-        resp_request_cstr(&b, 2, "HELLO", "3");
-    else if (*cfg->node_password && *cfg->node_user)
-        resp_request_cstr(&b, 3, "AUTH", user, cfg->node_password);
+    if (*cfg->node_password && *cfg->node_user)
+        resp_request_cstr(&b, 3, "AUTH", cfg->node_user, cfg->node_password);
     else if (*cfg->node_password)
         resp_request_cstr(&b, 2, "AUTH", cfg->node_password);
     if (b.n) say(l, &b);
-    buf_deinit(&b);
+    b.n = 0;
+    if (l->proto == 1 && !l->is_old) {
+        resp_request_cstr(&b, 2, "HELLO", "3");
+        say(l, &b);
+        if (l->backend->version == VERSION_UNKNOWN) l->greeting = l->handshake_left;
+        l->greeting_end = l->appended;
+    }
     if (db) say_select(l, db);
-    if (!l->is_readonly || worker_has_one_server(l->worker)) return;
-    b = (struct buf){0};
-    resp_request_cstr(&b, 1, "READONLY");
-    say(l, &b);
+    b.n = 0;
+    if (l->is_readonly && !worker_has_one_server(l->worker)) {
+        resp_request_cstr(&b, 1, "READONLY");
+        say(l, &b);
+    }
     buf_deinit(&b);
 }
 
@@ -124,6 +128,8 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     l->backend = b;
     l->proto = proto;
     l->is_readonly = readonly;
+    if (b->version == VERSION_2_ONLY && w->now_ms > b->version_until) b->version = VERSION_UNKNOWN;
+    l->is_old = proto == 1 && b->version == VERSION_2_ONLY;
     l->connecting = true;
     l->last_ms = w->now_ms;
     l->connect_until = w->now_ms + w->config->connect_timeout_ms;
@@ -358,9 +364,15 @@ void node_link_send_raw(struct link *l, struct bytes raw)
     if (!append(l, raw)) node_link_close(l, "no memory");
 }
 
+/* How far may be written. */
+static uint64_t write_end(const struct link *l)
+{
+    return l->greeting ? l->greeting_end : l->appended;
+}
+
 static void watch_events(struct link *l)
 {
-    bool more = l->connecting || l->written < l->appended;
+    bool more = l->connecting || l->written < write_end(l);
     loop_set(l->worker->loop, &l->src, NET_READ | (more ? NET_WRITE : 0));
 }
 
@@ -391,6 +403,7 @@ static ssize_t write_some(struct link *l)
     struct iovec v[WRITE_PIECES];
     int n = 0;
     size_t from = l->sent;
+    if (l->greeting) return write(l->src.fd, l->head->p + from, l->greeting_end - l->written); /* in one chunk */
     for (struct chunk *c = l->head; c && n < WRITE_PIECES; c = c->next) {
         if (c->n > from) v[n++] = (struct iovec){c->p + from, c->n - from};
         from = 0;
@@ -401,7 +414,7 @@ static ssize_t write_some(struct link *l)
 void node_link_flush(struct link *l)
 {
     if (l->connecting) return;
-    while (l->written < l->appended) {
+    while (l->written < write_end(l)) {
         ssize_t n = write_some(l);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) break;
@@ -416,10 +429,38 @@ void node_link_flush(struct link *l)
 
 /* ---- receiving ---- */
 
+/* Not only servers before 6.0: HELLO may have been renamed. */
+static bool knows_no_hello(struct bytes error)
+{
+    static const char *const texts[] = {"-ERR unknown command", "-NOPROTO", "-ERR Unknown or disabled command"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (error.n > strlen(texts[i]) && memcmp(error.p, texts[i], strlen(texts[i])) == 0) return true;
+    return false;
+}
+
+/* The last of the greeting: is HELLO known? */
+static bool greeted(struct link *l, struct bytes reply)
+{
+    struct backend *b = l->backend;
+    bool knows = reply.p[0] != '-';
+    if (!knows && !knows_no_hello(reply)) return false;
+    if (!knows) {
+        l->is_old = true;
+        b->version_until = l->worker->now_ms + VERSION_FOR_MS;
+        if (b->version != VERSION_2_ONLY)
+            log_notice("%s:%d does not speak RESP3: replies are translated", b->name, b->port);
+    }
+    b->version = knows ? VERSION_3 : VERSION_2_ONLY;
+    if (list_empty(&l->dirty)) list_push_back(&l->worker->dirty_links, &l->dirty); /* what had to wait */
+    return true;
+}
+
 static bool handshake_reply(struct link *l, struct bytes reply)
 {
     l->handshake_left--;
+    if (l->greeting && --l->greeting == 0 && greeted(l, reply)) return true;
     if (reply.p[0] != '-') return true;
+    l->backend->version = VERSION_UNKNOWN;
     log_warning("%s:%d refuses the proxy: %.*s", l->backend->name, l->backend->port, (int)reply.n - 3, reply.p + 1);
     node_link_close(l, "refused");
     return false;
@@ -443,6 +484,25 @@ static bool give_back(struct link *l, const struct request *r, struct bytes repl
     return true;
 }
 
+/* The reply as a client of RESP3 expects it, in *out. */
+static struct bytes translated(const struct link *l, const struct request *r, struct bytes reply, struct buf *out)
+{
+    if (!l->is_old || reply.p[0] == '-' || reply.p[0] == '+' || reply.p[0] == ':' || r->checking) return reply;
+    struct bytes sent = bytes_make(r->chunk->p + r->offset, r->size);
+    if (r->cmd && r->cmd->id == CMD_ID_EXEC) {
+        translate_transaction(sent, reply, out);
+        return buf_bytes(out);
+    }
+    struct resp_parser p;
+    struct resp_request req = {0};
+    resp_parser_init(&p, INT64_MAX);
+    bool ok = resp_parse_request(&p, sent, &req) == OK;
+    translate_reply(ok ? r->cmd : NULL, req.argv, req.argc, reply, out);
+    resp_request_deinit(&req);
+    resp_parser_deinit(&p);
+    return buf_bytes(out);
+}
+
 /* One whole reply.  False: the link is gone. */
 static bool receive(struct link *l, struct bytes reply)
 {
@@ -457,9 +517,15 @@ static bool receive(struct link *l, struct bytes reply)
         return true;
     }
     if (l->handshake_left) return handshake_reply(l, reply);
+    struct buf other = {0};
     if (l->is_raw) {
         struct client *c = l->owner;
+        if (l->is_old) {
+            translate_message(reply, &other);
+            reply = buf_bytes(&other);
+        }
         subscriber_receive(c, reply);
+        buf_deinit(&other);
         if (c->subscribed) return true;
         subscriptions_end(c);
         c->pinned = NULL;
@@ -480,8 +546,10 @@ static bool receive(struct link *l, struct bytes reply)
     struct worker *w = l->worker;
     l->first = r->link_next;
     forget(l->backend, r);
+    reply = translated(l, r, reply, &other);
     bool gone = give_back(l, r, reply);
     request_replied(w, gone ? NULL : l, r, reply);
+    buf_deinit(&other);
     return !gone;
 }
 

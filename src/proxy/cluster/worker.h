@@ -156,14 +156,16 @@ struct backend {
     int64_t retry_ms;           /* no attempt to connect before */
     unsigned failures;          /* in a row */
     unsigned refusals;          /* in a row, of a node that serves nothing at present */
-    int64_t refuses_until;      /* nothing is sent before; then one request is tried */
-    int64_t trial_until;        /* that one is under way */
-    size_t queued_bytes;        /* of requests that it has not answered */
-    struct link *probe;         /* asks whether it is alive while others are silent */
-    int64_t alive_ms;           /* when that was answered last */
-    bool probing;               /* it has not been answered yet */
-    int64_t probed_us;          /* when it was asked */
-    bool is_replica;            /* of a primary in the map */
+    enum { VERSION_UNKNOWN, VERSION_3, VERSION_2_ONLY } version;
+    int64_t version_until; /* VERSION_2_ONLY is believed */
+    int64_t refuses_until; /* nothing is sent before; then one request is tried */
+    int64_t trial_until;   /* that one is under way */
+    size_t queued_bytes;   /* of requests that it has not answered */
+    struct link *probe;    /* asks whether it is alive while others are silent */
+    int64_t alive_ms;      /* when that was answered last */
+    bool probing;          /* it has not been answered yet */
+    int64_t probed_us;     /* when it was asked */
+    bool is_replica;       /* of a primary in the map */
     struct backend *replicas[REPLICAS_MAX];
     unsigned replica_count;
     int64_t avoid_until; /* no reads go to this replica before */
@@ -187,13 +189,15 @@ struct link {
     bool is_raw;          /* what comes goes to the owner as it is: a subscriber */
     bool is_probe;
     bool is_readonly; /* for reading from a replica */
+    bool is_old;      /* speaks RESP2 to clients of RESP3: replies are translated */
     bool connecting;
     uint8_t proto; /* 0: RESP2, 1: RESP3 */
     unsigned slot; /* which of backend.shared */
     unsigned handshake_left;
+    unsigned greeting; /* replies up to that to HELLO, of a node that may not know it: nothing is sent behind it */
     struct chunk *head, *tail;
     size_t sent; /* of head */
-    uint64_t appended, written;
+    uint64_t appended, written, greeting_end;
     struct buf in;
     struct resp_reply_parser parser;
     struct request *first, *last;
