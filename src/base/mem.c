@@ -39,6 +39,7 @@ static struct cell {
 
 static _Thread_local struct cell *my_cell;
 static _Atomic size_t peak;
+static _Atomic int64_t kept;
 static _Atomic int cells_used; /* no cell from here on was ever taken, but for the last one */
 
 static void raise_cells_used(int n)
@@ -211,6 +212,17 @@ int mem_threads(void)
 void mem_note_foreign(int64_t bytes)
 {
     count(bytes);
+}
+
+void mem_note_kept(int64_t bytes)
+{
+    atomic_fetch_add_explicit(&kept, bytes, memory_order_relaxed);
+}
+
+size_t mem_kept(void)
+{
+    int64_t n = atomic_load_explicit(&kept, memory_order_relaxed);
+    return n > 0 ? (size_t)n : 0;
 }
 
 size_t mem_used(void)

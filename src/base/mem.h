@@ -32,6 +32,9 @@ int64_t mem_used_here(void);
 int mem_threads(void);
 /* Counts memory that does not come from here (mmap) as used, or as given back when negative. */
 void mem_note_foreign(int64_t bytes);
+/* An account of its own, within mem_used(): bytes of old versions that are kept for somebody who still reads them. */
+void mem_note_kept(int64_t bytes);
+size_t mem_kept(void);
 /* Highest value that mem_used() returned so far. */
 size_t mem_used_peak(void);
 /* Resident bytes of the process (VmRSS). */

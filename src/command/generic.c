@@ -217,6 +217,8 @@ void cmd_copy(struct call *c)
         return;
     }
     struct entry *copy = entry_with_key(entry_fork(e), to.name);
+    entry_leave_uncounted(e);
+    entry_leave_uncounted(copy);
     entry_set_lru(copy, call_fresh_access(c));
     put_in(c, db, &to, copy);
     notify_in(c, db, &to, "copy_to");

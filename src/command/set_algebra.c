@@ -160,6 +160,7 @@ static void subtract_removing(const struct operands *o, struct sink *out)
         while (set_iter_next(&it, &x)) emit(out, x.text);
     } else {
         rest = entry_fork(o->set[0]);
+        entry_leave_uncounted(rest);
     }
     for (size_t i = 1; i < o->n && set_len(rest); i++) {
         if (!o->set[i]) continue;

@@ -16,7 +16,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, EOF_MARK = 40, SLICE = 256 * 1024, READ_ROOM = 16 * 1024, JOBS_MAX = 3, ASK_AGAIN_MS = 400 };
+enum {
+    TICK_MS = 100,
+    EOF_MARK = 40,
+    SLICE = 256 * 1024,
+    READ_ROOM = 16 * 1024,
+    JOBS_MAX = 3,
+    ASK_AGAIN_MS = 400,
+    HURRY_LOOK_MS = 20
+};
 
 enum sink_state {
     SINK_QUEUED,   /* waits for a full sync to begin */
@@ -218,13 +226,15 @@ static void hub_unlock(struct hub *h)
 
 /* ---- full sync ---- */
 
-/* Writes everything, waiting for the socket; the sync thread. */
-static enum status write_all(struct sink *s, const void *p, size_t n)
+/* Writes everything, waiting for the socket; the sync thread.  With `left` it gives up waiting when the snapshot is
+ * wanted out of the way: then so many bytes are left. */
+static enum status write_or_leave(struct sink *s, const void *p, size_t n, size_t *left)
 {
     const char *from = p;
     int64_t last = clock_mono_ms();
     struct hub_limits limits;
     s->hub->host.limits(s->hub->host.ctx, &limits);
+    if (left) *left = 0;
     while (n) {
         size_t put;
         enum status st = stream_write(s->req.fd, s->req.tls, from, n, &put);
@@ -235,19 +245,84 @@ static enum status write_all(struct sink *s, const void *p, size_t n)
             last = clock_mono_ms();
             continue;
         }
+        if (left && s->hub->host.hurried(s->hub->host.ctx)) {
+            *left = n;
+            return OK;
+        }
         if (clock_mono_ms() - last > limits.timeout_ms) {
             errno = ETIMEDOUT;
             return E_IO;
         }
         struct pollfd pfd = {.fd = s->req.fd, .events = POLLOUT};
-        poll(&pfd, 1, 1000);
+        poll(&pfd, 1, left ? HURRY_LOOK_MS : 1000);
     }
     return OK;
 }
 
-static enum status sink_write(void *ctx, const void *p, size_t n)
+static enum status write_all(struct sink *s, const void *p, size_t n)
 {
-    return write_all(ctx, p, n);
+    return write_or_leave(s, p, n, NULL);
+}
+
+/* ---- through an unlinked file: for replicas that need to know the length first, and those that are too slow ---- */
+
+static int spool_open(struct sink *s)
+{
+    struct buf dir = {0};
+    s->hub->host.directory(s->hub->host.ctx, &dir);
+    buf_append_char(&dir, '\0');
+    int fd = open(dir.p, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    buf_deinit(&dir);
+    return fd;
+}
+
+static enum status spool_write(void *ctx, const void *p, size_t n)
+{
+    const char *from = p;
+    while (n) {
+        ssize_t w = write(*(int *)ctx, from, n);
+        if (w < 0 && errno == EINTR) continue;
+        if (w < 0) return E_IO;
+        from += w;
+        n -= (size_t)w;
+    }
+    return OK;
+}
+
+static enum status spool_send(struct sink *s, int fd, off_t size)
+{
+    enum status st = OK;
+    char *chunk = mem_alloc(SLICE);
+    for (off_t at = 0; st == OK && at < size;) {
+        ssize_t got = pread(fd, chunk, SLICE, at);
+        if (got <= 0)
+            st = E_IO;
+        else
+            st = write_all(s, chunk, (size_t)got);
+        at += got;
+    }
+    mem_free(chunk);
+    return st;
+}
+
+/* To the socket, as long as the replica keeps up with what writers change meanwhile; then aside, for later. */
+struct direct {
+    struct sink *sink;
+    int spool; /* -1: nothing was put aside */
+};
+
+static enum status direct_write(void *ctx, const void *p, size_t n)
+{
+    struct direct *d = ctx;
+    size_t left = n;
+    if (d->spool < 0) {
+        enum status st = write_or_leave(d->sink, p, n, &left);
+        if (st != OK || left == 0) return st;
+        d->spool = spool_open(d->sink);
+        if (d->spool < 0) return E_IO;
+        log_notice("Replica %s reads the snapshot too slowly: the rest goes to a file first", d->sink->req.peer);
+    }
+    return spool_write(&d->spool, (const char *)p + (n - left), left);
 }
 
 static enum status snapshot_to(struct sink *s, struct rdb_sink to)
@@ -271,30 +346,18 @@ static enum status send_with_mark(struct sink *s)
         store_cut_end(s->cut);
         return st;
     }
-    st = snapshot_to(s, (struct rdb_sink){s, sink_write});
+    struct direct d = {s, -1};
+    st = snapshot_to(s, (struct rdb_sink){&d, direct_write});
+    if (d.spool >= 0) {
+        if (st == OK) st = spool_send(s, d.spool, lseek(d.spool, 0, SEEK_END));
+        close(d.spool);
+    }
     return st == OK ? write_all(s, mark, EOF_MARK) : st;
 }
 
-static enum status spool_write(void *ctx, const void *p, size_t n)
-{
-    const char *from = p;
-    while (n) {
-        ssize_t w = write(*(int *)ctx, from, n);
-        if (w < 0) return E_IO;
-        from += w;
-        n -= (size_t)w;
-    }
-    return OK;
-}
-
-/* For replicas that need to know the length first: through an unlinked file. */
 static enum status send_with_length(struct sink *s)
 {
-    struct buf dir = {0};
-    s->hub->host.directory(s->hub->host.ctx, &dir);
-    buf_append_char(&dir, '\0');
-    int fd = open(dir.p, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    buf_deinit(&dir);
+    int fd = spool_open(s);
     if (fd < 0) {
         store_cut_end(s->cut);
         return E_IO;
@@ -304,16 +367,7 @@ static enum status send_with_length(struct sink *s)
     char head[32];
     int n = snprintf(head, sizeof head, "$%lld\r\n", (long long)size);
     if (st == OK) st = write_all(s, head, (size_t)n);
-    char *chunk = mem_alloc(SLICE);
-    for (off_t at = 0; st == OK && at < size;) {
-        ssize_t got = pread(fd, chunk, SLICE, at);
-        if (got <= 0)
-            st = E_IO;
-        else
-            st = write_all(s, chunk, (size_t)got);
-        at += got;
-    }
-    mem_free(chunk);
+    if (st == OK) st = spool_send(s, fd, size);
     close(fd);
     return st;
 }

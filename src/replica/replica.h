@@ -43,6 +43,8 @@ struct hub_host {
     struct store *store;
     /* The directory for snapshots that must be spooled (replicas without the EOF form). */
     void (*directory)(void *ctx, struct buf *out);
+    /* True when a snapshot keeps so much memory for a slow replica that the rest is to be taken aside, into a file. */
+    bool (*hurried)(void *ctx);
     /* True while the node must not feed the stream by itself (it is a replica, or paused for a failover). */
     bool (*quiet)(void *ctx);
     /* An acknowledgement came: clients in WAIT may go on. */

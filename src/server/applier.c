@@ -10,11 +10,13 @@
 #include "server/notify.h"
 #include "server/pubsub.h"
 #include "server/renames.h"
+#include "server/snapshot_budget.h"
 #include "server/tracking.h"
 
 #include <sched.h>
+#include <unistd.h>
 
-enum { SLICE_BYTES = 64 * 1024, SLOTS_INLINE = 16 };
+enum { SLICE_BYTES = 64 * 1024, SLOTS_INLINE = 16, SNAPSHOT_WAIT_MS = 100 };
 
 struct applied {
     const struct command *cmd;
@@ -352,6 +354,13 @@ static enum status take(struct applier *a, const struct resp_request *req, struc
     return OK;
 }
 
+/* The stream stands still while a snapshot keeps too much, but not so long that the primary would miss us. */
+static void wait_for_snapshot(struct applier *a)
+{
+    for (int ms = 0; ms < SNAPSHOT_WAIT_MS && snapshot_budget_spent(a->node) && a->current(a->current_ctx); ms++)
+        usleep(1000);
+}
+
 enum status applier_run(struct applier *a, struct bytes stream, size_t *taken, bool *ack_wanted,
                         bool (*current)(void *ctx), void *ctx)
 {
@@ -371,8 +380,9 @@ enum status applier_run(struct applier *a, struct bytes stream, size_t *taken, b
         st = take(a, &a->req, bytes_make(stream.p + *taken, a->req.size), ack_wanted);
         if (st != OK) break;
         *taken += a->req.size;
-        if (gate_wanted(a->gate)) {
+        if (gate_wanted(a->gate) || snapshot_budget_spent(a->node)) {
             gate_exit(a->gate);
+            wait_for_snapshot(a);
             gate_enter(a->gate);
         }
     }

@@ -211,6 +211,8 @@ void worker_poke(struct worker *w);
 /* Lets the connections go on that a pause held up. */
 void worker_resume_paused(struct worker *w);
 /* Calls waiting_room_look_again() after so many ms. */
+/* How soon writers that wait for a snapshot are looked at again. */
+enum { SNAPSHOT_LOOK_MS = 2 };
 void worker_look_again(struct worker *w, int64_t ms);
 /* Lets all connections of a list (linked by waiting_link) go on. */
 void worker_resume_list(struct list *l);

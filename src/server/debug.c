@@ -12,6 +12,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -253,6 +254,126 @@ static void debug_log(struct call *c)
     resp_ok(&c->out);
 }
 
+/* ---- POPULATE ---- */
+
+enum { POPULATE_SIZE_MAX = 512 * 1024 * 1024 };
+
+/* "value:<i>", cut or filled with zero bytes to the size (0: as it is).  NULL: no memory. */
+static struct entry *populate_entry(struct bytes key, int64_t i, size_t size)
+{
+    char text[32];
+    size_t n = (size_t)snprintf(text, sizeof text, "value:%lld", (long long)i);
+    if (size == 0) return entry_try_new_string(key, bytes_make(text, n));
+    char *value = mem_try_alloc(size);
+    if (!value) return NULL;
+    memset(value, 0, size);
+    memcpy(value, text, n < size ? n : size);
+    struct entry *e = entry_try_new_string(key, bytes_make(value, size));
+    mem_free(value);
+    return e;
+}
+
+/* Not propagated, and without regard to who serves the slots, as redis-server does it. */
+static void debug_populate(struct call *c)
+{
+    int64_t count, size = 0;
+    static const char range[] = "ERR value is out of range, must be positive";
+    if (!call_arg_range(c, 2, 0, INT64_MAX, &count, range)) return;
+    if (c->argc > 4 && !call_arg_range(c, 4, 0, POPULATE_SIZE_MAX, &size, range)) return;
+    if (!call_exclusive(c)) return;
+    struct bytes prefix = c->argc > 3 ? c->argv[3] : BYTES("key");
+    struct buf name = {0};
+    struct store *s = node_of(c)->store;
+    bool ok = true;
+    for (int64_t i = 0; i < count && ok; i++) {
+        name.n = 0;
+        buf_append_bytes(&name, prefix);
+        buf_printf(&name, ":%lld", (long long)i);
+        struct key k = key_of(buf_bytes(&name));
+        if (store_find(s, c->db, &k)) continue;
+        struct entry *e = populate_entry(k.name, i, (size_t)size);
+        ok = e != NULL;
+        if (ok) store_put(s, c->db, &k, e);
+    }
+    buf_deinit(&name);
+    if (ok)
+        resp_ok(&c->out);
+    else
+        resp_error(&c->out, "ERR out of memory");
+}
+
+/* ---- PROTOCOL: a reply of each type, for the tests of clients ---- */
+
+static void reply_map(struct resp_out *o)
+{
+    resp_map(o, 3);
+    for (int i = 0; i < 3; i++) {
+        resp_i64(o, i);
+        resp_bool(o, i == 1);
+    }
+}
+
+static void reply_numbers(struct resp_out *o)
+{
+    for (int i = 0; i < 3; i++) resp_i64(o, i);
+}
+
+static void reply_attribute(struct resp_out *o)
+{
+    if (o->version > 2) {
+        resp_raw(o, BYTES("|1\r\n"));
+        resp_bulk_cstr(o, "key-popularity");
+        resp_array(o, 2);
+        resp_bulk_cstr(o, "key:123");
+        resp_i64(o, 90);
+    }
+    resp_bulk_cstr(o, "Some real reply following the attribute");
+}
+
+static void reply_push(struct resp_out *o)
+{
+    if (o->version < 3) {
+        resp_error(o, "ERR RESP2 is not supported by this command");
+        return;
+    }
+    resp_push(o, 2);
+    resp_bulk_cstr(o, "server-cpu-usage");
+    resp_i64(o, 42);
+    resp_bulk_cstr(o, "Some real reply following the push reply");
+}
+
+static void debug_protocol(struct call *c)
+{
+    struct resp_out *o = &c->out;
+    if (call_arg_is(c, 2, "string"))
+        resp_bulk_cstr(o, "Hello World");
+    else if (call_arg_is(c, 2, "integer"))
+        resp_i64(o, 12345);
+    else if (call_arg_is(c, 2, "double"))
+        resp_double(o, 3.141);
+    else if (call_arg_is(c, 2, "bignum"))
+        resp_big_number(o, BYTES("1234567999999999999999999999999999999"));
+    else if (call_arg_is(c, 2, "null"))
+        resp_null(o);
+    else if (call_arg_is(c, 2, "array"))
+        resp_array(o, 3), reply_numbers(o);
+    else if (call_arg_is(c, 2, "set"))
+        resp_set(o, 3), reply_numbers(o);
+    else if (call_arg_is(c, 2, "map"))
+        reply_map(o);
+    else if (call_arg_is(c, 2, "attrib"))
+        reply_attribute(o);
+    else if (call_arg_is(c, 2, "push"))
+        reply_push(o);
+    else if (call_arg_is(c, 2, "verbatim"))
+        resp_verbatim(o, "txt", BYTES("This is a verbatim\nstring"));
+    else if (call_arg_is(c, 2, "true") || call_arg_is(c, 2, "false"))
+        resp_bool(o, call_arg_is(c, 2, "true"));
+    else
+        resp_error(o, "ERR Wrong protocol type name. Please use one of the following: "
+                      "string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false");
+}
+
 static void debug_help(struct call *c)
 {
     static const char *const lines[] = {
@@ -269,6 +390,13 @@ static void debug_help(struct call *c)
         "    Write <message> to the server log.",
         "OBJECT <key>",
         "    Show low level info about `key` and associated value.",
+        "POPULATE <count> [<prefix>] [<size>]",
+        "    Create <count> string keys named key:<num>, or <prefix>:<num>. They are not propagated to replicas,",
+        "    and do not respect who serves their slots.",
+        "PROTOCOL <type>",
+        "    Reply with a test value of the specified type. <type> can be: string,",
+        "    integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
+        "    true, false.",
         "QUICKLIST-PACKED-THRESHOLD <size>",
         "    Accepted, without effect: elements of any size are kept alike.",
         "LOADAOF",
@@ -303,6 +431,8 @@ static const struct {
     {"quicklist-packed-threshold", 3, 3, debug_packed_threshold},
     {"set-skip-checksum-validation", 3, 3, debug_accepted},
     {"set-disable-deny-scripts", 3, 3, debug_accepted},
+    {"populate", 3, 5, debug_populate},
+    {"protocol", 3, 3, debug_protocol},
     {"error", 3, 3, debug_error},
     {"log", 3, 3, debug_log},
 };

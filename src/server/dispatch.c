@@ -19,6 +19,7 @@
 #include "server/reply_gate.h"
 #include "server/scripting.h"
 #include "server/slowlog.h"
+#include "server/snapshot_budget.h"
 #include "server/topkeys.h"
 #include "server/tracking.h"
 
@@ -588,6 +589,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     if (known_and_complete(call) && allowed_now(c, call) && !refused_as_busy(c, call)) {
         if (must_pause(c, call)) {
             park_for_pause(c);
+            if (snapshot_budget_spent(c->worker->node)) worker_look_again(c->worker, SNAPSHOT_LOOK_MS);
             c->worker->executing = 0;
             return DISPATCH_WAIT;
         }

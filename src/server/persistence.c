@@ -433,7 +433,7 @@ void persistence_info(struct persistence *p, struct buf *out)
                "rdb_current_bgsave_time_sec:%lld\r\nrdb_saves:%llu\r\nrdb_last_cow_size:%llu\r\n"
                "rdb_last_load_keys_expired:%llu\r\nrdb_last_load_keys_loaded:%llu\r\n",
                loading, running ? (unsigned long long)atomic_load(&p->retained_peak) : 0ull,
-               running ? (unsigned long long)store_retained_bytes(n->store) : 0ull,
+               (unsigned long long)store_retained_bytes(n->store), /* for full syncs, too */
                running ? (unsigned long long)atomic_load(&p->progress.keys) : 0ull,
                running ? (unsigned long long)atomic_load(&p->progress.keys_total) : 0ull,
                (unsigned long long)node_changes(n), running, (long long)atomic_load(&p->last_save_s),

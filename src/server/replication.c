@@ -15,6 +15,7 @@
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/reply_gate.h"
+#include "server/snapshot_budget.h"
 #include "server/tracking.h"
 
 #include <errno.h>
@@ -93,6 +94,11 @@ static bool hub_quiet(void *ctx)
 {
     struct replication *r = ctx;
     return atomic_load(&r->is_replica) || atomic_load(&r->node->failover_pause_until) > clock_mono_ms();
+}
+
+static bool hub_hurried(void *ctx)
+{
+    return snapshot_budget_half_spent(((struct replication *)ctx)->node);
 }
 
 static void hub_acked(void *ctx)
@@ -264,6 +270,7 @@ struct replication *replication_create(struct node *n)
                                           .limits = hub_limits_get,
                                           .snapshot = hub_snapshot,
                                           .directory = node_directory,
+                                          .hurried = hub_hurried,
                                           .quiet = hub_quiet,
                                           .acked = hub_acked,
                                           .sent = hub_sent,

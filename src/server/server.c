@@ -24,6 +24,7 @@
 #include "server/scripting.h"
 #include "server/shutdown.h"
 #include "server/slowlog.h"
+#include "server/snapshot_budget.h"
 #include "server/tracking.h"
 
 #include <errno.h>
@@ -60,11 +61,11 @@ static void signals_ready(struct loop_source *src, int events)
 static void tick(struct loop_timer *t, int64_t now_mono_ms)
 {
     struct main_thread *m = container_of(t, struct main_thread, timer);
-    (void)now_mono_ms;
     memory_watch(m->node); /* keeps the peak, too */
     memory_trim(m->node, &m->trim);
     persistence_tick(m->node->persistence, clock_wall_ms());
     aof_tick(m->node->aof, clock_wall_ms());
+    snapshot_budget_tick(m->node->snapshot_budget, now_mono_ms);
 }
 
 static bool watch_signals(struct main_thread *m)
@@ -213,6 +214,7 @@ static struct node *node_create(struct config *cfg)
     n->started_ms = clock_wall_ms();
     atomic_store(&n->active_expire, true);
     n->reaper = reaper_create();
+    n->snapshot_budget = snapshot_budget_create(n);
     n->scripting = scripting_create();
     n->waiting = waiting_room_create(n);
     n->watch = watch_registry_create();

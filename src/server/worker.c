@@ -16,6 +16,7 @@
 #include "server/replication.h"
 #include "server/reply_gate.h"
 #include "server/scripting.h"
+#include "server/snapshot_budget.h"
 #include "server/topkeys.h"
 #include "server/tracking.h"
 #include "store/evict.h"
@@ -243,7 +244,13 @@ enum { LOOK_NEVER_MS = 1 << 30 };
 static void look_tick(struct loop_timer *t, int64_t now_ms)
 {
     (void)now_ms;
-    waiting_room_look_again(container_of(t, struct worker, look_timer));
+    struct worker *w = container_of(t, struct worker, look_timer);
+    waiting_room_look_again(w);
+    if (list_empty(&w->paused)) return;
+    if (node_paused(w->node, w->now_mono_ms) == PAUSE_NONE)
+        worker_resume_paused(w);
+    else if (snapshot_budget_spent(w->node))
+        worker_look_again(w, SNAPSHOT_LOOK_MS);
 }
 
 void worker_look_again(struct worker *w, int64_t ms)
@@ -404,7 +411,8 @@ enum pause_mode node_paused(const struct node *n, int64_t now_mono_ms)
     int64_t client = atomic_load_explicit(&n->client_pause, memory_order_relaxed);
     int64_t failover = atomic_load_explicit(&n->failover_pause_until, memory_order_relaxed);
     enum pause_mode mode = client / 4 > now_mono_ms ? (enum pause_mode)(client % 4) : PAUSE_NONE;
-    return mode == PAUSE_NONE && failover > now_mono_ms ? PAUSE_WRITE : mode;
+    if (mode == PAUSE_NONE && (failover > now_mono_ms || snapshot_budget_spent(n))) mode = PAUSE_WRITE;
+    return mode;
 }
 
 void node_pause_for_failover(struct node *n, int64_t until_ms)

@@ -128,7 +128,7 @@ static void retained_entry_done(struct store *s, struct entry *e, unsigned index
 {
     e->retained &= (uint8_t) ~(1u << index);
     if (e->retained || !(e->flags & ENTRY_ORPHAN)) return;
-    atomic_fetch_sub_explicit(&s->retained_bytes, mem_size(e), memory_order_relaxed);
+    atomic_fetch_sub_explicit(&s->retained_bytes, entry_own_bytes(e), memory_order_relaxed);
     entry_dispose(s, e);
 }
 
@@ -246,6 +246,7 @@ enum status store_cut_step(struct cut *c, size_t bytes_max, cut_visit *visit, vo
 {
     struct store *s = c->store;
     size_t budget = bytes_max;
+    atomic_fetch_add_explicit(&s->cut_steps, 1, memory_order_relaxed);
     while (!c->walked && budget > 0) {
         if (!atomic_load(&s->db[c->db]->used)) {
             c->slot = SLOT_COUNT - 1;
@@ -289,5 +290,10 @@ void store_cut_end(struct cut *c)
 
 size_t store_retained_bytes(const struct store *s)
 {
-    return atomic_load_explicit(&s->retained_bytes, memory_order_relaxed);
+    return atomic_load_explicit(&s->retained_bytes, memory_order_relaxed) + mem_kept();
+}
+
+uint64_t store_cut_steps(const struct store *s)
+{
+    return atomic_load_explicit(&s->cut_steps, memory_order_relaxed);
 }

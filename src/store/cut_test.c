@@ -1,5 +1,6 @@
 /* A cut shows the dataset of one moment, whatever happens while it is being saved: random operations between its steps,
  * several cuts at once, compared with a copy made when each was begun. */
+#include "store/set.h"
 #include "store/store.h"
 
 #include "base/mem.h"
@@ -15,6 +16,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { NAMES = 3000, DATABASES = 3, STEPS = 6000 };
 
@@ -301,6 +303,53 @@ static void race(void *(*other)(void *))
     store_destroy(x.s);
 }
 
+static struct entry *large_set(struct key *k, const char *name, size_t members)
+{
+    *k = key_of(bytes_make(name, strlen(name)));
+    struct entry *e = set_new(k->name, BYTES("member"));
+    for (size_t i = 0; i < members; i++) {
+        char text[24];
+        size_t n = (size_t)snprintf(text, sizeof text, "member:%zu", i);
+        assert_int_equal(set_add(e, bytes_make(text, n), &store_limits_default, NULL), OK);
+    }
+    return e;
+}
+
+static void remove_some(struct store *s, const struct key *k)
+{
+    struct entry *e = store_edit(s, 0, k);
+    for (int i = 0; i < 200; i++) {
+        char text[24];
+        set_remove(e, bytes_make(text, (size_t)snprintf(text, sizeof text, "member:%d", i * 37)));
+    }
+}
+
+/* What a writer of a large value leaves behind for a cut counts, and not what COPY shares. */
+static void old_parts_of_a_large_value_are_counted(void **state)
+{
+    (void)state;
+    struct key k, to = key_of(BYTES("copy"));
+    struct store *s = store_create(1, (struct store_hooks){0});
+    struct entry *e = large_set(&k, "large", 50000);
+    store_put(s, 0, &k, e);
+    struct entry *copy = entry_with_key(entry_fork(e), to.name);
+    entry_leave_uncounted(e);
+    entry_leave_uncounted(copy);
+    store_put(s, 0, &to, copy);
+    remove_some(s, &to);
+    assert_int_equal(store_retained_bytes(s), 0);
+
+    struct key other;
+    store_put(s, 0, &other, large_set(&other, "other", 50000));
+    struct cut *c = store_cut_begin(s);
+    remove_some(s, &other);
+    size_t kept = store_retained_bytes(s);
+    assert_in_range(kept, 100 * 1500, 400 * 4500); /* a leaf for nearly each member removed */
+    store_cut_end(c);
+    assert_int_equal(store_retained_bytes(s), 0);
+    store_destroy(s);
+}
+
 static void a_concurrent_writer_never_tears_a_cut(void **state)
 {
     (void)state;
@@ -351,6 +400,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cuts_show_one_moment),
+        cmocka_unit_test(old_parts_of_a_large_value_are_counted),
         cmocka_unit_test(a_concurrent_writer_never_tears_a_cut),
         cmocka_unit_test(what_runs_at_rest_never_tears_a_cut),
         cmocka_unit_test(expiry_finds_every_key),

@@ -317,6 +317,25 @@ struct entry *entry_fork(const struct entry *e)
     return entry_build(&parts);
 }
 
+void entry_leave_uncounted(struct entry *e)
+{
+    if (!(e->flags & ENTRY_WORD)) return;
+    void *word = entry_ptr(e);
+    switch (entry_enc(e)) {
+    case ENC_QUICKLIST:
+    case ENC_HASHTABLE: ((struct tree *)word)->uncounted = true; return;
+    case ENC_SKIPLIST: {
+        struct zset_trees *z = word;
+        z->by_member.uncounted = z->by_score.uncounted = true;
+        return;
+    }
+    case ENC_STREAM:
+        if (((struct stream *)word)->nodes) ((struct stream *)word)->nodes->uncounted = true;
+        return;
+    default: return;
+    }
+}
+
 static void word_free(enum encoding enc, void *word)
 {
     switch (enc) {
@@ -355,6 +374,12 @@ size_t entry_free_effort(const struct entry *e)
     case ENC_STREAM: return stream_free_effort(entry_ptr(e));
     default: return 1;
     }
+}
+
+size_t entry_own_bytes(const struct entry *e)
+{
+    size_t n = mem_size(e);
+    return e->flags & ENTRY_WORD && entry_enc(e) != ENC_INT ? n + mem_size(entry_ptr(e)) : n;
 }
 
 size_t entry_memory(const struct entry *e, size_t samples)

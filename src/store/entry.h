@@ -140,7 +140,13 @@ struct entry *entry_with_key(struct entry *e, struct bytes key);
  * intsets are copied.  Either may then be changed or freed without the other noticing. */
 struct entry *entry_fork(const struct entry *e);
 
+/* For an entry whose fork lives on in the dataset, and for such a fork: what changes of e leave to the other is not
+ * counted by mem_note_kept(). */
+void entry_leave_uncounted(struct entry *e);
+
 void entry_free(struct entry *e);
+/* Bytes that only e itself takes: without the nodes of a large collection, which it may share. */
+size_t entry_own_bytes(const struct entry *e);
 /* Roughly how many allocations entry_free() gives back: above LAZYFREE_THRESHOLD the caller hands it to the background.
  */
 size_t entry_free_effort(const struct entry *e);

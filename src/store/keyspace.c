@@ -178,7 +178,7 @@ void entry_release(struct store *s, struct entry *e)
         return;
     }
     e->flags |= ENTRY_ORPHAN;
-    atomic_fetch_add_explicit(&s->retained_bytes, mem_size(e), memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->retained_bytes, entry_own_bytes(e), memory_order_relaxed);
 }
 
 /* The entry at ref, after making sure that no cut holds it too. */

@@ -41,6 +41,7 @@ struct store {
     _Atomic uint16_t cut_number[CUTS_MAX]; /* valid while its bit is set */
     _Atomic uint16_t cut_newest;           /* number of the cut begun last */
     _Atomic size_t retained_bytes;
+    _Atomic uint64_t cut_steps;
 
     pthread_rwlock_t
         walk; /* order: before the slots; read by a cut's step on live tables, written by store_walks_stop() */

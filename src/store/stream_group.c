@@ -34,6 +34,7 @@ static struct stream_group *group_new(struct stream_id last_id, int64_t entries_
     g->entries_read = entries_read;
     tree_init(&g->pending, TREE_PENDING);
     tree_init(&g->consumers, TREE_REFS);
+    g->pending.uncounted = g->consumers.uncounted = true; /* small, and shared by COPY unnoticed */
     return g;
 }
 
@@ -69,6 +70,7 @@ struct stream_group *stream_group_create(struct stream *s, struct bytes name, st
 {
     struct stream_group *g = group_new(last_id, entries_read);
     if (!s->groups) s->groups = tree_new(TREE_REFS);
+    s->groups->uncounted = true;
     if (tree_ref_insert(s->groups, name_ord(name), name, &g->ref)) return g;
     tree_ref_drop(&g->ref);
     return NULL;
@@ -115,6 +117,7 @@ static struct stream_consumer *consumer_new(struct tree_box *name)
     c->seen_ms = 0;
     c->active_ms = -1;
     tree_init(&c->pending, TREE_ZSCORE);
+    c->pending.uncounted = true;
     return c;
 }
 

@@ -39,6 +39,7 @@ struct tree {
     uint64_t count;         /* elements */
     uint64_t nodes;         /* nodes and boxes, an estimate after edits of forks: what freeing costs */
     enum tree_kind kind;
+    bool uncounted; /* what it replaces by copies, while a fork reads on, is not counted by mem_note_kept() */
 };
 
 /* The place of one element: valid until the tree is changed. */

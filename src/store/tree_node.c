@@ -109,8 +109,23 @@ static struct tree_node *list_leaf_clone(const struct tree_node *node)
     return &leaf->node;
 }
 
+static int64_t node_bytes(const struct tree_node *node)
+{
+    size_t n = mem_size(node);
+    if (node->level == 0 && node->kind == TREE_LIST) n += mem_size(((const struct list_leaf *)node)->lp);
+    return (int64_t)n;
+}
+
+/* t goes on with a copy of the node, which somebody else still reads. */
+static void node_outdated(const struct tree *t, struct tree_node *node)
+{
+    if (t->uncounted || atomic_exchange_explicit(&node->outdated, true, memory_order_relaxed)) return;
+    mem_note_kept(node_bytes(node));
+}
+
 static void node_free(struct tree_node *node)
 {
+    if (atomic_load_explicit(&node->outdated, memory_order_relaxed)) mem_note_kept(-node_bytes(node));
     if (node->level > 0) {
         for (unsigned i = 0; i < node->n; i++) tree_node_unref(inner_child(node)[i]);
         mem_free(node);
@@ -146,13 +161,14 @@ void tree_path_set(struct tree *t, struct tree_pos *pos, unsigned d, struct tree
         inner_child(pos->path[d - 1].node)[pos->path[d - 1].index] = node;
 }
 
-static struct tree_node *owned(struct tree_node *node)
+static struct tree_node *owned(const struct tree *t, struct tree_node *node)
 {
     /* Acquire: whoever was the second owner has finished reading before it let go. */
     if (atomic_load_explicit(&node->refs, memory_order_acquire) == 1) return node;
     struct tree_node *copy = node->level > 0           ? inner_clone(node)
                              : node->kind == TREE_LIST ? list_leaf_clone(node)
                                                        : tree_leaf_clone(node);
+    node_outdated(t, node);
     tree_node_unref(node);
     return copy;
 }
@@ -160,7 +176,7 @@ static struct tree_node *owned(struct tree_node *node)
 static void path_own(struct tree *t, struct tree_pos *pos, unsigned depth)
 {
     for (unsigned d = 0; d < depth; d++) {
-        struct tree_node *node = pos->path[d].node, *mine = owned(node);
+        struct tree_node *node = pos->path[d].node, *mine = owned(t, node);
         if (mine != node) tree_path_set(t, pos, d, mine);
     }
 }
@@ -240,7 +256,7 @@ static struct tree_node *neighbour(struct tree *t, struct tree_pos *pos, unsigne
     if (parent->n < 2) return NULL;
     *left = i > 0;
     struct tree_node **slot = &inner_child(parent)[*left ? i - 1 : i + 1];
-    return *slot = owned(*slot);
+    return *slot = owned(t, *slot);
 }
 
 static void inner_remove(struct tree *t, struct tree_pos *pos, unsigned d, unsigned i);

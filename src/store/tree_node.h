@@ -21,9 +21,9 @@ struct tree_node {
     uint32_t n;    /* children of an inner node, elements of a leaf */
     uint8_t level; /* 0: leaf */
     uint8_t kind;
-    uint16_t cap; /* inner: children there is room for; packed leaf: bytes of the block */
-    uint16_t low; /* packed leaf: offset of the first element byte */
-    uint16_t unused;
+    uint16_t cap;          /* inner: children there is room for; packed leaf: bytes of the block */
+    uint16_t low;          /* packed leaf: offset of the first element byte */
+    _Atomic bool outdated; /* its tree goes on with a copy: kept for a fork only, and counted by mem_note_kept() */
 };
 
 struct tree_box {

@@ -18,7 +18,11 @@ import commands
 import figures
 import memory_figures
 import secured
+import snapshot_figures
 from target import COVEY, Failure
+
+
+NAMES = ("throughput", "tls", "commands", "memory", "collections", "eviction", "snapshot", "failover", "sync")
 
 
 class Size:
@@ -32,6 +36,8 @@ class Size:
         self.memory_keys = 200_000 if quick else 5_000_000
         self.failovers = {1000: 1} if quick else {1000: 5, 15000: 5 if full else 1}
         self.sync_bytes = 64 << 20 if quick else 1 << 30
+        self.snapshot_keys, self.large_members = (100_000, 50_000) if quick else (2_000_000, 1_000_000)
+        self.load_keys = 200_000 if quick else 5_000_000
 
 
 def machine():
@@ -48,10 +54,10 @@ def parse(arguments):
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--only", default="throughput,tls,commands,memory,collections,eviction,failover,sync")
+    parser.add_argument("--only", default=",".join(NAMES))
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
-    unknown = set(options.only) - {"throughput", "tls", "commands", "memory", "collections", "eviction", "failover", "sync"}
+    unknown = set(options.only) - set(NAMES)
     if unknown:
         parser.error(f"no such figures: {', '.join(sorted(unknown))}")
     return options
@@ -64,6 +70,7 @@ def measure(options, size, say):
             "tls": lambda: secured.figures(size, say, options.workers),
             "commands": lambda: commands.figures(size, say, options.workers), "memory": lambda: figures.memory(size, say),
             "collections": lambda: memory_figures.collections(size, say), "eviction": lambda: memory_figures.eviction(size, say),
+            "snapshot": lambda: snapshot_figures.figures(size, say),
             "failover": lambda: figures.failover(size, say), "sync": lambda: figures.full_sync(size, say)}
     for name in options.only:
         try:
