@@ -21,17 +21,12 @@ int64_t clock_wall_us(void)
 
 int64_t clock_mono_ms(void)
 {
-    return read_us(CLOCK_MONOTONIC) / 1000;
+    return read_us(CLOCK_BOOTTIME) / 1000;
 }
 
 int64_t clock_mono_us(void)
 {
-    return read_us(CLOCK_MONOTONIC);
-}
-
-int64_t clock_boot_ms(void)
-{
-    return read_us(CLOCK_BOOTTIME) / 1000;
+    return read_us(CLOCK_BOOTTIME);
 }
 
 /* Nanoseconds of a tick in units of 2^-32; set before main(). */

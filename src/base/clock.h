@@ -6,9 +6,9 @@
 
 int64_t clock_wall_ms(void); /* unix time; may jump */
 int64_t clock_wall_us(void);
-int64_t clock_mono_ms(void); /* CLOCK_MONOTONIC; never goes back, stands still while the machine sleeps */
+/* CLOCK_BOOTTIME: never goes back, and goes on while the process is stopped or the machine sleeps. */
+int64_t clock_mono_ms(void);
 int64_t clock_mono_us(void);
-int64_t clock_boot_ms(void); /* CLOCK_BOOTTIME; goes on while the machine sleeps */
 
 /* A counter for short durations that costs a few nanoseconds (the processor's, where it has a steady one), and its
  * rate.  Differences only; one thread. */

@@ -98,6 +98,7 @@ struct cluster {
     /* published */
     _Atomic uint8_t slot_state[SLOT_COUNT];
     _Atomic bool ok, primary;
+    _Atomic int64_t lease_until; /* monotonic; INT64_MAX: not limited */
     _Atomic size_t links_memory, messages_waiting;
     pthread_mutex_t map_mu;                         /* order: after the slots; nothing is taken under it */
     struct cluster_endpoint *nodes;                 /* under map_mu */
@@ -514,6 +515,16 @@ static void publish_map(struct cluster *c)
     if (any_lost) c->host.slots_lost(c->host.ctx, lost);
 }
 
+/* When it ends earlier this is said before anything else of the step is carried out, and when it lasts longer behind
+ * it: a node that loses its last slot has no limit from then on, and is not to be taken for a primary any more. */
+static void publish_lease(struct cluster *c, bool raise)
+{
+    int64_t until = cluster_lease_until(c->core), before = atomic_load_explicit(&c->lease_until, memory_order_relaxed);
+    if (until == before || (until > before) != raise) return;
+    atomic_store(&c->lease_until, until);
+    if (raise) c->host.lease_moved(c->host.ctx);
+}
+
 static void act(struct cluster *c, enum cluster_act_kind kind, const struct cluster_action *a)
 {
     struct cluster_act *x = mem_calloc(1, sizeof *x);
@@ -615,6 +626,7 @@ static void carry_out_one(struct cluster *c, const struct cluster_action *a)
 static void carry_out(struct cluster *c)
 {
     const struct cluster_action *unpause = NULL;
+    publish_lease(c, false);
     for (size_t i = 0; i < c->out.count; i++) {
         const struct cluster_action *a = &c->out.actions[i];
         if (a->kind == CLUSTER_DO_UNPAUSE) {
@@ -624,6 +636,7 @@ static void carry_out(struct cluster *c)
         if (a->kind == CLUSTER_DO_PAUSE_WRITES) unpause = NULL;
         carry_out_one(c, a);
     }
+    publish_lease(c, true);
     if (unpause) carry_out_one(c, unpause);
 }
 
@@ -977,6 +990,18 @@ unsigned cluster_slot_state(const struct cluster *c, unsigned slot)
 bool cluster_is_ok(const struct cluster *c)
 {
     return atomic_load_explicit(&c->ok, memory_order_relaxed);
+}
+
+bool cluster_may_serve(const struct cluster *c)
+{
+    int64_t until = atomic_load_explicit(&c->lease_until, memory_order_relaxed);
+    return until == INT64_MAX || clock_mono_ms() < until;
+}
+
+int64_t cluster_lease_left_ms(const struct cluster *c)
+{
+    int64_t until = atomic_load_explicit(&c->lease_until, memory_order_relaxed), now = clock_mono_ms();
+    return until == INT64_MAX ? -1 : until > now ? until - now : 0;
 }
 
 bool cluster_i_am_primary(const struct cluster *c)

@@ -45,6 +45,8 @@ struct cluster_host {
     void (*seal)(void *ctx, bool sealed);
     /* PSYNC is refused while we are on probation. */
     void (*probation)(void *ctx, bool on);
+    /* The right to write lasts longer than it did: who waits for it may go on. */
+    void (*lease_moved)(void *ctx);
     /* A frame for local subscribers. */
     void (*deliver)(void *ctx, bool shard, struct bytes channel, struct bytes payload);
     /* This shard does not have these slots any more (bitmap); the published map says so already. */
@@ -85,6 +87,9 @@ enum { SLOT_MINE = 1, SLOT_ASSIGNED = 2, SLOT_MIGRATING = 4, SLOT_IMPORTING = 8,
 unsigned cluster_slot_state(const struct cluster *c, unsigned slot);
 bool cluster_is_ok(const struct cluster *c);
 bool cluster_i_am_primary(const struct cluster *c);
+/* Whether this node, if it is a primary, has the right to execute and acknowledge at this moment; reads the clock. */
+bool cluster_may_serve(const struct cluster *c);
+int64_t cluster_lease_left_ms(const struct cluster *c); /* -1: it is not limited */
 
 struct cluster_endpoint {
     char ip[CLUSTER_IP_SIZE + 1];

@@ -28,6 +28,7 @@ enum {
     OFF_FLAGS = 2250,
     OFF_STATE = 2252,
     OFF_MFLAGS = 2253,
+    OFF_COVEY = 2255,
 };
 enum {
     EXT_HOSTNAME = 0,
@@ -142,6 +143,7 @@ static bool get_header(const uint8_t *p, struct cluster_message *m)
     m->flags = get16(p + OFF_FLAGS);
     m->state = p[OFF_STATE];
     m->mflags = p[OFF_MFLAGS];
+    m->covey = p[OFF_COVEY];
     return get_ip(p + OFF_IP, m->ip);
 }
 
@@ -308,6 +310,7 @@ static void put_header(uint8_t *p, const struct cluster_message *m, size_t n)
     put16(p + OFF_FLAGS, m->flags);
     p[OFF_STATE] = m->state;
     p[OFF_MFLAGS] = m->mflags;
+    p[OFF_COVEY] = m->covey;
 }
 
 static uint8_t *put_gossip(uint8_t *p, const struct cluster_gossip *g)

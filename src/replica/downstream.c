@@ -43,6 +43,7 @@ struct sink {
     enum sink_state state;
     bool syncing;    /* a sync thread runs for it */
     bool want_write; /* NET_WRITE is asked for */
+    bool early_ack;  /* it has loaded the snapshot before our thread knew that all of it was sent */
     struct change_reader reader;
     uint64_t ack_offset;
     int64_t ack_ms, created_ms, soft_since_ms, newline_ms, progress_ms; /* monotonic */
@@ -434,7 +435,7 @@ static void *sync_thread(void *arg)
         shutdown(s->req.fd, SHUT_RDWR);
         s->state = SINK_DEAD;
     } else if (s->state == SINK_SNAPSHOT) {
-        if (needs_length(s))
+        if (needs_length(s) || s->early_ack)
             sink_online(s);
         else
             s->state = SINK_WAIT_ACK;
@@ -537,6 +538,7 @@ static void take_ack(struct sink *s, const struct resp_request *req)
     if (!parse_i64(req->argv[2], &offset) || offset < 0) return;
     s->ack_ms = clock_mono_ms();
     if ((uint64_t)offset > s->ack_offset) s->ack_offset = (uint64_t)offset;
+    s->early_ack |= s->state == SINK_SNAPSHOT;
     if (s->state == SINK_WAIT_ACK) sink_online(s);
 }
 

@@ -160,7 +160,7 @@ static void wake(struct conn *c)
     if (!b->muted) buf_append_bytes(&c->out, buf_bytes(&b->reply));
     if (b->write_offset) {
         c->write_offset = b->write_offset;
-        reply_gate_hold(c, b->cmd, reply_at);
+        reply_gate_wrote(c, b->cmd, reply_at);
     }
     detach(c);
     if (close) c->close_after_reply = true;

@@ -165,6 +165,13 @@ static void host_probation(void *ctx, bool on)
     replication_refuse_sync(n->replication, on);
 }
 
+static void host_lease_moved(void *ctx)
+{
+    const struct node *n = ctx;
+    for (int i = 0; i < n->worker_count; i++)
+        if (atomic_load(&n->workers[i]->wants_lease)) worker_poke(n->workers[i]);
+}
+
 static void host_deliver(void *ctx, bool shard, struct bytes channel, struct bytes payload)
 {
     pubsub_publish(ctx, NULL, shard ? PUBSUB_SHARD : PUBSUB_CHANNEL, channel, payload);
@@ -350,6 +357,7 @@ bool cluster_node_create(struct node *n)
                                 .pause = host_pause,
                                 .seal = host_seal,
                                 .probation = host_probation,
+                                .lease_moved = host_lease_moved,
                                 .deliver = host_deliver,
                                 .slots_lost = host_slots_lost,
                                 .credentials = host_credentials,

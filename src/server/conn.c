@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cluster/cluster.h"
 #include "server/acl_node.h"
 #include "server/monitor.h"
 #include "server/multi.h"
@@ -197,6 +198,12 @@ static void let_gate_pass(struct worker *w)
     worker_enter_gate(w);
 }
 
+/* Asked anew for each batch: the process may have been stopped since the last one. */
+static void look_at_lease(struct worker *w)
+{
+    if (w->node->cluster) w->may_serve = cluster_may_serve(w->node->cluster);
+}
+
 /* Executes whole requests at the front of `in`; returns the bytes that are done with. */
 static size_t process(struct conn *c, struct bytes in)
 {
@@ -209,6 +216,7 @@ static size_t process(struct conn *c, struct bytes in)
         if (n == 0) return c->close_after_reply ? in.n : done + ends[0];
         for (int i = 0; i < n; i++) prepare(c, i, n > 1);
         if (n > 1) prefetch(w, n);
+        look_at_lease(w);
         int i = 0;
         for (; i < n && may_run(c); i++)
             if (dispatch(c, &w->calls[i], &w->requests[i]) == DISPATCH_WAIT) break;
@@ -320,6 +328,7 @@ void worker_run_staged(struct worker *w)
     assert(!w->running_staged);
     w->running_staged = true;
     if (w->staged_n > 1) prefetch(w, w->staged_n);
+    look_at_lease(w);
     for (int i = 0; i < w->staged_n; i++)
         if (w->staged[i].conn) run_staged(w->staged[i].conn, i);
     w->staged_n = 0;
@@ -464,6 +473,7 @@ void conn_push_end(struct conn *c)
 static void give_back_out_buffer(struct conn *c)
 {
     struct worker *w = c->worker;
+    c->unsent_write = c->unsafe_write = false;
     c->out.n = c->out_pos = 0;
     if (w->spare_out_n < SPARE_OUT_MAX && c->out.cap <= (w->spare_out_n ? OUT_KEEP : OUT_KEEP_FIRST)) {
         w->spare_out[w->spare_out_n++] = c->out;

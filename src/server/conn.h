@@ -19,6 +19,7 @@ enum conn_wait {
     WAIT_REPLICAS, /* the WAIT command */
     WAIT_PUBLISH,  /* it publishes faster than workers can give its messages out */
     WAIT_KEYS,     /* a blocking command: asleep until a key has something */
+    WAIT_LEASE,    /* the right to write has ended, and it is not known yet whether another node has it */
     WAIT_HELD,     /* too many of its replies wait until their writes are safe */
 };
 
@@ -56,6 +57,9 @@ struct conn {
     struct buf out;
     size_t out_pos;
     struct held *held;           /* replies in `out` that wait until their writes are safe; NULL: never were any */
+    bool unsent_write;           /* `out` may hold the reply to a write ... */
+    bool unsafe_write;           /* ... that no replica has been asked to acknowledge */
+    int64_t lease_wait_ms;       /* since when it is in WAIT_LEASE, monotonic; 0: it is not */
     int64_t min_acks;            /* CLIENT MIN-REPLICAS-TO-ACK; -1: as the option says */
     int64_t soft_limit_since_ms; /* output above the soft limit since; 0: it is not */
 
@@ -132,14 +136,17 @@ struct worker {
     struct list conns;
     struct conn **by_id; /* the same, by id; conn_table.c */
     size_t by_id_size, by_id_count;
-    struct list dirty;     /* connections with output to write */
-    struct list paused;    /* connections that wait for the end of a pause */
-    struct list waits;     /* connections in WAIT */
-    struct list throttled; /* connections in WAIT_PUBLISH */
-    struct list held;      /* connections with held replies: held.link */
-    bool asks_acks;        /* a reply of this turn waits for replicas */
-    struct mail poke;      /* reply_gate_release(), and a turn for connections with output */
-    _Atomic bool poked;    /* poke is under way */
+    struct list dirty;        /* connections with output to write */
+    struct list paused;       /* connections that wait for the end of a pause */
+    struct list waits;        /* connections in WAIT */
+    struct list throttled;    /* connections in WAIT_PUBLISH */
+    struct list leaseless;    /* connections in WAIT_LEASE */
+    bool may_serve;           /* the right to write, as of the present batch */
+    _Atomic bool wants_lease; /* something waits for the right to write */
+    struct list held;         /* connections with held replies: held.link */
+    bool asks_acks;           /* a reply of this turn waits for replicas */
+    struct mail poke;         /* reply_gate_release(), and a turn for connections with output */
+    _Atomic bool poked;       /* poke is under way */
     _Atomic bool wants_sent, fail_held;
     struct pubsub_worker *pubsub;
     struct tracking_worker *tracking;

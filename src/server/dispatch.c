@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cluster/cluster.h"
 #include "server/acl_node.h"
 #include "server/aof.h"
 #include "server/cluster_link.h"
@@ -280,6 +281,30 @@ static void park_for_pause(struct conn *c)
 {
     c->wait = WAIT_PAUSE;
     list_push_back(&c->worker->paused, &c->waiting_link);
+}
+
+static bool needs_lease(const struct conn *c, const struct call *call)
+{
+    const struct node *n = c->worker->node;
+    const struct command *cmd = call->cmd;
+    if (c->worker->may_serve || !n->cluster || !cluster_i_am_primary(n->cluster) || !cluster_is_ok(n->cluster))
+        return false;
+    if (cmd->flags & CMD_WRITE || cmd->id == CMD_ID_EXEC || script_is_call(cmd)) return true;
+    return cmd->flags & CMD_READONLY && command_has_keys(cmd) &&
+           !config_bool(n->config, CFG_CLUSTER_ALLOW_READS_WHEN_DOWN);
+}
+
+/* Soon this node hears from the others, or finds that it is cut off from them.  False: it has waited long enough. */
+static bool park_for_lease(struct conn *c)
+{
+    struct worker *w = c->worker;
+    int64_t now = clock_mono_ms();
+    if (!c->lease_wait_ms) c->lease_wait_ms = now;
+    if (now - c->lease_wait_ms > 2 * config_num(w->node->config, CFG_CLUSTER_NODE_TIMEOUT)) return false;
+    c->wait = WAIT_LEASE;
+    list_push_back(&w->leaseless, &c->waiting_link);
+    atomic_store(&w->wants_lease, true);
+    return true;
 }
 
 /* ---- locks ---- */
@@ -593,7 +618,15 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
             c->worker->executing = 0;
             return DISPATCH_WAIT;
         }
-        if (c->in_multi && queues(call))
+        bool leaseless = needs_lease(c, call);
+        if (leaseless && park_for_lease(c)) {
+            c->worker->executing = 0;
+            return DISPATCH_WAIT;
+        }
+        c->lease_wait_ms = 0;
+        if (leaseless)
+            refuse(call, "CLUSTERDOWN The cluster is down");
+        else if (c->in_multi && queues(call))
             result = queue_in_multi(c, call);
         else if (c->worker->inner && script_waits_for_script(call->cmd))
             result = wait_for_script(c, call);
@@ -608,7 +641,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     }
     if (call->cmd) c->last_cmd = call->cmd;
     finish(c, call->cmd, reply_at);
-    if (c->write_offset != wrote) reply_gate_hold(c, call->cmd, reply_at > c->keep_out ? reply_at : c->keep_out);
+    if (c->write_offset != wrote) reply_gate_wrote(c, call->cmd, reply_at > c->keep_out ? reply_at : c->keep_out);
     tracking_after_command(c, call->cmd);
     if (c->out.n > c->out_pos) conn_wants_write(c);
     return result;

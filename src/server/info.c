@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "cluster/cluster.h"
 #include "server/persistence.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
@@ -237,6 +238,8 @@ static void info_replication(struct node *n, struct buf *b)
 static void info_cluster(struct node *n, struct buf *b)
 {
     buf_printf(b, "cluster_enabled:%d\r\n", n->cluster != NULL);
+    /* -1: its right to write is not limited. */
+    if (n->cluster) buf_printf(b, "cluster_lease_left_ms:%lld\r\n", (long long)cluster_lease_left_ms(n->cluster));
 }
 
 static void info_errorstats(struct node *n, struct buf *b)

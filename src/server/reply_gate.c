@@ -80,13 +80,16 @@ static bool is_write(const struct command *cmd)
     return !(cmd->flags & CMD_READONLY) && cmd->id != CMD_ID_PUBLISH && cmd->id != CMD_ID_SPUBLISH;
 }
 
-void reply_gate_hold(struct conn *c, const struct command *cmd, size_t reply_at)
+void reply_gate_wrote(struct conn *c, const struct command *cmd, size_t reply_at)
 {
     struct worker *w = c->worker;
     const struct node *n = w->node;
+    if (c->out.n <= reply_at || !is_write(cmd)) return;
     struct durable_need need = {c->write_offset, (uint16_t)reply_gate_replicas(c),
                                 atomic_load_explicit(&n->replies_need_sync, memory_order_relaxed)};
-    if (durable_needs_nothing(&need) || c->out.n <= reply_at || !is_write(cmd)) return;
+    c->unsent_write = true;
+    c->unsafe_write |= need.replicas == 0;
+    if (durable_needs_nothing(&need)) return;
     w->asks_acks |= need.replicas > 0;
     struct held *h = held_of(c);
     if (h->n == 0) list_push_back(&w->held, &h->link);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cluster/cluster.h"
 #include "server/aof.h"
 #include "server/crew.h"
 #include "server/failover.h"
@@ -62,6 +63,8 @@ static void deliver_poke(struct mail *m)
     struct worker *w = container_of(m, struct worker, poke);
     atomic_store(&w->poked, false);
     if (reply_gate_holds(w)) reply_gate_release(w);
+    atomic_store(&w->wants_lease, false);
+    if (!list_empty(&w->leaseless)) worker_resume_list(&w->leaseless);
 }
 
 void worker_poke(struct worker *w)
@@ -75,25 +78,46 @@ static bool is_ahead(const struct worker *w, const struct conn *c, uint64_t sent
     return c->write_offset > sent && c->write_offset <= change_offset(w->node->log);
 }
 
+/* What was executed while this node had the right to write is not acknowledged while it has not.  Between the two the
+ * process may have been stopped for any time, so the clock is read for each connection.  True: its output stays. */
+static bool must_stay(struct worker *w, const struct conn *c)
+{
+    if (!c->unsent_write || !w->node->cluster || !cluster_i_am_primary(w->node->cluster)) return false;
+    if (cluster_may_serve(w->node->cluster)) return false;
+    atomic_store(&w->wants_lease, true);
+    return true;
+}
+
+/* Another node is the primary now, and perhaps without this write: its client is told neither yes nor no. */
+static bool must_close(const struct worker *w, const struct conn *c)
+{
+    return c->unsafe_write && w->node->cluster && !cluster_i_am_primary(w->node->cluster);
+}
+
 /* Output leaves if the stream up to the connection's last write has been sent; the rest waits for a later turn. */
 static void write_dirty(struct worker *w, uint64_t sent)
 {
     struct list later;
+    bool ahead = false;
     list_init(&later);
     while (!list_empty(&w->dirty)) {
         struct conn *c = container_of(w->dirty.next, struct conn, dirty);
+        bool waits = is_ahead(w, c, sent);
+        ahead |= waits;
         list_remove(&c->dirty);
-        if (is_ahead(w, c, sent))
+        if (waits || must_stay(w, c))
             list_push_back(&later, &c->dirty);
+        else if (must_close(w, c))
+            conn_destroy(c);
         else
             conn_write(c);
     }
-    if (list_empty(&later)) return;
     while (!list_empty(&later)) {
         struct list *it = later.next;
         list_remove(it);
         list_push_back(&w->dirty, it);
     }
+    if (!ahead) return;
     atomic_store(&w->wants_sent, true);
     if (replication_want_sent(w->node->replication) > sent) worker_poke(w); /* sent just now */
 }
@@ -232,6 +256,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     if (reply_gate_holds(w)) reply_gate_release(w);
     script_refuse_waiting(w);
     worker_resume_list(&w->throttled);
+    worker_resume_list(&w->leaseless);
     blocking_check_slots(w);
     if (w->id == 0) tracking_shrink(w->node);
     if (w->id == 0) migrate_close_idle(w->node, w->now_mono_ms);
@@ -348,6 +373,8 @@ struct worker *worker_create(struct node *node, int id)
     list_init(&w->paused);
     list_init(&w->waits);
     list_init(&w->throttled);
+    list_init(&w->leaseless);
+    w->may_serve = true;
     list_init(&w->held);
     w->poke.deliver = deliver_poke;
     list_init(&w->monitors);

@@ -10,7 +10,10 @@
  *     back; nor does currentEpoch inside a process.
  *  4. No message moves a slot from an owner that claims it to one of a lower or equal config epoch.  (Looked at on a
  *     sample of the slots, because this is done very often.)
- * At the end, after the network has healed: all members agree on the owner of every slot. */
+ *  5. Whoever is elected without FORCEACK is elected after the right to write (rule 18) of every other node that takes
+ *     itself for the primary of its slots has ended, though that one may have been frozen or cut off since.  (Not
+ * within 30 s of a TAKEOVER, which changes who votes behind the voters' backs.) At the end, after the network has
+ * healed: all members agree on the owner of every slot. */
 #include "base/hash.h"
 #include "base/mem.h"
 #include "sim.h"
@@ -173,12 +176,37 @@ static bool is_manual(const struct cluster_action *a)
     return a->reason && strcmp(a->reason, "manual") == 0;
 }
 
+/* ---- 5: the right to write ---- */
+
+enum { TAKEOVER_SETTLES_MS = 30000 };
+
+static void check_leases(struct world *w, const struct sim_node *n)
+{
+    struct cluster_node_view mine, theirs;
+    unsigned slot;
+    if (w->takeover_ms && w->now - w->takeover_ms < TAKEOVER_SETTLES_MS) return;
+    cluster_node_view(n->core, cluster_myself(n->core), &mine);
+    for (int i = 0; i < w->next_node; i++) {
+        const struct sim_node *o = &w->nodes[i];
+        if (o == n || !o->core || !cluster_is_primary(o->core)) continue;
+        cluster_node_view(o->core, cluster_myself(o->core), &theirs);
+        int64_t left = cluster_lease_until(o->core) - node_time(w, o).mono_ms;
+        if (left > 0 && overlap(theirs.slots, mine.slots, &slot))
+            check_fail(w, "n%d is elected for slot %u, and n%d has the right to write there for %lld ms more", n->index,
+                       slot, o->index, (long long)left);
+    }
+}
+
 void check_note(struct world *w, struct sim_node *n, const struct cluster_action *a)
 {
     w->totals->notes[a->note]++;
+    if (a->note == CLUSTER_NOTE_PROMOTED && !a->reason) check_leases(w, n);
     if (a->note == CLUSTER_NOTE_PROMOTED) {
         if (is_manual(a)) w->totals->manual_failovers++;
-        if (a->reason && strcmp(a->reason, "takeover") == 0) w->totals->takeovers++;
+        if (a->reason && strcmp(a->reason, "takeover") == 0) {
+            w->totals->takeovers++;
+            w->takeover_ms = w->now;
+        }
     }
     if (!w->trace) return;
     struct buf text = {0};

@@ -135,7 +135,7 @@ struct world {
     enum cluster_plant plant;
     bool replicas_serve; /* planted: replicas are taken for servers of their primary's slots */
     struct totals *totals;
-    int64_t now, end, heal_at;
+    int64_t now, end, heal_at, takeover_ms; /* takeover_ms: the last one, 0: none */
     bool healed;
     int faults; /* so far */
     int64_t node_timeout_ms;

@@ -94,6 +94,7 @@ void step_end(struct cluster_core *core)
     if (core->todo & TODO_MANUAL) manual_run(core);
     if (core->todo & TODO_ELECTION) election_run(core);
     if (core->todo & TODO_STATE) state_update(core);
+    if (core->todo & (TODO_LEASE | TODO_MAP | TODO_STATE)) lease_update(core);
     if (core->todo & (TODO_SAVE | TODO_VITAL)) persist(core);
     hold_messages(core);
     if (core->todo & TODO_MAP) act(core, CLUSTER_DO_PUBLISH_MAP);

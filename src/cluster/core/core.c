@@ -43,7 +43,7 @@ static struct cluster_core *core_alloc(const struct cluster_config *config, stru
     core->size_stale = true;
     core->first_evaluation_ms = core->minority_ms = LONG_AGO;
     core->election.at_ms = LONG_AGO;
-    core->last_tick_ms = now.mono_ms;
+    core->last_tick_ms = core->started_ms = now.mono_ms;
     return core;
 }
 

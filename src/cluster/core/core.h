@@ -301,6 +301,9 @@ const struct cluster_node *cluster_my_primary(const struct cluster_core *core); 
 bool cluster_state_ok(const struct cluster_core *core); /* cluster_state:ok; false during probation, too */
 /* True while rule 16 holds this node back: nothing is served and PSYNC is answered with -NOMASTERLINK. */
 bool cluster_on_probation(const struct cluster_core *core);
+/* The right to write (rule 18): mono ms at which it ends.  INT64_MAX: not limited (a replica, the only primary).
+ *  Changes in steps only. */
+int64_t cluster_lease_until(const struct cluster_core *core);
 /* True while a manual failover of mine waits for applied_offset: give facts whenever it moves. */
 bool cluster_waits_for_offset(const struct cluster_core *core);
 uint64_t cluster_current_epoch(const struct cluster_core *core);

@@ -177,7 +177,10 @@ static const char *why_not(const struct cluster_core *core, const struct cluster
     if (core->last_vote_epoch >= core->current_epoch && !planted_twice) return "I voted in this epoch";
     if (!node_is_replica(sender)) return "it is not a replica";
     if (!p) return "its primary is unknown";
-    if (!(p->flags & CLUSTER_NODE_FAIL) && !(m->mflags & CLUSTER_MSG_FORCEACK)) return "its primary is up";
+    bool agreed = m->mflags & CLUSTER_MSG_FORCEACK;
+    if (!(p->flags & CLUSTER_NODE_FAIL) && !agreed) return "its primary is up";
+    const char *leased = agreed ? NULL : lease_why_no_vote(core, p);
+    if (leased) return leased;
     if (core->now.mono_ms - p->voted_ms < 2 * core->config.node_timeout_ms && !planted_twice)
         return "I voted for a replica of that primary a short time ago";
     if (!claims_are_current(core, m) && !planted_epoch) return "it claims slots that have a newer owner";
@@ -197,6 +200,7 @@ void election_vote(struct cluster_core *core, struct cluster_node *sender, const
     }
     core->last_vote_epoch = core->current_epoch;
     sender->primary->voted_ms = core->now.mono_ms;
+    sender->primary->voted_epoch = m->mflags & CLUSTER_MSG_FORCEACK ? 0 : core->current_epoch;
     core->todo |= TODO_VITAL;
     note(core, CLUSTER_NOTE_VOTE_GRANTED, sender, core->current_epoch, NULL);
     send_simple(core, sender, CLUSTER_AUTH_ACK);

@@ -54,10 +54,18 @@ struct cluster_node {
     bool knows_extensions;   /* sent EXT_DATA once */
     bool knows_shards;       /* ... as only peers newer than 7.0 do */
     struct cluster_id shard; /* as it told, or nodes.conf; null: it told none.  Read it by shard_of() */
+    bool covey;              /* its last header said so */
+
+    /* The right to write, lease.c.  Mono ms, 0: none. */
+    int64_t lease_ping_ms;     /* when the oldest ping that is not answered yet left on the present link */
+    uint64_t lease_ping_epoch; /* my current epoch then */
+    int64_t lease_ms;          /* when the last answered one left */
+    int64_t ponged_ms;         /* when I last answered a ping of its */
 
     /* Mono ms.  0 means "none" for ping_sent, pong_received, offset_at, orphaned_since. */
     int64_t created_ms, ping_sent_ms, pong_received_ms, data_received_ms;
     int64_t fail_ms, voted_ms, orphaned_since_ms, offset_at_ms;
+    uint64_t voted_epoch; /* of the vote at voted_ms for a replica of this node; 0: none that it has not agreed to */
     uint64_t offset;      /* last heard in a header */
     uint64_t acked_epoch; /* the last election of mine in which its vote was counted */
 
@@ -124,6 +132,7 @@ enum todo {
     TODO_ELECTION = 16,
     TODO_MANUAL = 32,
     TODO_ADDRESS = 64, /* wire replication again */
+    TODO_LEASE = 128,
 };
 
 struct cluster_core {
@@ -156,7 +165,8 @@ struct cluster_core {
     const char *state_reason; /* why not ok */
     size_t size;
     bool size_stale;
-    int64_t first_evaluation_ms, minority_ms, last_tick_ms;
+    int64_t lease_until;
+    int64_t first_evaluation_ms, minority_ms, last_tick_ms, started_ms;
 
     struct election election;
     struct manual manual;
@@ -234,6 +244,7 @@ void blacklist_add(struct cluster_core *core, const struct cluster_id *id);
 bool bus_silent(const struct cluster_core *core);
 void send_ping_type(struct cluster_core *core, uint64_t link, struct cluster_node *node,
                     enum cluster_message_type type);
+void send_pong(struct cluster_core *core, uint64_t link, struct cluster_node *node, bool no_lease);
 void send_ping(struct cluster_core *core, struct cluster_node *node); /* on its outbound link; starts ping_sent */
 enum pong_targets { PONG_TO_ALL, PONG_TO_SHARD };
 void broadcast_pong(struct cluster_core *core, enum pong_targets targets);
@@ -298,6 +309,20 @@ void state_lost_time(struct cluster_core *core); /* this process stood still for
 void election_run(struct cluster_core *core);
 void election_count_vote(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);
 void election_vote(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);
+
+/* lease.c */
+void lease_ping_sent(struct cluster_core *core, struct cluster_node *node);
+void lease_on_pong(struct cluster_core *core, struct cluster_node *node, const struct cluster_message *m);
+void lease_on_ping(struct cluster_core *core, struct cluster_node *sender);
+void lease_drop(struct cluster_core *core, struct cluster_node *node); /* a link with it is gone */
+void lease_update(struct cluster_core *core);
+bool lease_needs_ping(const struct cluster_core *core, const struct cluster_node *node);
+void lease_refresh(struct cluster_core *core);
+/* Whether an answer to the node, whose header m was, is no support for its right to write. */
+bool lease_is_refused(const struct cluster_core *core, const struct cluster_node *node,
+                      const struct cluster_message *m);
+/* Why I may not vote for a replica of p yet; NULL: I may. */
+const char *lease_why_no_vote(const struct cluster_core *core, const struct cluster_node *p);
 
 /* manual.c */
 void manual_reset(struct cluster_core *core);

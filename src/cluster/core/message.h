@@ -75,6 +75,12 @@ enum cluster_message_flag {
     CLUSTER_MSG_EXT_DATA = 0x04, /* the sender knows extensions; the count may be zero */
 };
 
+/* Third byte of the header's message flags, where Redis has 0 and does not look: what Covey nodes tell each other. */
+enum cluster_covey_flag {
+    CLUSTER_COVEY = 0x01,          /* the sender is a Covey node */
+    CLUSTER_COVEY_NO_LEASE = 0x02, /* PONG: the answer is no support for the right to write (lease.c) */
+};
+
 struct cluster_gossip {
     struct cluster_id id;
     uint32_t ping_sent_s;     /* unix seconds, 0 = no ping pending */
@@ -92,6 +98,7 @@ struct cluster_message {
     uint16_t port, cport, pport;
     uint8_t state;  /* 0 ok, 1 fail */
     uint8_t mflags; /* enum cluster_message_flag */
+    uint8_t covey;  /* enum cluster_covey_flag */
     uint64_t current_epoch, config_epoch, offset;
     struct cluster_id sender;
     struct cluster_id replica_of; /* null when the sender is a primary */

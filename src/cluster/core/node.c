@@ -260,6 +260,7 @@ void link_forget(struct cluster_core *core, struct cluster_link *link)
 {
     if (!link->id) return;
     table_remove_link(core, link);
+    lease_drop(core, link->node);
     link->id = 0;
     link->up = false;
 }

@@ -38,6 +38,7 @@ static void take_epochs(struct cluster_core *core, struct cluster_node *sender, 
     sender->offset = m->offset;
     sender->offset_at_ms = core->now.mono_ms;
     shard_note_extensions(sender, m);
+    sender->covey = m->covey & CLUSTER_COVEY;
     manual_on_header(core, sender, m);
 }
 
@@ -195,6 +196,7 @@ static void take_heartbeat(struct cluster_core *core, struct cluster_node *sende
     if (m->type == CLUSTER_PONG && on_my_link) {
         sender->pong_received_ms = core->now.mono_ms;
         sender->ping_sent_ms = 0;
+        lease_on_pong(core, sender, m);
         failure_heard_pong(core, sender);
     }
     if (!is_outdated(core, sender, m)) {
@@ -213,7 +215,9 @@ static void heartbeat(struct cluster_core *core, struct cluster_node *sender, co
     if (m->type != CLUSTER_PONG) {
         learn_my_ip(core, ev);
         if (m->type == CLUSTER_MEET && !sender) welcome(core, ev);
-        send_ping_type(core, ev->link, sender, CLUSTER_PONG);
+        bool no_lease = sender && lease_is_refused(core, sender, m);
+        send_pong(core, ev->link, sender, no_lease);
+        if (sender && !no_lease) lease_on_ping(core, sender);
     }
     struct cluster_link *link = link_find(core, ev->link);
     bool on_my_link = link && link == &link->node->out;

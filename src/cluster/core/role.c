@@ -57,5 +57,6 @@ void promote_myself(struct cluster_core *core)
     core->serve_after_seq = core->persist_seq + 1;
     state_update(core);
     broadcast_pong(core, PONG_TO_ALL);
+    lease_refresh(core);
     manual_reset(core);
 }

@@ -23,6 +23,7 @@ static struct cluster_outgoing *begin(struct cluster_core *core, enum cluster_me
     m->config_epoch = p->config_epoch;
     m->offset = node_is_primary(me) ? core->facts.primary_offset : core->facts.applied_offset;
     m->sender = me->id;
+    m->covey = CLUSTER_COVEY;
     if (p != me) m->replica_of = p->id;
     memcpy(m->ip, core->config.announce_ip, sizeof m->ip);
     memcpy(o->slots, p->slots, sizeof o->slots);
@@ -55,10 +56,12 @@ static void broadcast(struct cluster_core *core, const struct cluster_outgoing *
 
 /* EXT_DATA without an extension tells a peer that it may send us its own.  Extensions themselves go only to peers
  * that have said so: a 6.x peer takes a message that has any for damaged. */
-void send_ping_type(struct cluster_core *core, uint64_t link, struct cluster_node *node, enum cluster_message_type type)
+static void send_heartbeat(struct cluster_core *core, uint64_t link, const struct cluster_node *node,
+                           enum cluster_message_type type, unsigned covey)
 {
     if (bus_silent(core)) return;
     struct cluster_outgoing *o = begin(core, type);
+    o->m.covey |= (uint8_t)covey;
     o->m.mflags |= CLUSTER_MSG_EXT_DATA;
     if (node && node->knows_extensions && core->config.announce_hostname[0])
         o->m.hostname = bytes_of(core->config.announce_hostname);
@@ -67,12 +70,24 @@ void send_ping_type(struct cluster_core *core, uint64_t link, struct cluster_nod
     send_on(core, link, node, o);
 }
 
+void send_ping_type(struct cluster_core *core, uint64_t link, struct cluster_node *node, enum cluster_message_type type)
+{
+    send_heartbeat(core, link, node, type, 0);
+}
+
+void send_pong(struct cluster_core *core, uint64_t link, struct cluster_node *node, bool no_lease)
+{
+    send_heartbeat(core, link, node, CLUSTER_PONG, no_lease ? CLUSTER_COVEY_NO_LEASE : 0);
+}
+
 void send_ping(struct cluster_core *core, struct cluster_node *node)
 {
     if (bus_silent(core)) return;
     /* On a link still being opened the clock starts now, too: a connection that never comes up is a dead peer. */
     node->ping_sent_ms = core->now.mono_ms;
-    if (node->out.up) send_ping_type(core, node->out.id, node, CLUSTER_PING);
+    if (!node->out.up) return;
+    lease_ping_sent(core, node);
+    send_ping_type(core, node->out.id, node, CLUSTER_PING);
 }
 
 void broadcast_pong(struct cluster_core *core, enum pong_targets targets)

@@ -43,7 +43,7 @@ static void watch(struct cluster_core *core, struct cluster_node *node)
     if (node->out.id && now - node->out.since_ms > timeout && pending && ping_age > timeout / 2 &&
         data_age > timeout / 2)
         link_close(core, &node->out);
-    if (node->out.id && !pending && now - node->pong_received_ms > timeout / 2) {
+    if (node->out.id && !pending && (now - node->pong_received_ms > timeout / 2 || lease_needs_ping(core, node))) {
         send_ping(core, node);
         return;
     }

@@ -1,0 +1,116 @@
+"""No late yes: a primary that was stopped, or cut off, neither executes nor acknowledges what lay in its sockets."""
+import random
+import time
+
+import pytest
+
+from covey import LONG, cluster_nodes, key_slot, tag_of_slot, wait_for
+from wire import Closed, Error, Wire
+
+
+def lease_left(node):
+    return node.stat("cluster_lease_left_ms", "cluster")
+
+
+def drain(wire, expected):
+    """Replies until there are so many or the connection ends."""
+    got = []
+    try:
+        while len(got) < expected:
+            got.append(wire.read())
+    except (Closed, OSError):
+        pass
+    return got
+
+
+def writes(tag, first, count):
+    return b"".join(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$1\r\nx\r\n" % (len(key), key)
+                    for key in (b"{%s}%d" % (tag, n) for n in range(first, first + count)))
+
+
+def tag_on(node):
+    """A hash tag of a slot that the node serves."""
+    return tag_of_slot(min(cluster_nodes(node)[node.id].slots)).encode()
+
+
+def stop_until_replaced(cluster, primary, replica, rng, wires, sent):
+    """SIGSTOP with writes under way; more of them into its sockets; SIGCONT once another one has its place."""
+    primary.pause()
+    for wire, data in zip(wires, sent):
+        wire.sock.sendall(data)
+    cluster.wait_primary(replica, timeout=30)
+    time.sleep(rng.uniform(0, 0.3))
+    primary.resume()
+
+
+def assert_acknowledged_is_kept(cluster, tag, keys, what):
+    """Each of these keys is at the present owner of the slot."""
+    owner = cluster.owner(key_slot(b"{%s}" % tag))
+    client = owner.new_client()
+    present = set()
+    for first in range(0, len(keys), 1000):
+        part = keys[first:first + 1000]
+        present.update(key for key, value in zip(part, client.mget(part)) if value is not None)
+    client.close()
+    missing = [key for key in keys if key not in present]
+    assert not missing, f"{what}: {len(missing)} of {len(keys)} acknowledged writes are lost, among them {missing[:5]}"
+
+
+@pytest.mark.parametrize("kinds", [["covey"], ["covey", "redis"]], ids=["covey", "redis voters"])
+def test_a_stopped_primary_says_no_late_yes(servers, kinds):
+    rounds = 60 if LONG else 10 if kinds == ["covey"] else 3
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    # The shard under test is Covey's; the other voters are of either kind.
+    cluster = servers.cluster(["covey"] + [kinds[-1]] * 2 + ["covey"] * 3, replicas=1, timeout=1000)
+    cluster.wait_whole()
+    acknowledged = refused = 0
+    online = lambda node: b"state=online" in node.cli("INFO", "replication").encode()
+    primary = cluster.nodes[0]
+    for number in range(rounds):
+        replica = cluster.replicas_of(primary)[0]
+        wait_for("the replica to be served", lambda: online(primary))
+        tag = tag_on(primary)
+        wires = [Wire(primary) for _ in range(6)]
+        base = number * 1_000_000
+        # Some writes before the stop, whose replies nobody reads until later; more of them while it stands still.
+        depth = rng.randrange(1, 400)
+        for i, wire in enumerate(wires):
+            wire.sock.sendall(writes(tag, base + i * 10_000, depth))
+        time.sleep(rng.uniform(0, 0.003))
+        more = rng.randrange(1, 300)
+        stop_until_replaced(cluster, primary, replica, rng,
+                            wires, [writes(tag, base + i * 10_000 + depth, more) for i in range(len(wires))])
+        kept = []
+        for i, wire in enumerate(wires):
+            for n, reply in enumerate(drain(wire, depth + more)):
+                if reply == "OK":
+                    kept.append(b"{%s}%d" % (tag, base + i * 10_000 + n))
+                else:
+                    assert isinstance(reply, Error) and reply.split()[0] in ("MOVED", "CLUSTERDOWN", "NOACK"), reply
+                    refused += 1
+            wire.close()
+        print(f"round {number}: {len(kept)} of {len(wires) * (depth + more)} acknowledged, {len(wires) * depth} sent before the stop")
+        acknowledged += len(kept)
+        cluster.wait_whole(timeout=40)
+        assert_acknowledged_is_kept(cluster, tag, kept, f"seed {seed}, round {number}")
+        primary = replica
+    assert acknowledged and refused
+    print(f"{rounds} stops, {acknowledged} writes acknowledged, 0 lost, {refused} refused; seed {seed}")
+
+
+def test_a_short_stop_only_delays(servers):
+    """Stopped for longer than the lease, but not for long enough to be replaced: what lay in the sockets is executed once
+    the others have been heard."""
+    cluster = servers.cluster(["covey"] * 6, replicas=1, timeout=2500)
+    cluster.wait_whole()
+    primary = cluster.nodes[0]
+    tag = tag_on(primary)
+    assert 0 < lease_left(primary) <= 2000
+    wire = Wire(primary)
+    primary.pause()
+    wire.sock.sendall(writes(tag, 0, 100))
+    time.sleep(2.2)
+    primary.resume()
+    assert drain(wire, 100) == ["OK"] * 100
+    assert lease_left(cluster.replicas_of(primary)[0]) == -1
