@@ -272,6 +272,7 @@ static void start_voter(struct harness *h, struct cluster_message *request)
     harness_tick(h, 100);
     harness_connect(h, 'd');
     fail_b(h);
+    h->now.mono_ms += 1000; /* who has just started does not vote */
     *request = header(h, CLUSTER_AUTH_REQUEST, 'd');
     request->current_epoch = 4;
 }

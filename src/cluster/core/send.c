@@ -111,7 +111,7 @@ void broadcast_fail(struct cluster_core *core, const struct cluster_node *failed
 void broadcast_auth_request(struct cluster_core *core)
 {
     struct cluster_outgoing *o = begin(core, CLUSTER_AUTH_REQUEST);
-    if (core->manual.end_ms) o->m.mflags |= CLUSTER_MSG_FORCEACK;
+    if (core->manual.end_ms && core->manual.can_start) o->m.mflags |= CLUSTER_MSG_FORCEACK;
     broadcast(core, o);
 }
 
