@@ -16,8 +16,15 @@ struct role {
     const char *summary;
 };
 
+/* Every node can be the one address for plain clients. */
+static int node_main(int argc, char **argv)
+{
+    static const struct server_beside beside = {proxy_start_inside};
+    return server_main(argc, argv, &beside);
+}
+
 static const struct role roles[] = {
-    {"server", server_main, "[redis.conf] [--directive value ...]   a data node"},
+    {"server", node_main, "[redis.conf] [--directive value ...]   a data node"},
     {"proxy", proxy_main, "--cluster HOST:PORT,... [--listen ADDR]   one address in front of a cluster"},
     {"proxy", proxy_main, "--pool nutcracker.yml                   static pools, as nutcracker has them"},
     {"up", up_main, "[--primaries 3] [--replicas 1] ...      a whole cluster on this machine"},
@@ -37,7 +44,7 @@ static int usage(FILE *out)
 int main(int argc, char **argv)
 {
     const char *called_as = basename(argv[0]);
-    if (strcmp(called_as, "redis-server") == 0) return server_main(argc, argv);
+    if (strcmp(called_as, "redis-server") == 0) return node_main(argc, argv);
     if (strcmp(called_as, "nutcracker") == 0) return nutcracker_main(argc, argv);
     if (argc < 2) return usage(stderr);
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-v") == 0) {

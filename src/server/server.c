@@ -8,6 +8,7 @@
 #include "change/durable.h"
 #include "server/acl_node.h"
 #include "server/aof.h"
+#include "server/beside.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/crew.h"
@@ -43,6 +44,7 @@ struct main_thread {
     struct loop_source signals;
     struct loop_timer timer;
     struct memory_trim trim;
+    const struct server_beside *beside;
 };
 
 /* ---- signals and the clock ---- */
@@ -95,9 +97,9 @@ static void block_signals(void)
 static void raise_fd_limit(struct config *cfg)
 {
     struct rlimit limit;
-    int64_t want = config_num(cfg, CFG_MAXCLIENTS) + RESERVED_FDS;
-    if (getrlimit(RLIMIT_NOFILE, &limit) || (int64_t)limit.rlim_cur >= want) return;
-    limit.rlim_cur = (int64_t)limit.rlim_max >= want ? (rlim_t)want : limit.rlim_max;
+    int64_t want = config_num(cfg, CFG_MAXCLIENTS) + RESERVED_FDS, better = want + beside_fds(cfg);
+    if (getrlimit(RLIMIT_NOFILE, &limit) || (int64_t)limit.rlim_cur >= better) return;
+    limit.rlim_cur = (int64_t)limit.rlim_max >= better ? (rlim_t)better : limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
     if ((int64_t)limit.rlim_cur >= want) return;
     log_warning("The open files limit allows %lld clients only; maxclients was lowered",
@@ -276,6 +278,7 @@ static int run(struct main_thread *m)
     /* Clients are heard while the dataset is being loaded, and told so. */
     atomic_store(&n->loading, true);
     crew_start(n);
+    if (!beside_start(n, m->beside)) return 1;
     if (!load_dataset(n)) return 1;
     if (n->cluster && !cluster_node_start(n)) return 1;
     replication_start(n->replication);
@@ -297,7 +300,7 @@ static void log_lines(const struct buf *lines)
     }
 }
 
-int server_main(int argc, char **argv)
+int server_main(int argc, char **argv, const struct server_beside *beside)
 {
     struct config *cfg = config_create();
     struct buf warnings = {0};
@@ -322,6 +325,7 @@ int server_main(int argc, char **argv)
     raise_fd_limit(cfg);
     static struct main_thread m;
     m.node = node_create(cfg);
+    m.beside = beside;
     if (!m.node) return 1;
     /* Other threads run: memory goes with the process, and nothing of theirs is torn down under them. */
     _exit(run(&m));

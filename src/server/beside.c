@@ -1,0 +1,149 @@
+/* beside.c: what the proxy inside the node's process is to do, from the node's own configuration.
+ *
+ * It is a client of this node, and of the others, over the network.  Its clients' rights must not be more than what
+ * they had at the node's own port: with an ACL file the proxy judges by that file, and logs in to the nodes as
+ * masteruser; without one it logs in as the default user, whose rights are then everybody's. */
+#include "server/beside.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+
+enum { SETTINGS_MAX = 128, ADDRESSES_MAX = 16, PINNED = 1024 };
+
+struct settings {
+    char *argv[SETTINGS_MAX]; /* owned */
+    int argc;
+};
+
+static void add(struct settings *s, const char *name, const char *value)
+{
+    struct buf option = {0};
+    buf_printf(&option, "--%s%c", name, '\0');
+    s->argv[s->argc++] = option.p;
+    s->argv[s->argc++] = mem_strdup(value);
+}
+
+static void add_number(struct settings *s, const char *name, int64_t value)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    add(s, name, text);
+}
+
+/* An option of the same name and meaning, if it says anything. */
+static void add_same(struct settings *s, struct config *cfg, enum config_id id, const char *name)
+{
+    char *value = config_cstr(cfg, id);
+    if (*value) add(s, name, value);
+    mem_free(value);
+}
+
+static bool is_wildcard(const char *host)
+{
+    return strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0 ||
+           strcmp(host, "::*") == 0;
+}
+
+static void address(char *out, size_t size, const char *host, int64_t port, const char *words)
+{
+    snprintf(out, size, strchr(host, ':') ? "[%s]:%lld%s" : "%s:%lld%s", host, (long long)port, words);
+}
+
+/* Where the node listens; what may be missing there is left out here.  A node that nobody has secured listens to its
+ * own host only, and so does its proxy. */
+static void add_addresses(struct settings *s, struct node *n, int64_t port, bool tls)
+{
+    char text[300], seed[300];
+    char *bind = config_cstr(n->config, CFG_BIND), *state = NULL;
+    int64_t own = config_num(n->config, tls ? CFG_TLS_PORT : CFG_PORT);
+    bool is_protected = config_bool(n->config, CFG_PROTECTED_MODE) && atomic_load(&n->open_to_all);
+    address(seed, sizeof seed, "127.0.0.1", own, "");
+    if (is_protected) {
+        address(text, sizeof text, "127.0.0.1", port, tls ? " tls" : "");
+        add(s, "listen", text);
+    }
+    bool first = true;
+    for (char *host = strtok_r(bind, " ", &state); host && s->argc < 2 * ADDRESSES_MAX;
+         host = strtok_r(NULL, " ", &state)) {
+        if (*host == '-') continue;
+        if (first && !is_wildcard(host)) address(seed, sizeof seed, host, own, "");
+        first = false;
+        address(text, sizeof text, strcmp(host, "::*") == 0 ? "::" : host, port, tls ? " tls" : "");
+        if (!is_protected) add(s, "listen", text);
+        if (is_protected && strncmp(host, "127.", 4) != 0)
+            log_notice("protected-mode: the proxy does not listen on %s, but on 127.0.0.1", host);
+    }
+    if (first && !is_protected) {
+        address(text, sizeof text, "*", port, tls ? " tls" : "");
+        add(s, "listen", text);
+    }
+    add(s, "cluster", seed);
+    mem_free(bind);
+}
+
+static void add_tls(struct settings *s, struct config *cfg)
+{
+    static const struct {
+        enum config_id id;
+        const char *name;
+    } same[] = {
+        {CFG_TLS_CERT_FILE, "tls-cert-file"},
+        {CFG_TLS_KEY_FILE, "tls-key-file"},
+        {CFG_TLS_KEY_FILE_PASS, "tls-key-file-pass"},
+        {CFG_TLS_CLIENT_CERT_FILE, "tls-client-cert-file"},
+        {CFG_TLS_CLIENT_KEY_FILE, "tls-client-key-file"},
+        {CFG_TLS_CLIENT_KEY_FILE_PASS, "tls-client-key-file-pass"},
+        {CFG_TLS_CA_CERT_FILE, "tls-ca-cert-file"},
+        {CFG_TLS_CA_CERT_DIR, "tls-ca-cert-dir"},
+        {CFG_TLS_AUTH_CLIENTS, "tls-auth-clients"},
+        {CFG_TLS_PROTOCOLS, "tls-protocols"},
+        {CFG_TLS_CIPHERS, "tls-ciphers"},
+        {CFG_TLS_CIPHERSUITES, "tls-ciphersuites"},
+    };
+    add(s, "backend-tls", "yes");
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) add_same(s, cfg, same[i].id, same[i].name);
+}
+
+static void add_users(struct settings *s, struct config *cfg)
+{
+    bool has_file = !config_text_is_empty(cfg, CFG_ACLFILE), has_user = !config_text_is_empty(cfg, CFG_MASTERUSER);
+    add_same(s, cfg, has_file ? CFG_ACLFILE : CFG_REQUIREPASS, has_file ? "aclfile" : "requirepass");
+    if (has_file && has_user) {
+        add_same(s, cfg, CFG_MASTERUSER, "node-user");
+        add_same(s, cfg, CFG_MASTERAUTH, "node-password");
+    } else {
+        add_same(s, cfg, has_file ? CFG_MASTERAUTH : CFG_REQUIREPASS, "node-password");
+    }
+}
+
+int64_t beside_fds(const struct config *cfg)
+{
+    return config_num(cfg, CFG_PROXY_PORT) ? config_num(cfg, CFG_MAXCLIENTS) + PINNED : 0;
+}
+
+bool beside_start(struct node *n, const struct server_beside *beside)
+{
+    struct config *cfg = n->config;
+    int64_t port = config_num(cfg, CFG_PROXY_PORT);
+    struct settings s = {.argc = 0};
+    if (port == 0) return true;
+    bool tls = config_num(cfg, CFG_PORT) == 0;
+    if (tls && config_num(cfg, CFG_TLS_PORT) == 0) {
+        log_warning("proxy-port: the node itself listens on no port, so that its proxy could not reach it");
+        return false;
+    }
+    s.argv[s.argc++] = mem_strdup("proxy");
+    add_addresses(&s, n, port, tls);
+    if (tls) add_tls(&s, cfg);
+    add_users(&s, cfg);
+    add_number(&s, "workers", n->worker_count);
+    add_number(&s, "maxclients", config_num(cfg, CFG_MAXCLIENTS));
+    add_number(&s, "pinned-connections", PINNED);
+    add_number(&s, "proto-max-bulk-len", config_num(cfg, CFG_PROTO_MAX_BULK_LEN));
+    bool ok = beside->start_proxy(s.argc, s.argv);
+    for (int i = 0; i < s.argc; i++) mem_free(s.argv[i]);
+    if (ok) log_notice("Ready to accept plain clients of the whole cluster on port %lld", (long long)port);
+    return ok;
+}
