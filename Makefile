@@ -11,7 +11,7 @@ endif
 SAN ?=
 BUILD ?= build$(if $(SAN),-$(SAN))
 
-PKGS := libxxhash liblzf libisal openssl lua5.1 lua5.1-cjson yaml-0.1
+PKGS := libxxhash liblzf libisal openssl lua5.1 lua5.1-cjson yaml-0.1 libmicrohttpd
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla -Wundef \
         -Wwrite-strings -Wno-unused-parameter -Wno-missing-field-initializers
 CFLAGS_release := -O2 -g -fno-omit-frame-pointer

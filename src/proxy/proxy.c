@@ -9,6 +9,7 @@
 #include "base/version.h"
 #include "proxy/cluster/cluster.h"
 #include "proxy/front/front.h"
+#include "proxy/metrics.h"
 #include "proxy/nutcracker.h"
 #include "proxy/pool/pools.h"
 
@@ -31,6 +32,7 @@ struct process {
     struct front *front;
     struct proxy *cluster; /* NULL: none */
     struct pools *pools;   /* NULL: none */
+    struct metrics metrics;
     int verbosity;
     bool reload, stop, hurry;
 };
@@ -211,11 +213,12 @@ static bool put_together(struct process *p)
         if (!p->cluster || !proxy_cluster_listen(p->cluster)) return false;
     }
     if (*p->config->pool_file && !(p->pools = pools_create(p->front))) return false;
-    return true;
+    return metrics_open(&p->metrics, p->front, p->cluster, p->pools);
 }
 
 static void take_apart(struct process *p)
 {
+    metrics_close(&p->metrics);
     if (p->cluster) proxy_cluster_stop(p->cluster);
     front_stop(p->front);
     for (int i = 0; i < p->front->worker_count; i++) front_close_clients(p->front->workers[i]);

@@ -2,14 +2,12 @@
 #ifndef COVEY_SERVER_SLOWLOG_H
 #define COVEY_SERVER_SLOWLOG_H
 
+#include "observe/slowlog.h"
 #include "server/conn.h"
 
 /* Sets n->slowlog; before the workers start. */
 void slowlog_init(struct node *n);
 /* A call is over and took so many microseconds.  Any worker; a relaxed load for one that was not slow. */
 void slowlog_note(struct node *n, const struct conn *c, const struct call *call, uint64_t us);
-
-/* Whether argument i is a password or a rule of a user: shown as "(redacted)" wherever commands are kept or shown. */
-bool slowlog_is_secret(const struct call *c, size_t i);
 
 #endif

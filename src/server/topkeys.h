@@ -1,8 +1,6 @@
 /* topkeys.h: which keys are used most and which are large, found by looking at one key access of many while commands
  * run; inside src/server only.
- *
- * Each worker keeps the heaviest keys of its own samples (the Space-Saving algorithm: Metwally, Agrawal, El Abbadi,
- * "Efficient Computation of Frequent and Top-k Elements in Data Streams", 2005) over the last ten to twenty seconds. */
+ * Each worker keeps the heaviest keys of its own samples (observe/hotkeys.h). */
 #ifndef COVEY_SERVER_TOPKEYS_H
 #define COVEY_SERVER_TOPKEYS_H
 

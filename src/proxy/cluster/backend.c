@@ -44,6 +44,7 @@ struct backend *backend_get(struct worker *w, struct bytes name, const char *ip,
     list_init(&b->idle[0]);
     list_init(&b->idle[1]);
     list_push_back(&w->backends, &b->link);
+    measure_backend_begin(w, b);
     return b;
 }
 
@@ -137,6 +138,7 @@ void backends_tick(struct worker *w, int64_t now_ms)
         check_node(w, b, now_ms);
         if (is_wanted(w, b)) continue;
         list_remove(&b->link);
+        measure_backend_end(w, b);
         mem_free(b);
     }
 }
@@ -147,6 +149,7 @@ void backends_destroy(struct worker *w)
     {
         struct backend *b = container_of(it, struct backend, link);
         close_links(b, NULL);
+        measure_backend_end(w, b);
         mem_free(b);
     }
     list_init(&w->backends);

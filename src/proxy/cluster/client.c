@@ -156,6 +156,11 @@ static bool awaits_end(const struct front_client *base)
     return base->first && client_first(client_of(base))->is_blocking;
 }
 
+static bool subscribed(const struct front_client *base)
+{
+    return client_of(base)->subscribed;
+}
+
 static bool engaged(const struct front_client *base)
 {
     const struct client *c = client_of(base);
@@ -178,6 +183,7 @@ static size_t take(struct front_client *base, struct bytes in)
     struct resp_request *request = &w->front->request;
     size_t pos = 0;
     base->input_waits = true; /* unless the bytes end first */
+    measure_now(w);
     while (!front_stalled(base)) {
         if (pos == in.n) {
             base->input_waits = false;
@@ -221,5 +227,6 @@ const struct front_backend cluster_front = {
     .stalled = stalled,
     .awaits_end = awaits_end,
     .engaged = engaged,
+    .subscribed = subscribed,
     .release = release,
 };

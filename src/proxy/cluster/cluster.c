@@ -11,6 +11,9 @@
 static void map_changed(void *ctx, struct topology_map *map)
 {
     struct proxy *p = ctx;
+    measure_topology(&p->measures, p->last_map, map);
+    topology_map_release(p->last_map);
+    p->last_map = topology_map_hold(map);
     for (int i = 0; i < p->worker_count; i++) proxy_worker_publish(p->workers[i], map);
     atomic_store(&p->has_map, true);
 }
@@ -27,6 +30,7 @@ struct proxy *proxy_cluster_create(struct front *f)
         mem_free(p);
         return NULL;
     }
+    measures_create(p);
     p->topology = topology_create(f->config, map_changed, p);
     p->worker_count = f->worker_count;
     p->workers = mem_calloc((size_t)p->worker_count, sizeof(struct worker *));
@@ -59,6 +63,8 @@ void proxy_cluster_destroy(struct proxy *p)
     for (int i = 0; i < p->worker_count; i++) proxy_worker_destroy(p->workers[i]);
     topology_destroy(p->topology);
     policy_destroy(p);
+    measures_destroy(p);
+    topology_map_release(p->last_map);
     proxy_config_release(p->config);
     mem_free(p->workers);
     mem_free(p);

@@ -21,6 +21,8 @@ bool proxy_cluster_is_known(const struct proxy *p);
 MUST_USE bool proxy_cluster_listen(struct proxy *p);
 /* The front has another configuration. */
 void proxy_cluster_configure(struct proxy *p);
+/* Appends what Prometheus is told of it: families that begin with covey_proxy_. */
+void proxy_cluster_metrics(struct proxy *p, struct buf *b);
 /* No look at the cluster any more; before front_stop(). */
 void proxy_cluster_stop(struct proxy *p);
 /* Behind front_stop(), when no client is left. */

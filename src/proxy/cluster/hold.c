@@ -551,6 +551,7 @@ void request_answer(struct worker *w, struct request *r, struct bytes reply)
         gather_part_done(w, r->parent);
         return;
     }
+    measure_answered(w, r, reply);
     r->state = REQUEST_DONE;
     r->reply.done = true;
     chunk_release(r->chunk);

@@ -101,8 +101,9 @@ static void shake_hands(struct link *l, unsigned db)
     buf_deinit(&b);
 }
 
-static void failed_to_connect(struct backend *b, struct worker *w)
+static void failed_to_connect(struct backend *b, struct worker *w, bool was_connected, const char *why)
 {
+    measure_backend_trouble(b, was_connected, why);
     unsigned shift = b->failures < 8 ? b->failures : 8;
     int64_t wait = (int64_t)BACKOFF_FIRST_MS << shift;
     if (wait > BACKOFF_MAX_MS) wait = BACKOFF_MAX_MS;
@@ -116,7 +117,7 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     if (w->now_ms < b->retry_ms || !*b->ip) return NULL;
     int fd = net_connect(b->ip, b->port, NULL);
     if (fd < 0) {
-        failed_to_connect(b, w);
+        failed_to_connect(b, w, false, strerror(errno));
         return NULL;
     }
     net_set_nodelay(fd);
@@ -144,6 +145,7 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     list_push_back(&b->links, &l->link);
     count(&w->stats.connects, 1);
     count(&w->stats.links, 1);
+    count(&b->counts->links, 1);
     shake_hands(l, db);
     return l;
 }
@@ -258,7 +260,7 @@ void node_link_close(struct link *l, const char *why)
     if (why) {
         log_verbose("Connection to %s:%d: %s", b->name, b->port, why);
         count(&w->stats.link_failures, 1);
-        failed_to_connect(b, w);
+        failed_to_connect(b, w, !l->connecting, why);
     }
     if (!l->is_pinned && b->shared[l->proto][l->slot] == l) b->shared[l->proto][l->slot] = NULL;
     if (b->probe == l) {
@@ -267,6 +269,7 @@ void node_link_close(struct link *l, const char *why)
     }
     if (l->is_pinned) atomic_fetch_sub(&w->proxy->pinned, 1);
     count(&w->stats.links, -1);
+    count(&b->counts->links, -1);
     tell_owner(l);
     list_remove(&l->link);
     list_remove(&l->idle);
@@ -328,6 +331,7 @@ void node_link_send(struct link *l, struct request *r, struct bytes raw)
     l->backend->queued_bytes += raw.n;
     expect(l, r);
     count(&l->backend->requests, 1);
+    measure_sent(l, r);
 }
 
 bool node_link_send_check(struct link *l, struct request *r, struct bytes raw)
@@ -546,6 +550,7 @@ static bool receive(struct link *l, struct bytes reply)
     struct worker *w = l->worker;
     l->first = r->link_next;
     forget(l->backend, r);
+    measure_replied(l, r, reply);
     reply = translated(l, r, reply, &other);
     bool gone = give_back(l, r, reply);
     request_replied(w, gone ? NULL : l, r, reply);
@@ -618,6 +623,7 @@ static bool read_some(struct link *l)
     l->last_ms = w->now_ms;
     l->backend->failures = 0;
     count(&w->stats.received, (int64_t)got);
+    measure_now(w);
     /* The link may go while its replies are taken; its buffer must not go with it. */
     struct buf own = l->in;
     l->in = (struct buf){0};
@@ -647,6 +653,7 @@ static void connected(struct link *l)
     l->connecting = false;
     l->last_ms = l->worker->now_ms;
     l->backend->retry_ms = 0;
+    measure_backend_up(l->backend);
     node_link_flush(l);
 }
 

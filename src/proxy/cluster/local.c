@@ -137,88 +137,7 @@ static void reply_text(struct resp_out *o, const struct buf *b)
     resp_verbatim(o, "txt", buf_bytes(b));
 }
 
-/* ---- INFO, CONFIG GET ---- */
-
-static void sum(const struct proxy *p, struct worker_stats *out)
-{
-    *out = (struct worker_stats){0};
-    for (int i = 0; i < p->worker_count; i++) {
-        const struct front_stats *f = &p->front->workers[i]->stats;
-        count(&out->received, (int64_t)atomic_load_explicit(&f->received, memory_order_relaxed));
-        count(&out->sent, (int64_t)atomic_load_explicit(&f->sent, memory_order_relaxed));
-        const _Atomic uint64_t *from = (const _Atomic uint64_t *)&p->workers[i]->stats;
-        _Atomic uint64_t *to = (_Atomic uint64_t *)out;
-        for (size_t k = 0; k < sizeof *out / sizeof *to; k++)
-            count(&to[k], (int64_t)atomic_load_explicit(&from[k], memory_order_relaxed));
-    }
-}
-
-static void number(struct buf *b, const char *name, uint64_t v)
-{
-    buf_printf(b, "%s:%llu\r\n", name, (unsigned long long)v);
-}
-
-static void info_stats(const struct proxy *p, struct buf *b)
-{
-    struct worker_stats s;
-    sum(p, &s);
-    buf_append_cstr(b, "\r\n# Stats\r\n");
-    number(b, "total_connections_received", atomic_load(&p->front->connections));
-    number(b, "rejected_connections", atomic_load(&p->front->rejected));
-    number(b, "total_commands_processed", s.commands);
-    number(b, "total_net_input_bytes", s.received);
-    number(b, "total_net_output_bytes", s.sent);
-    buf_append_cstr(b, "\r\n# Proxy\r\n");
-    number(b, "node_connections", s.links);
-    number(b, "pinned_connections", (uint64_t)atomic_load(&p->pinned));
-    number(b, "node_connects", s.connects);
-    number(b, "node_connection_failures", s.link_failures);
-    number(b, "split_requests", s.splits);
-    number(b, "replica_reads", s.replica_reads);
-    number(b, "replica_read_failures", s.replica_failures);
-    number(b, "redirected_moved", s.moved);
-    number(b, "redirected_ask", s.asked);
-    number(b, "retried_requests", s.retries);
-    number(b, "held_requests", s.held_now);
-    number(b, "held_requests_total", s.held_ever);
-    number(b, "hold_timeouts", s.timeouts);
-    number(b, "hold_refusals", s.refused);
-    number(b, "unknown_fate_requests", s.unknown);
-    number(b, "delayed_clients", s.delayed_now);
-    number(b, "delayed_requests_total", s.delayed_ever);
-    number(b, "rate_limit_refusals", s.limit_refusals);
-}
-
-static void info_nodes(const struct worker *w, struct buf *b)
-{
-    buf_append_cstr(b, "\r\n# Nodes\r\n");
-    for (int i = 0; w->map && i < w->map->count; i++) {
-        const struct map_node *n = &w->map->nodes[i];
-        buf_printf(b, "node%d:name=%s,ip=%s,port=%d,slots=%u\r\n", i, n->name, n->ip, n->port, n->slots);
-    }
-}
-
-static void info(struct client *c, struct resp_out *o)
-{
-    struct worker *w = c->worker;
-    struct proxy *p = w->proxy;
-    struct buf b = {0};
-    int64_t up = (clock_wall_ms() - p->started_ms) / 1000;
-    buf_printf(&b, "# Server\r\nredis_version:7.0.15\r\ncovey_version:%s\r\nredis_mode:standalone\r\nprocess_id:%d\r\n",
-               COVEY_VERSION, (int)getpid());
-    buf_printf(&b, "run_id:%s\r\ntcp_port:%d\r\nuptime_in_seconds:%lld\r\nworkers:%lld\r\n", p->run_id,
-               w->config->listen_count ? w->config->listen[0].at.port : 0, (long long)up, (long long)p->worker_count);
-    buf_printf(&b, "\r\n# Clients\r\nconnected_clients:%lld\r\nmaxclients:%lld\r\n",
-               (long long)atomic_load(&p->front->clients), (long long)w->config->maxclients);
-    buf_printf(&b, "\r\n# Memory\r\nused_memory:%zu\r\nused_memory_rss:%zu\r\n", mem_used(), mem_rss());
-    buf_append_cstr(&b, "\r\n# Persistence\r\nloading:0\r\n");
-    info_stats(p, &b);
-    buf_append_cstr(&b, "\r\n# Replication\r\nrole:master\r\nconnected_slaves:0\r\n");
-    buf_append_cstr(&b, "\r\n# Cluster\r\ncluster_enabled:0\r\n");
-    info_nodes(w, &b);
-    reply_text(o, &b);
-    buf_deinit(&b);
-}
+/* ---- CONFIG GET ---- */
 
 struct config_get {
     struct resp_out *o;
@@ -319,7 +238,7 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     case CMD_ID_AUTH: auth(c, o, req); return true;
     case CMD_ID_HELLO: hello(c, o, req); return true;
     case CMD_ID_SELECT: select_database(c, o, req->argv[1]); return true;
-    case CMD_ID_INFO: info(c, o); return true;
+    case CMD_ID_INFO: report_info(c, o, req); return true;
     case CMD_ID_CONFIG_GET: config_get(c, o, req); return true;
     case CMD_ID_RESET: reset(c, o); return true;
     case CMD_ID_QUIT:
@@ -328,6 +247,7 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
         return true;
     default: break;
     }
+    if (report_slowlog(c, o, cmd, req)) return true;
     if (!policy_is_local(cmd)) return client_command(c, o, cmd, req);
     policy_answer(c, o, cmd, req->argv, req->argc);
     return true;

@@ -210,8 +210,6 @@ void subscriber_receive(struct client *c, struct bytes reply)
     if (note_count(c, reply) && c->renewing) return; /* it knows */
     buf_append_bytes(&c->base.out, reply);
     client_wants_write(c);
-    /* A subscriber that does not read is cut off, as by a node. */
-    if (c->base.out.n - c->base.out_pos > 32u * 1024 * 1024) c->base.close_asap = true;
 }
 
 /* ---- another node ---- */

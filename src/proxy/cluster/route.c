@@ -274,6 +274,7 @@ static enum outcome route_checked(struct client *c, const struct command *cmd, c
         return OUTCOME_DONE;
     }
     const char *refusal = policy_refusal(c, cmd, req->argv, req->argc, why_not);
+    if (refusal) measure_rejected(c->worker, cmd);
     if (refusal && cmd->id == CMD_ID_EXEC) return abort_transaction(c, refusal);
     if (refusal) {
         refuse(c, refusal);
@@ -288,7 +289,9 @@ static enum outcome route_checked(struct client *c, const struct command *cmd, c
         client_reply_error(c, text);
         return OUTCOME_DONE;
     }
-    return route_known(c, cmd, req, raw);
+    enum outcome outcome = route_known(c, cmd, req, raw);
+    if (outcome == OUTCOME_DONE) measure_call(c, cmd, req);
+    return outcome;
 }
 
 /* An inline request, and one behind empty lines, is written anew. */

@@ -245,6 +245,16 @@ void gather_merge(const struct gather *g, struct buf *out)
     buf_append_cstr(out, "-ERR the nodes' replies do not fit together\r\n");
 }
 
+/* What the slow log shows of a request in parts. */
+static void request_show_part(struct request *parent, const struct request *part)
+{
+    if (!part->chunk || parent->chunk) return;
+    part->chunk->refs++;
+    parent->chunk = part->chunk;
+    parent->offset = part->offset;
+    parent->size = part->size;
+}
+
 void gather_part_done(struct worker *w, struct request *parent)
 {
     struct gather *g = parent->gather;
@@ -252,6 +262,7 @@ void gather_part_done(struct worker *w, struct request *parent)
     struct buf merged = {0};
     gather_merge(g, &merged);
     parent->gather = NULL;
+    request_show_part(parent, g->part[0]);
     request_answer(w, parent, buf_bytes(&merged));
     buf_deinit(&merged);
     gather_free(w, g);

@@ -15,6 +15,7 @@ static void begin(struct front_part *p)
 {
     struct worker *w = worker_of(p);
     w->now_ms = w->front->now_ms;
+    measure_now(w);
 }
 
 static void retry(struct front_part *p)
@@ -39,6 +40,7 @@ static void configure(struct front_part *p)
 {
     struct worker *w = worker_of(p);
     w->config = w->front->config;
+    measure_worker_configure(w);
 }
 
 static void tick(struct loop_timer *t, int64_t now_ms)
@@ -76,6 +78,7 @@ struct worker *proxy_worker_create(struct proxy *p, struct front_worker *front)
     w->held_timer = (struct loop_timer){.every_ms = NEVER_MS, .tick = look};
     loop_timer_add(w->loop, &w->held_timer);
     policy_worker_init(w);
+    measure_worker_init(w);
     front_part_add(front, &w->part);
     return w;
 }
@@ -118,6 +121,7 @@ void proxy_worker_destroy(struct worker *w)
     }
     buf_deinit(&w->link_in);
     policy_worker_deinit(w);
+    measure_worker_deinit(w);
     mem_free(w);
 }
 
@@ -134,7 +138,7 @@ struct request *request_create(struct worker *w, struct client *c, const struct 
     } else {
         r = mem_alloc(sizeof *r);
     }
-    *r = (struct request){.client = c, .cmd = cmd, .slot = slot, .db = c ? c->db : 0, .reply.bytes = reply};
+    *r = (struct request){.client = c, .cmd = cmd, .slot = slot, .at = w->measure.ticks, .db = c ? c->db : 0, .reply.bytes = reply};
     r->is_safe = cmd && (cmd->flags & CMD_READONLY) && !(cmd->flags & CMD_BLOCKING);
     list_init(&r->held);
     return r;

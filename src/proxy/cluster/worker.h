@@ -14,6 +14,7 @@
 #include "commands/table.h"
 #include "net/net.h"
 #include "proxy/cluster/decide.h"
+#include "proxy/cluster/measure.h"
 #include "proxy/cluster/policy.h"
 #include "proxy/cluster/topology.h"
 #include "proxy/front/front.h"
@@ -76,6 +77,7 @@ struct request {
     const struct command *cmd;
     uint64_t end_at; /* in the bytes of the link: it cannot be executed before all up to here are written */
     int64_t hold_until, due_ms;
+    uint64_t at, sent_at; /* worker.measure.ticks when it came, and when it was sent */
     struct backend *ask;      /* where the next attempt goes, with ASKING */
     uint32_t skip, skip_left; /* replies in front of the one that counts: MULTI and QUEUED */
     uint16_t slot;
@@ -173,6 +175,8 @@ struct backend {
     int64_t offset;      /* of what it has of its primary's changes, or has made; -1: not known */
     bool in_step;        /* it has a link to its primary, as far as is known */
     _Atomic uint64_t requests;
+    struct measured_node *measured;
+    struct node_counts *counts; /* this worker's */
 };
 
 struct link {
@@ -391,6 +395,7 @@ struct worker {
     struct random rng;
     struct worker_stats stats;
     struct worker_policy policy;
+    struct worker_measure measure;
 };
 
 static inline void count(_Atomic uint64_t *n, int64_t by)
@@ -438,6 +443,62 @@ static inline void policy_sent(struct client *c, size_t bytes)
     if (c->policy.account->limit || c->policy.address) policy_sent_slow(c, bytes);
 }
 
+/* ---- measure.h, likewise ---- */
+
+/* Bytes have been read just now. */
+static inline void measure_now(struct worker *w)
+{
+    w->measure.ticks = clock_ticks();
+}
+
+/* A client wants this, and may. */
+static inline void measure_call(struct client *c, const struct command *cmd, const struct resp_request *req)
+{
+    struct worker_measure *m = &c->worker->measure;
+    count(&m->commands[cmd->id].calls, 1);
+    if (m->sample_in-- <= 0) measure_key_slow(c, cmd, req);
+}
+
+static inline void measure_rejected(struct worker *w, const struct command *cmd)
+{
+    count(&w->measure.commands[cmd->id].rejected, 1);
+}
+
+static inline uint64_t measure_us(const struct worker *w, uint64_t since)
+{
+    return (uint64_t)((unsigned __int128)(w->measure.ticks - since) * w->measure.us_per_tick >> 32);
+}
+
+static inline void measure_sent(struct link *l, struct request *r)
+{
+    r->sent_at = l->worker->measure.ticks;
+    if (r->cmd) count(&l->backend->counts->requests[r->cmd->id], 1);
+}
+
+static inline void measure_replied(struct link *l, const struct request *r, struct bytes reply)
+{
+    struct node_counts *n = l->backend->counts;
+    if (reply.p[0] == '-') count(&n->failed, 1);
+    if (r->is_blocking) return;
+    uint64_t us = measure_us(l->worker, r->sent_at);
+    histogram_add(&n->latency, us);
+    count(&n->us, (int64_t)us);
+}
+
+/* It is about to be answered, its bytes still there. */
+static inline void measure_answered(struct worker *w, const struct request *r, struct bytes reply)
+{
+    if (!r->cmd) return;
+    struct command_counts *c = &w->measure.commands[r->cmd->id];
+    if (reply.p[0] == '-') count(&c->failed, 1);
+    if (r->is_blocking) return;
+    struct histogram *h = atomic_load_explicit(&c->latency, memory_order_relaxed);
+    uint64_t us = measure_us(w, r->at);
+    histogram_add(h ? h : measure_histogram(c), us);
+    count(&c->us, (int64_t)us);
+    if (w->measure.ticks - r->at >= w->measure.slow_ticks) measure_slow(w, r, us);
+}
+
 struct worker *proxy_worker_create(struct proxy *p, struct front_worker *front);
 void proxy_worker_publish(struct worker *w, struct topology_map *map); /* any thread; holds the map itself */
 void proxy_worker_destroy(struct worker *w);                           /* behind front_stop() */
@@ -448,6 +509,8 @@ struct proxy {
     struct topology *topology;
     struct proxy_config *config; /* of the start; held */
     struct proxy_policy policy;
+    struct measures measures;
+    struct topology_map *last_map; /* of the topology's thread */
     struct worker **workers; /* one of each of the front's */
     int worker_count;
     _Atomic int64_t pinned;

@@ -145,6 +145,7 @@ static bool is_over_limit(struct front_client *c)
 {
     if ((int64_t)c->in.n <= c->worker->config->query_limit) return false;
     log_warning("Closing client %s that reached the query buffer limit", c->peer);
+    front_count(&c->worker->stats.query_limit_closed, 1);
     return true;
 }
 
@@ -191,6 +192,10 @@ static void read_some(struct front_client *c)
         return;
     }
     front_count(&w->stats.received, (int64_t)got);
+    if (is_over_limit(c)) {
+        c->close_asap = true;
+        return;
+    }
     if (!shared) {
         take_kept(c);
     } else {
@@ -198,7 +203,6 @@ static void read_some(struct front_client *c)
         if (used < in->n) buf_append(&c->in, in->p + used, in->n - used);
         in->n = 0;
     }
-    if (is_over_limit(c)) c->close_asap = true;
     if (c->tls && tls_has_more(c->tls)) loop_again(w->loop, &c->src);
 }
 
@@ -236,12 +240,14 @@ void front_client_flush(struct front_client *c)
 {
     if (!c->is_strange) write_some(c);
     bool all = c->out_pos == c->out.n;
+    if (!all && !c->close_asap && front_output_over(c)) c->close_asap = true;
     bool leaves = c->worker->leaving == LEAVE_WHEN_IDLE && front_is_idle(c) && !c->is_strange;
     if (c->close_asap || (c->close_after_reply && all && !c->first) || leaves) {
         front_client_close(c);
         return;
     }
     if (all) {
+        c->soft_since_ms = 0;
         c->out.n = c->out_pos = 0;
         if (c->out.cap > OUT_KEEP) buf_deinit(&c->out);
     } else if (c->out_pos > c->out.n / 2 && c->out_pos > OUT_KEEP) {

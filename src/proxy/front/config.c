@@ -11,7 +11,21 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum kind { TEXT, SECRET, NUMBER, MEMORY, BOOL, CHOICE, LEVEL, LISTEN, ADDRESSES, NETWORKS, RATE, USER_RATES };
+enum kind {
+    TEXT,
+    SECRET,
+    NUMBER,
+    MEMORY,
+    BOOL,
+    CHOICE,
+    LEVEL,
+    LISTEN,
+    ADDRESSES,
+    NETWORKS,
+    RATE,
+    USER_RATES,
+    OUTPUT_LIMITS
+};
 enum { FIXED = 1 }; /* only at the start */
 
 struct setting {
@@ -47,6 +61,15 @@ static const struct setting settings[] = {
     {"address-rate-limit", NULL, RATE, AT(address_limit), 0, 0, "", "the same of all clients of one address", FIXED},
     {"rate-limit-mode", NULL, CHOICE, AT(limit_refuses), 0, 0, "delay", "delay|error  for what goes too fast", 0,
      "delay error"},
+    {"client-output-buffer-limit", NULL, OUTPUT_LIMITS, AT(output_limits), 0, 0, "normal 0 0 0 pubsub 32mb 8mb 60",
+     "CLASS HARD SOFT SECONDS ...  unread output of a client; normal, pubsub"},
+    {"slowlog-log-slower-than", NULL, NUMBER, AT(slowlog_us), -1, INT64_MAX / 1000000, "10000",
+     "microseconds, as the client saw it; -1: none"},
+    {"slowlog-max-len", NULL, NUMBER, AT(slowlog_max), 0, INT32_MAX, "128", "entries of the slow log"},
+    {"key-sampling", NULL, NUMBER, AT(key_sampling), 0, INT32_MAX, "64", "one of so many keys counts for INFO hotkeys"},
+    {"metrics-port", NULL, NUMBER, AT(metrics_port), 0, 65535, "0", "HTTP port of /metrics for Prometheus; 0: none",
+     FIXED},
+    {"metrics-bind", NULL, TEXT, AT(metrics_bind), 0, 0, "127.0.0.1", "its address", FIXED},
     {"node-user", "masteruser user", TEXT, AT(node_user), 0, 0, "", "user towards the nodes"},
     {"node-password", "masterauth password", SECRET, AT(node_password), 0, 0, "", "password towards the nodes"},
     {"logfile", NULL, TEXT, AT(logfile), 0, 0, "", "empty: standard output"},
@@ -242,6 +265,30 @@ static bool set_level(struct proxy_config *c, struct bytes value)
     return true;
 }
 
+static bool set_output_limit(struct output_limit *limits, const struct bytes *words)
+{
+    struct output_limit l;
+    if (!parse_memory(words[1], &l.hard) || !parse_memory(words[2], &l.soft) || !parse_i64(words[3], &l.soft_s))
+        return false;
+    if (l.hard < 0 || l.soft < 0 || l.soft_s < 0 || l.soft_s > INT32_MAX) return false;
+    if (bytes_ieq(words[0], BYTES("normal")))
+        limits[OUTPUT_NORMAL] = l;
+    else if (bytes_ieq(words[0], BYTES("pubsub")))
+        limits[OUTPUT_PUBSUB] = l;
+    else /* no replicas here; redis.conf names them */
+        return bytes_ieq(words[0], BYTES("replica")) || bytes_ieq(words[0], BYTES("slave"));
+    return true;
+}
+
+static bool set_output_limits(struct output_limit *limits, struct bytes text)
+{
+    struct resp_request words = {0};
+    bool ok = resp_split_line(text, &words) == OK && words.argc && words.argc % 4 == 0;
+    for (size_t i = 0; ok && i < words.argc; i += 4) ok = set_output_limit(limits, words.argv + i);
+    resp_request_deinit(&words);
+    return ok;
+}
+
 static bool set(struct proxy_config *c, const struct setting *s, struct bytes value)
 {
     char *field = (char *)c + s->offset;
@@ -261,6 +308,7 @@ static bool set(struct proxy_config *c, const struct setting *s, struct bytes va
     case BOOL: *(bool *)field = bytes_ieq(value, BYTES("yes")); return *(bool *)field || bytes_ieq(value, BYTES("no"));
     case CHOICE: return set_choice((int64_t *)field, s->choices, value);
     case LEVEL: return set_level(c, value);
+    case OUTPUT_LIMITS: return set_output_limits((struct output_limit *)field, value);
     case RATE: return value.n == 0 || limit_rule_parse(value, (struct limit_rule *)field);
     case USER_RATES: return value.n == 0 || limit_rules_add(c->user_limits, value);
     case LISTEN: return add_listen(c, value);

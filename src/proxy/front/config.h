@@ -24,6 +24,12 @@ struct listen_address {
     bool is_tls, accept_proxy;
 };
 
+/* What a client may leave unread, by class: bytes at once, and bytes for so many seconds; 0: any number. */
+struct output_limit {
+    int64_t hard, soft, soft_s;
+};
+enum { OUTPUT_NORMAL, OUTPUT_PUBSUB, OUTPUT_CLASSES };
+
 struct proxy_config {
     _Atomic unsigned refs;
     struct listen_address listen[PROXY_LISTEN_MAX];
@@ -57,6 +63,11 @@ struct proxy_config {
     int64_t replica_reads;                              /* 0: never, 1: prefer, 2: nearest */
     int64_t replica_max_lag;                            /* bytes of the stream of changes; 0: any */
     int64_t query_limit, bulk_limit, output_limit;      /* of one client, bytes */
+    struct output_limit output_limits[OUTPUT_CLASSES];
+    int64_t slowlog_us, slowlog_max; /* slowlog_us -1: none */
+    int64_t key_sampling;            /* every how many uses of keys one is looked at; 0: none */
+    int64_t metrics_port;            /* 0: none */
+    char *metrics_bind;
 
     bool accept_proxy; /* at every listener */
     struct network header_networks[PROXY_NETWORKS_MAX];

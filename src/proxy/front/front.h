@@ -54,6 +54,8 @@ struct front_backend {
     bool (*stalled)(const struct front_client *c);
     /* Whether a client that is not read from has to be listened to, because its end matters now. */
     bool (*awaits_end)(const struct front_client *c);
+    /* Whether it gets what it does not ask for one by one; may be NULL. */
+    bool (*subscribed)(const struct front_client *c);
     /* Whether it has begun something that a polite end waits for, although it is owed no reply. */
     bool (*engaged)(const struct front_client *c);
     /* The reply is in the output. */
@@ -91,6 +93,7 @@ struct front_client {
     uint64_t id;
     int64_t created_ms;         /* wall clock */
     int64_t strange_until;      /* monotonic */
+    int64_t soft_since_ms;      /* since when its output is over the soft limit; 0: it is not */
     char peer[NET_ADDRESS_MAX]; /* as CLIENT LIST shows it; behind a balancer the address that the header names */
 };
 
@@ -109,7 +112,7 @@ bool front_is_idle(const struct front_client *c);
 /* ---- workers ---- */
 
 struct front_stats {
-    _Atomic uint64_t received, sent, clients;
+    _Atomic uint64_t received, sent, clients, query_limit_closed, output_limit_closed;
 };
 
 struct front_worker {
@@ -125,7 +128,8 @@ struct front_worker {
     struct loop_timer tick, again;
     enum front_leave { LEAVE_NOT, LEAVE_WHEN_THEY_DO, LEAVE_WHEN_IDLE } leaving;
     uint64_t next_client_id;
-    unsigned handshakes; /* steps in this turn */
+    unsigned handshakes;    /* steps in this turn */
+    int64_t output_look_ms; /* when soft limits of outputs are looked at next */
     struct front_stats stats;
     pthread_t thread;
     _Atomic bool stop;
@@ -214,6 +218,9 @@ void front_stop(struct front *f);
 /* Behind front_stop(): closes all clients of the worker. */
 void front_close_clients(struct front_worker *w);
 void front_destroy(struct front *f);
+
+/* A counter of struct front_stats, by its offset, of all workers; any thread while they are there. */
+uint64_t front_sum(const struct front *f, size_t offset);
 
 static inline void front_count(_Atomic uint64_t *n, int64_t by)
 {

@@ -11,6 +11,9 @@ void front_client_create(struct front_worker *w, struct front_listener *l, void 
 void front_client_close(struct front_client *c);
 void front_client_resume(struct front_client *c);
 void front_client_flush(struct front_client *c);
+/* output.c: whether it has to be closed because of what it does not read; logs that. */
+bool front_output_over(struct front_client *c);
+void front_output_tick(struct front_worker *w);
 /* Strangers whose time is over. */
 void front_clients_tick(struct front_worker *w);
 /* Those that are idle are closed; what has come already is looked at first. */

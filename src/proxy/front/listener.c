@@ -185,6 +185,16 @@ void front_listener_close(struct front_listener *l)
 
 /* ---- the front ---- */
 
+uint64_t front_sum(const struct front *f, size_t offset)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < f->worker_count; i++) {
+        const char *stats = (const char *)&f->workers[i]->stats;
+        sum += atomic_load_explicit((const _Atomic uint64_t *)(stats + offset), memory_order_relaxed);
+    }
+    return sum;
+}
+
 struct front *front_create(struct loop *loop, struct proxy_config *config)
 {
     struct front *f = mem_calloc(1, sizeof *f);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { NEVER_MS = 1 << 30 };
+enum { NEVER_MS = 1 << 30, OUTPUT_LOOK_MS = 500 };
 
 static void turn_begin(void *ctx)
 {
@@ -49,8 +49,11 @@ static void turn_end(void *ctx)
 
 static void tick(struct loop_timer *t, int64_t now_ms)
 {
-    (void)now_ms;
-    front_clients_tick(container_of(t, struct front_worker, tick));
+    struct front_worker *w = container_of(t, struct front_worker, tick);
+    front_clients_tick(w);
+    if (now_ms < w->output_look_ms) return;
+    w->output_look_ms = now_ms + OUTPUT_LOOK_MS;
+    front_output_tick(w);
 }
 
 static void go_on(struct loop_timer *t, int64_t now_ms)

@@ -1,0 +1,95 @@
+/* measure.h: what is counted and timed; inside src/proxy/cluster only.
+ *
+ * Counters belong to one worker each and are atomics that only it writes; whoever reports adds them up.  Times are
+ * taken from a counter of the processor that is read once with every read from a socket, so that a pipeline of many
+ * requests does not pay for each.  A request's time begins when its bytes have been read and ends when its reply is
+ * given to its client's output: what the client sees, but for the network between them. */
+#ifndef COVEY_PROXY_CLUSTER_MEASURE_H
+#define COVEY_PROXY_CLUSTER_MEASURE_H
+
+#include "base/clock.h"
+#include "base/histogram.h"
+#include "base/list.h"
+#include "commands/table.h"
+#include "observe/hotkeys.h"
+#include "observe/slowlog.h"
+#include "resp/resp.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct proxy;
+struct worker;
+struct backend;
+struct client;
+struct request;
+struct topology_map;
+
+/* Of one worker and command. */
+struct command_counts {
+    _Atomic uint64_t calls, rejected, failed, us; /* rejected: not allowed; failed: answered with an error */
+    struct histogram *_Atomic latency;            /* microseconds; NULL: never */
+};
+
+/* Of one worker and node. */
+struct node_counts {
+    _Atomic uint64_t requests[CMD_ID_COUNT];
+    _Atomic uint64_t failed, us, links;
+    struct histogram latency; /* from sending to the reply */
+};
+
+enum node_state { NODE_UNTRIED, NODE_UP, NODE_DOWN };
+
+/* A node, for all workers. */
+struct measured_node {
+    struct list link;
+    char name[280];               /* host:port */
+    unsigned users;               /* workers that know it; under measures.mu */
+    int64_t unused_ms;            /* since when nobody does; under measures.mu */
+    _Atomic int state;            /* enum node_state */
+    _Atomic int64_t log_ms;       /* when its trouble was logged last */
+    struct node_counts *counts[]; /* by worker; set under measures.mu */
+};
+
+struct measures {
+    pthread_mutex_t mu; /* a leaf; guards the list of nodes */
+    struct list nodes;
+    struct slowlog *slowlog;
+    _Atomic uint64_t topology_changes, failovers, slots_moved;
+};
+
+struct worker_measure {
+    struct command_counts *commands; /* by id */
+    struct hotkeys *hot;
+    int64_t sample_in;    /* requests until one's key is looked at */
+    uint64_t ticks;       /* when the bytes that are dealt with now were read */
+    uint64_t slow_ticks;  /* what lasts so long goes to the slow log */
+    uint64_t us_per_tick; /* times 2^32 */
+};
+
+void measures_create(struct proxy *p);
+void measures_destroy(struct proxy *p);
+void measure_worker_init(struct worker *w);
+void measure_worker_configure(struct worker *w); /* other settings */
+void measure_worker_deinit(struct worker *w);
+/* A worker has a node; and has it no more. */
+void measure_backend_begin(struct worker *w, struct backend *b);
+void measure_backend_end(struct worker *w, struct backend *b);
+/* A connection to it was made, or lost or refused.  Logs what is new. */
+void measure_backend_up(struct backend *b);
+void measure_backend_trouble(struct backend *b, bool was_connected, const char *why);
+
+/* Behind inline checks in worker.h. */
+struct histogram *measure_histogram(struct command_counts *c);
+void measure_slow(struct worker *w, const struct request *r, uint64_t us);
+void measure_key_slow(struct client *c, const struct command *cmd, const struct resp_request *req);
+
+/* changes.c: logs and counts what a new map says; old may be NULL. */
+void measure_topology(struct measures *m, const struct topology_map *old, const struct topology_map *now);
+
+/* report.c */
+void report_info(struct client *c, struct resp_out *o, const struct resp_request *req);
+/* False: it is none of them. */
+bool report_slowlog(struct client *c, struct resp_out *o, const struct command *cmd, const struct resp_request *req);
+
+#endif

@@ -1,0 +1,184 @@
+/* metrics.c: what /metrics has of the cluster. */
+#include "proxy/cluster/cluster.h"
+
+#include "base/mem.h"
+#include "observe/prometheus.h"
+#include "proxy/cluster/sums.h"
+
+#include <stddef.h>
+
+static void counter(struct buf *b, const char *name, const char *help, uint64_t value)
+{
+    metric_one(b, name, METRIC_COUNTER, help, value);
+}
+
+static void gauge(struct buf *b, const char *name, const char *help, uint64_t value)
+{
+    metric_one(b, name, METRIC_GAUGE, help, value);
+}
+
+/* One family with one label and a few values of it. */
+static void labelled(struct buf *b, const char *name, const char *label, const char *const *values,
+                     const uint64_t *numbers, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct metric_label l = {label, bytes_of(values[i])};
+        metric_u64(b, name, &l, 1, numbers[i]);
+    }
+}
+
+/* ---- requests ---- */
+
+static void write_refusals(const struct proxy *p, struct buf *b)
+{
+    static const char *const reasons[] = {"auth", "command", "key", "channel"};
+    const struct acl_log *log = p->policy.users.log;
+    const uint64_t n[] = {acl_log_refusals(log, ACL_DENIED_AUTH), acl_log_refusals(log, ACL_DENIED_COMMAND),
+                          acl_log_refusals(log, ACL_DENIED_KEY), acl_log_refusals(log, ACL_DENIED_CHANNEL)};
+    metric_family(b, "covey_proxy_acl_refusals_total", METRIC_COUNTER, "What users were not allowed to do.");
+    labelled(b, "covey_proxy_acl_refusals_total", "reason", reasons, n, 4);
+}
+
+static void write_fates(const struct proxy *p, const struct worker_stats *s, struct buf *b)
+{
+    gauge(b, "covey_proxy_delayed_clients", "Not read from now because of a rate limit.", s->delayed_now);
+    counter(b, "covey_proxy_delayed_requests_total", "Requests that had to wait for a rate limit.", s->delayed_ever);
+    counter(b, "covey_proxy_rate_limit_refusals_total", "Requests refused because of a rate limit.", s->limit_refusals);
+    counter(b, "covey_proxy_replica_reads_total", "Reads sent to replicas.", s->replica_reads);
+    counter(b, "covey_proxy_replica_read_failures_total", "Those that a replica could not answer.",
+            s->replica_failures);
+    static const char *const kinds[] = {"moved", "ask"};
+    const uint64_t redirected[] = {s->moved, s->asked};
+    metric_family(b, "covey_proxy_redirections_total", METRIC_COUNTER, "Redirections by nodes, all followed.");
+    labelled(b, "covey_proxy_redirections_total", "kind", kinds, redirected, 2);
+    counter(b, "covey_proxy_split_requests_total", "Requests over several slots that were sent in parts.", s->splits);
+    counter(b, "covey_proxy_retries_total", "Requests sent once more.", s->retries);
+    gauge(b, "covey_proxy_held_requests", "Requests that wait for their node now.", s->held_now);
+    counter(b, "covey_proxy_held_requests_total", "Requests that have waited for their node.", s->held_ever);
+    counter(b, "covey_proxy_hold_timeouts_total", "Those that have waited in vain.", s->timeouts);
+    counter(b, "covey_proxy_hold_refusals_total", "Requests for which too many waited already.", s->refused);
+    counter(b, "covey_proxy_unknown_fate_total",
+            "Requests whose connection broke so that nobody knows whether they were executed.", s->unknown);
+    gauge(b, "covey_proxy_pinned_connections", "Connections to nodes that belong to one client each.",
+          (uint64_t)atomic_load(&p->pinned));
+    gauge(b, "covey_proxy_pinned_connections_max", "How many there may be.", (uint64_t)p->front->config->pinned_max);
+    gauge(b, "covey_proxy_node_connections", "Connections to nodes.", s->links);
+    counter(b, "covey_proxy_node_connects_total", "Attempts to connect to a node.", s->connects);
+    counter(b, "covey_proxy_node_connection_failures_total", "Connections to nodes that failed or broke.",
+            s->link_failures);
+    counter(b, "covey_proxy_topology_changes_total", "How often the cluster looked different.",
+            atomic_load(&p->measures.topology_changes));
+    counter(b, "covey_proxy_failovers_total", "Failovers seen.", atomic_load(&p->measures.failovers));
+    counter(b, "covey_proxy_slots_moved_total", "Slots seen to move without a failover.",
+            atomic_load(&p->measures.slots_moved));
+}
+
+static struct metric_label label_of(int id)
+{
+    return (struct metric_label){"command", bytes_of(command_by_id((enum command_id)id)->name)};
+}
+
+static void write_command_counts(const struct proxy *p, struct buf *b, const char *name, const char *help,
+                                 size_t offset)
+{
+    metric_family(b, name, METRIC_COUNTER, help);
+    for (int id = 0; id < CMD_ID_COUNT; id++) {
+        struct command_sum s = sum_command(p, id);
+        struct metric_label l = label_of(id);
+        if (s.calls || s.rejected) metric_u64(b, name, &l, 1, *(const uint64_t *)((const char *)&s + offset));
+    }
+}
+
+static void write_commands(const struct proxy *p, struct buf *b, struct histogram *h)
+{
+    static const char name[] = "covey_proxy_command_duration_seconds";
+    write_command_counts(p, b, "covey_proxy_commands_total", "Commands of clients, by name.",
+                         offsetof(struct command_sum, calls));
+    write_command_counts(p, b, "covey_proxy_commands_rejected_total", "Commands that their user may not run.",
+                         offsetof(struct command_sum, rejected));
+    write_command_counts(p, b, "covey_proxy_commands_failed_total", "Commands that were answered with an error.",
+                         offsetof(struct command_sum, failed));
+    metric_family(b, name, METRIC_HISTOGRAM,
+                  "From reading a command to its reply, for those that go to nodes and do not block.");
+    for (int id = 0; id < CMD_ID_COUNT; id++) {
+        struct metric_label l = label_of(id);
+        if (sum_latency(p, id, h)) metric_histogram(b, name, &l, 1, h, sum_command(p, id).us);
+    }
+}
+
+/* ---- nodes: under measures.mu ---- */
+
+static void write_node_requests(const struct proxy *p, struct buf *b)
+{
+    static const char name[] = "covey_proxy_requests_total";
+    metric_family(b, name, METRIC_COUNTER, "Requests sent to nodes.");
+    list_each(it, &p->measures.nodes)
+    {
+        const struct measured_node *n = container_of(it, struct measured_node, link);
+        for (size_t id = 0; id < CMD_ID_COUNT; id++) {
+            uint64_t v = sum_node(p, n, offsetof(struct node_counts, requests) + id * sizeof(uint64_t));
+            struct metric_label l[] = {{"backend", bytes_of(n->name)}, label_of((int)id)};
+            if (v) metric_u64(b, name, l, 2, v);
+        }
+    }
+}
+
+static void write_nodes(const struct proxy *p, struct buf *b, const char *name, enum metric_type type, const char *help,
+                        uint64_t (*value)(const struct proxy *p, const struct measured_node *n))
+{
+    metric_family(b, name, type, help);
+    list_each(it, &p->measures.nodes)
+    {
+        const struct measured_node *n = container_of(it, struct measured_node, link);
+        struct metric_label l = {"backend", bytes_of(n->name)};
+        metric_u64(b, name, &l, 1, value(p, n));
+    }
+}
+
+static uint64_t is_up(const struct proxy *p, const struct measured_node *n)
+{
+    (void)p;
+    return atomic_load(&n->state) != NODE_DOWN;
+}
+
+static uint64_t links_of(const struct proxy *p, const struct measured_node *n)
+{
+    return SUM_NODE(p, n, links);
+}
+
+static uint64_t failed_of(const struct proxy *p, const struct measured_node *n)
+{
+    return SUM_NODE(p, n, failed);
+}
+
+static void write_backends(const struct proxy *p, struct buf *b, struct histogram *h)
+{
+    static const char name[] = "covey_proxy_backend_duration_seconds";
+    write_node_requests(p, b);
+    write_nodes(p, b, "covey_proxy_backend_up", METRIC_GAUGE, "0: the last attempt to connect to the node failed.",
+                is_up);
+    write_nodes(p, b, "covey_proxy_backend_connections", METRIC_GAUGE, "Connections to the node.", links_of);
+    write_nodes(p, b, "covey_proxy_backend_errors_total", METRIC_COUNTER, "Error replies of the node.", failed_of);
+    metric_family(b, name, METRIC_HISTOGRAM, "From sending a request to the node's reply.");
+    list_each(it, &p->measures.nodes)
+    {
+        const struct measured_node *n = container_of(it, struct measured_node, link);
+        struct metric_label l = {"backend", bytes_of(n->name)};
+        sum_node_latency(p, n, h);
+        metric_histogram(b, name, &l, 1, h, SUM_NODE(p, n, us));
+    }
+}
+
+void proxy_cluster_metrics(struct proxy *p, struct buf *b)
+{
+    struct worker_stats s;
+    struct histogram *h = mem_calloc(1, sizeof *h);
+    sum_stats(p, &s);
+    write_refusals(p, b);
+    write_fates(p, &s, b);
+    write_commands(p, b, h);
+    pthread_mutex_lock(&p->measures.mu);
+    write_backends(p, b, h);
+    pthread_mutex_unlock(&p->measures.mu);
+    mem_free(h);
+}
