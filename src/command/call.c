@@ -14,7 +14,7 @@ const char ERR_OUT_OF_RANGE[] = "ERR index out of range";
 const char ERR_NO_SUCH_KEY[] = "ERR no such key";
 const char ERR_OOM_VALUE[] = "OOM command not allowed when used memory > 'maxmemory'.";
 
-struct key call_key(const struct call *c, size_t arg)
+struct key call_key_slow(const struct call *c, size_t arg)
 {
     for (size_t i = 0; i < c->key_count; i++)
         if (c->key_arg[i] == arg) return c->keys[i];
@@ -100,8 +100,8 @@ struct entry *call_read(struct call *c, const struct key *k)
 
 struct entry *call_edit(struct call *c, const struct key *k)
 {
-    if (!call_peek(c, k)) return NULL;
-    return store_edit(c->env->store, c->db, k);
+    struct entry *e = call_peek(c, k);
+    return e ? store_edit_found(c->env->store, c->db, k, e) : NULL;
 }
 
 static bool type_matches(struct call *c, const struct entry *e, enum value_type type)
@@ -121,8 +121,7 @@ bool call_edit_type(struct call *c, const struct key *k, enum value_type type, s
 {
     *e = call_peek(c, k);
     if (!type_matches(c, *e, type)) return false;
-    if (!*e) return true;
-    *e = store_edit(c->env->store, c->db, k);
+    if (*e) *e = store_edit_found(c->env->store, c->db, k, *e);
     return true;
 }
 

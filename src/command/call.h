@@ -125,7 +125,11 @@ struct call {
 };
 
 /* The key at argv[arg]. */
-struct key call_key(const struct call *c, size_t arg);
+struct key call_key_slow(const struct call *c, size_t arg);
+static inline struct key call_key(const struct call *c, size_t arg)
+{
+    return c->key_count && c->key_arg[0] == arg ? c->keys[0] : call_key_slow(c, arg);
+}
 
 /* Finds a key for a read command: hides expired ones (and deletes them on a primary), counts hit or miss, touches the
  * access clock.  NULL: not there.  The entry must not be changed. */

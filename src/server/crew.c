@@ -18,6 +18,7 @@ enum {
     CALM_TICKS = 5,        /* ticks in a row that justify to pack */
     CALM_TICKS_STUCK = 50, /* the same after a turn that took long: there may be more of its kind */
     BUSY_TICKS = 2,        /* the same to spread */
+    LOOK_AROUND = 40,      /* hundredths of a processor from which the rest of the machine matters */
 };
 
 struct member {
@@ -208,14 +209,15 @@ static uint64_t idle_ticks(void)
     return idle + iowait;
 }
 
-static bool measure(struct crew *c, int64_t now_ms, struct load *out)
+static bool measure(struct crew *c, bool packed, int64_t now_ms, struct load *out)
 {
     int64_t us = members_cpu_us(c), took_ms = now_ms - c->measured_ms;
-    uint64_t idle = idle_ticks();
     bool first = c->measured_ms == 0 || took_ms <= 0;
+    out->ours = first ? 0 : (int)((us - c->cpu_us) / 10 / took_ms);
+    /* One thread that has little to do stays alone whatever the others do: an idle node does not read files. */
+    uint64_t idle = packed && out->ours < LOOK_AROUND ? 0 : idle_ticks();
     if (!first) {
         int64_t ticks_ms = 1000 / sysconf(_SC_CLK_TCK);
-        out->ours = (int)((us - c->cpu_us) / 10 / took_ms);
         out->spare = idle && c->spare_ticks ? (int)((int64_t)(idle - c->spare_ticks) * ticks_ms * 100 / took_ms) : 100;
     }
     c->measured_ms = now_ms;
@@ -232,7 +234,7 @@ void crew_tick(struct crew *c, int64_t now_ms)
     bool packed = atomic_load(&c->packed);
     atomic_store_explicit(&c->active, turns - c->turns_before > 4 * (uint64_t)c->n, memory_order_relaxed);
     c->turns_before = turns;
-    if (!measure(c, now_ms, &load)) return;
+    if (!measure(c, packed, now_ms, &load)) return;
     /* More threads would take from others what they need, and use more of it. */
     bool alone = load.spare < 10 && load.ours < 125;
     c->busy = load.ours > 80 && load.spare > 25 ? c->busy + 1 : 0;

@@ -10,7 +10,7 @@
 
 #include <stdatomic.h>
 
-enum { LENGTH_ESCAPE = 255, EMBSTR_MAX = 44, INLINE_MAX = 512, GROW_STEP_MAX = 1 << 20 };
+enum { EMBSTR_MAX = 44, INLINE_MAX = 512, GROW_STEP_MAX = 1 << 20 };
 
 const struct store_limits store_limits_default = {
     .hash_max_listpack_entries = 512,
@@ -69,15 +69,15 @@ static char *put_length(char *p, size_t n)
 
 static struct entry *entry_try_build(const struct parts *parts)
 {
-    bool long_key = parts->key.n >= LENGTH_ESCAPE, long_value = parts->value.n >= LENGTH_ESCAPE;
+    bool long_key = parts->key.n >= ENTRY_LENGTH_ESCAPE, long_value = parts->value.n >= ENTRY_LENGTH_ESCAPE;
     size_t n = sizeof(struct entry) + parts->key.n + parts->value.n + (parts->expire_at >= 0 ? 8 : 0) +
                (parts->has_word ? 8 : 0) + (long_key ? 4 : 0) + (long_value ? 4 : 0);
     struct entry *e = mem_try_alloc(n);
     if (!e) return NULL;
     *e = (struct entry){.type_enc = parts->type_enc};
     e->flags = (uint8_t)((parts->expire_at >= 0 ? ENTRY_TTL : 0) | (parts->has_word ? ENTRY_WORD : 0));
-    e->klen = (uint8_t)(long_key ? LENGTH_ESCAPE : parts->key.n);
-    e->lru_vlen = (uint32_t)(long_value ? LENGTH_ESCAPE : parts->value.n) << 24;
+    e->klen = (uint8_t)(long_key ? ENTRY_LENGTH_ESCAPE : parts->key.n);
+    e->lru_vlen = (uint32_t)(long_value ? ENTRY_LENGTH_ESCAPE : parts->value.n) << 24;
     entry_set_lru(e, parts->lru);
     char *p = (char *)(e + 1);
     if (parts->expire_at >= 0) {
@@ -104,36 +104,13 @@ static struct entry *entry_build(const struct parts *parts)
     return e;
 }
 
-static void read_texts(const struct entry *e, struct bytes *key, struct bytes *value)
-{
-    const char *p = (const char *)(e + 1) + (e->flags & ENTRY_TTL ? 8 : 0) + (e->flags & ENTRY_WORD ? 8 : 0);
-    uint32_t klen = e->klen, vlen = e->lru_vlen >> 24;
-    if (klen == LENGTH_ESCAPE) {
-        memcpy(&klen, p, 4);
-        p += 4;
-    }
-    if (vlen == LENGTH_ESCAPE) {
-        memcpy(&vlen, p, 4);
-        p += 4;
-    }
-    *key = bytes_make(p, klen);
-    *value = bytes_make(p + klen, vlen);
-}
-
 static struct parts read_parts(const struct entry *e)
 {
     struct parts parts = {.type_enc = e->type_enc, .expire_at = entry_expire_at(e), .lru = entry_lru(e)};
     parts.has_word = e->flags & ENTRY_WORD;
     parts.word = parts.has_word ? entry_ptr(e) : NULL;
-    read_texts(e, &parts.key, &parts.value);
+    entry_texts(e, &parts.key, &parts.value);
     return parts;
-}
-
-struct bytes entry_key(const struct entry *e)
-{
-    struct bytes key, value;
-    read_texts(e, &key, &value);
-    return key;
 }
 
 static uint8_t type_enc(enum value_type type, enum encoding enc)
@@ -208,7 +185,7 @@ struct bytes entry_string(const struct entry *e, char digits[24])
         return bytes_make(b->data, b->n);
     }
     struct bytes key, value;
-    read_texts(e, &key, &value);
+    entry_texts(e, &key, &value);
     return value;
 }
 
@@ -249,7 +226,7 @@ char *entry_raw_bytes(struct entry *e)
         return atomic_load_explicit(&b->refs, memory_order_acquire) == 1 ? b->data : NULL;
     }
     entry_set_enc(e, ENC_RAW);
-    read_texts(e, &key, &value);
+    entry_texts(e, &key, &value);
     return (char *)(uintptr_t)value.p;
 }
 

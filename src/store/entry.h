@@ -107,7 +107,31 @@ static inline void entry_set_ptr(struct entry *e, void *p)
     *entry_word(e) = p;
 }
 
-struct bytes entry_key(const struct entry *e);
+enum { ENTRY_LENGTH_ESCAPE = 255 };
+
+/* The key, and what stands behind it: an inline value. */
+static inline void entry_texts(const struct entry *e, struct bytes *key, struct bytes *value)
+{
+    const char *p = (const char *)(e + 1) + (e->flags & ENTRY_TTL ? 8 : 0) + (e->flags & ENTRY_WORD ? 8 : 0);
+    uint32_t klen = e->klen, vlen = e->lru_vlen >> 24;
+    if (__builtin_expect(klen == ENTRY_LENGTH_ESCAPE, 0)) {
+        memcpy(&klen, p, 4);
+        p += 4;
+    }
+    if (__builtin_expect(vlen == ENTRY_LENGTH_ESCAPE, 0)) {
+        memcpy(&vlen, p, 4);
+        p += 4;
+    }
+    *key = bytes_make(p, klen);
+    *value = bytes_make(p + klen, vlen);
+}
+
+static inline struct bytes entry_key(const struct entry *e)
+{
+    struct bytes key, value;
+    entry_texts(e, &key, &value);
+    return key;
+}
 
 /* A new entry with a word (all collections, ENC_INT, boxed strings).  Copies key.  Takes what the word points to. */
 struct entry *entry_new_word(struct bytes key, enum value_type type, enum encoding enc, void *word);

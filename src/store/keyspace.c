@@ -201,6 +201,12 @@ struct entry *store_edit(struct store *s, int db, const struct key *k)
     return entry_privatize(s, ref, k->hash);
 }
 
+struct entry *store_edit_found(struct store *s, int db, const struct key *k, struct entry *e)
+{
+    bool nobody_else = !e->retained && !atomic_load_explicit(&s->cuts_open, memory_order_relaxed);
+    return nobody_else ? e : store_edit(s, db, k);
+}
+
 static void count_keys(struct store *s, int db, unsigned slot, size_t keys, size_t ttls)
 {
     struct db *d = s->db[s->db_physical[db]];

@@ -71,6 +71,8 @@ void store_prefetch_entry(const struct store *s, int db, const struct key *k);
 struct entry *store_find(const struct store *s, int db, const struct key *k);
 /* The same for a caller who is going to change the value in place: retained for open cuts, shared with nobody. */
 struct entry *store_edit(struct store *s, int db, const struct key *k);
+/* The same when e is what store_find() gave: without a second look-up, unless a cut is open. */
+struct entry *store_edit_found(struct store *s, int db, const struct key *k, struct entry *e);
 /* Adds e, or replaces the entry of that name.  Takes e; e's key is k's name. */
 void store_put(struct store *s, int db, const struct key *k, struct entry *e);
 /* False when there was none. */
