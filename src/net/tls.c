@@ -123,8 +123,9 @@ static SSL_CTX *context(const struct tls_config *c, bool client, struct buf *err
     SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    bool ok = client ? load_identity(ctx, c->client_cert_file, c->client_key_file, c->client_key_pass, error)
-                     : load_identity(ctx, c->cert_file, c->key_file, c->key_pass, error);
+    bool ok = !is_set(client ? c->client_cert_file : c->cert_file) ||
+              (client ? load_identity(ctx, c->client_cert_file, c->client_key_file, c->client_key_pass, error)
+                      : load_identity(ctx, c->cert_file, c->key_file, c->key_pass, error));
     if (ok && load_authorities(ctx, c, error) && choose_ciphers(ctx, c, error)) return ctx;
     SSL_CTX_free(ctx);
     return NULL;
@@ -165,6 +166,8 @@ static void cache_sessions(SSL_CTX *ctx, const struct tls_config *c)
 
 static bool check(const struct tls_config *c, struct buf *error)
 {
+    bool has_identity = is_set(c->cert_file) || is_set(c->key_file);
+    if (c->only_connects && !has_identity && (is_set(c->ca_file) || is_set(c->ca_dir))) return true;
     if (!is_set(c->cert_file))
         buf_append_cstr(error, "No tls-cert-file configured!");
     else if (!is_set(c->key_file))

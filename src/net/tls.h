@@ -30,7 +30,8 @@ struct tls_config {
     bool prefer_server_ciphers, session_caching;
     int64_t cache_size, cache_timeout_s;
     enum tls_auth auth_clients;
-    bool needs_ca; /* beyond what auth_clients says */
+    bool needs_ca;      /* beyond what auth_clients says */
+    bool only_connects; /* nobody is accepted: no certificate is needed, if the other side asks for none */
 };
 
 struct tls;

@@ -31,7 +31,7 @@ struct proxy *proxy_cluster_create(struct front *f)
         return NULL;
     }
     measures_create(p);
-    p->topology = topology_create(f->config, map_changed, p);
+    p->topology = topology_create(f->config, f->tls, map_changed, p);
     p->worker_count = f->worker_count;
     p->workers = mem_calloc((size_t)p->worker_count, sizeof(struct worker *));
     for (int i = 0; i < p->worker_count; i++) p->workers[i] = proxy_worker_create(p, f->workers[i]);

@@ -134,10 +134,12 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     l->connecting = true;
     l->last_ms = w->now_ms;
     l->connect_until = w->now_ms + w->config->connect_timeout_ms;
+    if (w->config->backend_tls) l->tls = tls_connect(w->front->front->tls, fd);
     list_init(&l->dirty);
     list_init(&l->idle);
     list_init(&l->by_db);
-    if (loop_add(w->loop, &l->src, NET_READ | NET_WRITE) != OK) {
+    if ((w->config->backend_tls && !l->tls) || loop_add(w->loop, &l->src, NET_READ | NET_WRITE) != OK) {
+        tls_close(l->tls);
         close(fd);
         mem_free(l);
         return NULL;
@@ -256,6 +258,7 @@ void node_link_close(struct link *l, const char *why)
     struct backend *b = l->backend;
     int fd = l->src.fd;
     loop_remove(w->loop, &l->src);
+    tls_close(l->tls);
     close(fd);
     if (why) {
         log_verbose("Connection to %s:%d: %s", b->name, b->port, why);
@@ -377,7 +380,8 @@ static uint64_t write_end(const struct link *l)
 static void watch_events(struct link *l)
 {
     bool more = l->connecting || l->written < write_end(l);
-    loop_set(l->worker->loop, &l->src, NET_READ | (more ? NET_WRITE : 0));
+    int events = NET_READ | (more ? NET_WRITE : 0);
+    loop_set(l->worker->loop, &l->src, l->tls ? tls_events(l->tls, events) : events);
 }
 
 /* Chunks that are written go; the last stays for more. */
@@ -415,11 +419,25 @@ static ssize_t write_some(struct link *l)
     return n == 1 ? write(l->src.fd, v[0].iov_base, v[0].iov_len) : writev(l->src.fd, v, n);
 }
 
+/* As write_some(). */
+static ssize_t write_tls(struct link *l)
+{
+    const struct chunk *c = l->head;
+    size_t from = l->sent, put;
+    for (; c && c->n == from; c = c->next) from = 0;
+    if (!c) return 0;
+    size_t n = l->greeting ? l->greeting_end - l->written : c->n - from;
+    enum status st = tls_write(l->tls, c->p + from, n, &put);
+    if (st == OK) return (ssize_t)put;
+    errno = st == E_AGAIN ? EAGAIN : EIO;
+    return -1;
+}
+
 void node_link_flush(struct link *l)
 {
     if (l->connecting) return;
     while (l->written < write_end(l)) {
-        ssize_t n = write_some(l);
+        ssize_t n = l->tls ? write_tls(l) : write_some(l);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) break;
         if (n <= 0) {
@@ -614,8 +632,11 @@ static bool read_some(struct link *l)
         node_link_close(l, "no memory for a reply");
         return false;
     }
-    enum status st = net_read(l->src.fd, in, in == &l->in ? want : READ_BUFFER, &got);
-    if (st == E_AGAIN) return false;
+    enum status st = stream_read(l->src.fd, l->tls, in, in == &l->in ? want : READ_BUFFER, &got);
+    if (st == E_AGAIN) {
+        if (l->tls) watch_events(l);
+        return false;
+    }
     if (st != OK) {
         node_link_close(l, st == E_CLOSED ? "closed by the node" : strerror(errno));
         return false;
@@ -640,7 +661,22 @@ static bool read_some(struct link *l)
         buf_deinit(&own);
     }
     if (!alive) return false;
-    return got >= IN_KEEP;
+    return l->tls ? tls_has_more(l->tls) : got >= IN_KEEP;
+}
+
+/* False: not yet, or the link is gone. */
+static bool shake_hands_tls(struct link *l)
+{
+    enum status st = tls_handshake(l->tls);
+    if (st == OK) return true;
+    if (st == E_AGAIN) {
+        loop_set(l->worker->loop, &l->src, tls_events(l->tls, 0));
+        return false;
+    }
+    const char *why = *tls_error(l->tls) ? tls_error(l->tls) : strerror(errno);
+    log_warning("%s:%d: TLS: %s", l->backend->name, l->backend->port, why);
+    node_link_close(l, "no TLS");
+    return false;
 }
 
 static void connected(struct link *l)
@@ -650,6 +686,7 @@ static void connected(struct link *l)
         node_link_close(l, strerror(error));
         return;
     }
+    if (l->tls && !tls_established(l->tls) && !shake_hands_tls(l)) return;
     l->connecting = false;
     l->last_ms = l->worker->now_ms;
     l->backend->retry_ms = 0;
@@ -664,10 +701,13 @@ static void ready(struct loop_source *src, int events)
         connected(l);
         return;
     }
+    if (l->tls) events = tls_ready(l->tls, events);
     if (events & NET_WRITE && l->written < l->appended && list_empty(&l->dirty))
         list_push_back(&l->worker->dirty_links, &l->dirty); /* written when the turn ends, if it is still there */
     else if (events & NET_WRITE)
         watch_events(l);
     for (int i = 0; events & NET_READ && i < READS_A_TURN; i++)
         if (!read_some(l)) return;
+    if (l->tls && events & NET_READ)
+        loop_again(l->worker->loop, &l->src); /* the socket will not say that there is more */
 }

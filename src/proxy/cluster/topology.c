@@ -5,7 +5,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "base/random.h"
-#include "net/net.h"
+#include "net/tls.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -28,6 +28,7 @@ enum {
 
 struct topology {
     struct proxy_config *config; /* of the thread; held */
+    struct tls *tls;             /* towards the nodes */
     void (*changed)(void *ctx, struct topology_map *map);
     void *ctx;
     struct random rng;
@@ -37,7 +38,7 @@ struct topology {
     bool complained;
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t wake; /* monotonic clock */
+    pthread_cond_t wake;             /* monotonic clock */
     bool wanted, stop;               /* under the lock */
     struct proxy_config *new_config; /* under the lock; held; NULL: none */
     _Atomic bool asked;
@@ -240,14 +241,20 @@ static void resolve(struct map_node *n)
 
 /* ---- asking one node ---- */
 
-static bool send_all(int fd, struct bytes b)
+/* A connection. */
+struct line {
+    int fd;
+    struct tls_session *tls; /* NULL: plain */
+};
+
+static bool send_all(struct line *at, struct bytes b)
 {
     size_t put;
-    return net_write(fd, b.p, b.n, &put) == OK && put == b.n; /* a fresh socket takes a few lines */
+    return stream_write(at->fd, at->tls, b.p, b.n, &put) == OK && put == b.n; /* a fresh socket takes a few lines */
 }
 
 /* The next reply, or NULL. */
-static struct resp_value *receive(int fd, struct buf *in, int64_t deadline)
+static struct resp_value *receive(struct line *at, struct buf *in, int64_t deadline)
 {
     struct resp_reply_parser parser = {0};
     struct resp_value *v = NULL;
@@ -259,22 +266,22 @@ static struct resp_value *receive(int fd, struct buf *in, int64_t deadline)
         }
         int64_t left = deadline - clock_mono_ms();
         if (st != E_AGAIN || left <= 0 || in->n > REPLY_MAX) return NULL;
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (poll(&p, 1, (int)left) < 0 && errno != EINTR) return NULL;
+        bool waits = !at->tls || !tls_has_more(at->tls);
+        if (waits && stream_wait(at->fd, at->tls, NET_READ, deadline) == E_IO) return NULL;
         size_t got;
         buf_reserve(in, 16 * 1024);
-        st = net_read(fd, in, 1 << 20, &got);
+        st = stream_read(at->fd, at->tls, in, 1 << 20, &got);
         if (st != OK && st != E_AGAIN) return NULL;
     }
 }
 
 /* Sends and receives; NULL: no reply in time. */
-static struct resp_value *question(int fd, struct buf *in, int64_t ms, const char *first, const char *second,
+static struct resp_value *question(struct line *at, struct buf *in, int64_t ms, const char *first, const char *second,
                                    const char *third)
 {
     struct buf out = {0};
     resp_request_cstr(&out, third ? 3 : second ? 2 : 1, first, second, third);
-    struct resp_value *v = send_all(fd, buf_bytes(&out)) ? receive(fd, in, clock_mono_ms() + ms) : NULL;
+    struct resp_value *v = send_all(at, buf_bytes(&out)) ? receive(at, in, clock_mono_ms() + ms) : NULL;
     buf_deinit(&out);
     return v;
 }
@@ -288,27 +295,27 @@ static unsigned number_in(const struct resp_value *v, const char *name)
 }
 
 /* A node that does not show its settings may still tell by SELECT that it has the usual number. */
-static unsigned ask_databases(int fd, struct buf *in, bool standalone)
+static unsigned ask_databases(struct line *at, struct buf *in, bool standalone)
 {
     const char *option = standalone ? "databases" : "cluster-databases";
-    struct resp_value *v = question(fd, in, SIDE_REPLY_MS, "CONFIG", "GET", option);
+    struct resp_value *v = question(at, in, SIDE_REPLY_MS, "CONFIG", "GET", option);
     unsigned n = number_in(v, option);
     bool refused = v && v->type == RESP_ERROR, answered = v && v->type == RESP_ARRAY;
     resp_value_free(v);
     if (n) return n;
     if (!standalone) return answered || refused ? 1 : 0;
     if (!refused) return 0;
-    v = question(fd, in, SIDE_REPLY_MS, "SELECT", "15", NULL);
+    v = question(at, in, SIDE_REPLY_MS, "SELECT", "15", NULL);
     n = resp_is_status(v, "OK") ? 16 : v ? 1 : 0;
     resp_value_free(v);
     return n;
 }
 
-static unsigned databases_of(struct topology *t, int fd, struct buf *in, bool standalone)
+static unsigned databases_of(struct topology *t, struct line *at, struct buf *in, bool standalone)
 {
     if (!t->databases && t->databases_asked < DATABASES_ASKED_MAX) {
         t->databases_asked++;
-        t->databases = ask_databases(fd, in, standalone);
+        t->databases = ask_databases(at, in, standalone);
     }
     return t->databases ? t->databases : 1;
 }
@@ -339,11 +346,11 @@ static struct topology_map *read_role(const struct resp_value *v, const char *na
     return m;
 }
 
-static bool log_in(const struct proxy_config *c, int fd, struct buf *in, const char *name, int port)
+static bool log_in(const struct proxy_config *c, struct line *at, struct buf *in, const char *name, int port)
 {
     if (!*c->node_password) return true;
-    struct resp_value *v = *c->node_user ? question(fd, in, REPLY_MS, "AUTH", c->node_user, c->node_password)
-                                         : question(fd, in, REPLY_MS, "AUTH", c->node_password, NULL);
+    struct resp_value *v = *c->node_user ? question(at, in, REPLY_MS, "AUTH", c->node_user, c->node_password)
+                                         : question(at, in, REPLY_MS, "AUTH", c->node_password, NULL);
     if (v && !resp_is_status(v, "OK")) log_warning("%s:%d does not accept the proxy's password", name, port);
     bool answered = v != NULL;
     resp_value_free(v);
@@ -364,25 +371,26 @@ static bool has_no_cluster(const struct resp_value *v)
                                        memmem(v->str.p, v->str.n, "unknown command", 15));
 }
 
-static struct topology_map *converse(struct topology *t, int fd, const char *name, int port, struct endpoint *primary)
+static struct topology_map *converse(struct topology *t, struct line *at, const char *name, int port,
+                                     struct endpoint *primary)
 {
     struct buf in = {0};
     struct topology_map *m = NULL;
     struct resp_value *v = NULL;
-    if (!log_in(t->config, fd, &in, name, port)) goto end;
-    v = question(fd, &in, REPLY_MS, "CLUSTER", "SLOTS", NULL);
+    if (!log_in(t->config, at, &in, name, port)) goto end;
+    v = question(at, &in, REPLY_MS, "CLUSTER", "SLOTS", NULL);
     if (has_no_cluster(v)) {
         resp_value_free(v);
-        v = question(fd, &in, REPLY_MS, "ROLE", NULL, NULL);
+        v = question(at, &in, REPLY_MS, "ROLE", NULL, NULL);
         m = read_role(v, name, port, primary);
     } else {
         m = topology_map_read(v, name);
     }
     resp_value_free(v);
     if (!m) goto end;
-    m->databases = databases_of(t, fd, &in, m->standalone);
+    m->databases = databases_of(t, at, &in, m->standalone);
     if (m->standalone || !has_names(m)) goto end;
-    v = question(fd, &in, SIDE_REPLY_MS, "CLUSTER", "NODES", NULL);
+    v = question(at, &in, SIDE_REPLY_MS, "CLUSTER", "NODES", NULL);
     if (v && (v->type == RESP_BULK || v->type == RESP_VERBATIM)) topology_map_read_nodes(m, v->str);
     resp_value_free(v);
 end:
@@ -390,13 +398,24 @@ end:
     return m;
 }
 
+static bool begin_tls(struct topology *t, struct line *at, const char *name, int port)
+{
+    struct buf error = {0};
+    at->tls = tls_connect_wait(t->tls, at->fd, clock_mono_ms() + TLS_HANDSHAKE_MS, &error);
+    if (!at->tls && !t->complained) log_warning("%s:%d: TLS: %.*s", name, port, (int)error.n, error.p);
+    buf_deinit(&error);
+    return at->tls != NULL;
+}
+
 static struct topology_map *ask(struct topology *t, const char *name, const char *ip, int port, bool follow)
 {
     struct endpoint primary = {0};
-    int fd = net_connect_wait(ip, port, CONNECT_MS);
-    if (fd < 0) return NULL;
-    struct topology_map *m = converse(t, fd, name, port, &primary);
-    close(fd);
+    struct line at = {.fd = net_connect_wait(ip, port, CONNECT_MS)};
+    struct topology_map *m = NULL;
+    if (at.fd < 0) return NULL;
+    if (!t->config->backend_tls || begin_tls(t, &at, name, port)) m = converse(t, &at, name, port, &primary);
+    tls_close(at.tls);
+    close(at.fd);
     if (!m && primary.port && follow) return ask(t, primary.spoken, primary.spoken, primary.port, false);
     if (m && m->covered == 0) { /* a node that knows nobody */
         topology_map_release(m);
@@ -510,11 +529,12 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct topology *topology_create(struct proxy_config *config,
+struct topology *topology_create(struct proxy_config *config, struct tls *tls,
                                  void (*changed)(void *ctx, struct topology_map *map), void *ctx)
 {
     struct topology *t = mem_calloc(1, sizeof *t);
     t->config = proxy_config_hold(config);
+    t->tls = tls;
     t->changed = changed;
     t->ctx = ctx;
     uint64_t seed;

@@ -46,7 +46,9 @@ void topology_map_read_nodes(struct topology_map *m, struct bytes text);
 
 struct topology;
 /* changed is called on the topology's thread with a new map, which it borrows; never twice with the same one. */
-struct topology *topology_create(struct proxy_config *config,
+struct tls;
+/* tls: for connections to nodes, when the settings ask for it. */
+struct topology *topology_create(struct proxy_config *config, struct tls *tls,
                                  void (*changed)(void *ctx, struct topology_map *map), void *ctx);
 void topology_start(struct topology *t);
 /* Other settings from the next look on; holds them. */

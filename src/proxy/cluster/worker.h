@@ -181,6 +181,7 @@ struct backend {
 
 struct link {
     struct loop_source src;
+    struct tls_session *tls; /* NULL: plain */
     struct worker *worker;
     struct backend *backend;
     struct list link; /* in backend.links */

@@ -109,7 +109,8 @@ static const struct setting settings[] = {
      "ms that clients may stay after a hand-over; 0: as long as they like"},
     {"control-socket", NULL, TEXT, AT(control_socket), 0, 0, "", "PATH  where another process may take over", FIXED},
     {"take-over", NULL, TEXT, AT(take_over), 0, 0, "", "PATH  control socket of the process to take over from", FIXED},
-    {"backend-tls", "tls-cluster", BOOL, AT(backend_tls), 0, 0, "no", "yes: TLS towards the nodes"},
+    {"backend-tls", "tls-cluster", BOOL, AT(backend_tls), 0, 0, "no", "yes: TLS towards nodes and servers of pools"},
+    {"pool-tls", NULL, BOOL, AT(pool_tls), 0, 0, "no", "yes: the pools' TCP sockets speak TLS", FIXED},
     {"tls-port", NULL, NUMBER, AT(tls_port), 0, 65535, "0", "a port for TLS beside the first of `listen`"},
     {"tls-cert-file", NULL, TEXT, AT(tls_cert_file), 0, 0, "", "certificate of the proxy"},
     {"tls-key-file", NULL, TEXT, AT(tls_key_file), 0, 0, "", "its private key"},
@@ -543,17 +544,20 @@ void proxy_config_release(struct proxy_config *c)
 
 /* ---- TLS ---- */
 
-bool proxy_config_has_tls(const struct proxy_config *c)
+static bool serves_tls(const struct proxy_config *c)
 {
-    bool any = c->backend_tls;
+    bool any = c->pool_tls;
     for (int i = 0; i < c->listen_count; i++) any |= c->listen[i].is_tls;
     return any;
 }
 
+bool proxy_config_has_tls(const struct proxy_config *c)
+{
+    return c->backend_tls || serves_tls(c);
+}
+
 struct tls_contexts *proxy_config_tls(const struct proxy_config *c)
 {
-    bool serves = false;
-    for (int i = 0; i < c->listen_count; i++) serves |= c->listen[i].is_tls;
     struct tls_config t = {
         .cert_file = c->tls_cert_file,
         .key_file = c->tls_key_file,
@@ -571,8 +575,9 @@ struct tls_contexts *proxy_config_tls(const struct proxy_config *c)
         .session_caching = c->tls_session_caching,
         .cache_size = c->tls_cache_size,
         .cache_timeout_s = c->tls_cache_timeout_s,
-        .auth_clients = serves ? (enum tls_auth)c->tls_auth_clients : TLS_AUTH_NO,
+        .auth_clients = serves_tls(c) ? (enum tls_auth)c->tls_auth_clients : TLS_AUTH_NO,
         .needs_ca = c->backend_tls,
+        .only_connects = !serves_tls(c),
     };
     struct buf error = {0};
     struct tls_contexts *made = tls_contexts_create(&t, &error);

@@ -80,7 +80,8 @@ struct proxy_config {
     char *take_over;              /* another process's control socket; "" none */
 
     int64_t tls_port; /* 0: none */
-    bool backend_tls;
+    bool backend_tls; /* towards nodes and servers of pools */
+    bool pool_tls;    /* towards the pools' clients */
     char *tls_cert_file, *tls_key_file, *tls_key_pass;
     char *tls_client_cert_file, *tls_client_key_file, *tls_client_key_pass;
     char *tls_dh_params_file, *tls_ca_file, *tls_ca_dir;

@@ -53,6 +53,7 @@ struct message {
 
 struct server_link {
     struct loop_source src;
+    struct tls_session *tls; /* NULL: plain */
     struct server *server;
     struct list dirty;
     unsigned slot; /* in server.links */

@@ -78,6 +78,7 @@ static struct front_listener *listen_at(struct pools *all, const struct pool_con
                               .mode = conf->listen_mode < 0 ? 0 : (unsigned)conf->listen_mode,
                               .backlog = conf->backlog,
                               .share_port = conf->reuseport,
+                              .is_tls = all->front->config->pool_tls && conf->listen_port != 0,
                               .accept_proxy = all->front->config->accept_proxy};
     struct front_listener *l = front_listen(all->front, &pools_front, &a);
     if (!l) log_warning("Pool %s: cannot listen on %s: %s", conf->name, conf->listen, strerror(errno));

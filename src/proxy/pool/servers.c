@@ -176,7 +176,10 @@ static struct server_link *open_link(struct server *s, unsigned slot)
     l->slot = slot;
     l->connecting = true;
     list_init(&l->dirty);
-    if (loop_add(loop, &l->src, NET_READ | NET_WRITE) != OK) {
+    struct front_worker *front = s->pool->worker->front;
+    if (front->config->backend_tls) l->tls = tls_connect(front->front->tls, fd);
+    if ((front->config->backend_tls && !l->tls) || loop_add(loop, &l->src, NET_READ | NET_WRITE) != OK) {
+        tls_close(l->tls);
         close(fd);
         mem_free(l);
         errno = ENOMEM;
@@ -193,6 +196,7 @@ static void close_link(struct server_link *l, int error)
     struct server *s = l->server;
     int fd = l->src.fd;
     loop_remove(s->pool->worker->loop, &l->src);
+    tls_close(l->tls);
     close(fd);
     s->links[l->slot] = NULL;
     if (!l->connecting && s->stats.connections > 0) s->stats.connections--;
@@ -305,7 +309,7 @@ void server_link_flush(struct server_link *l)
     if (l->connecting) return;
     while (l->out_pos < l->out.n) {
         size_t put;
-        enum status st = net_write(l->src.fd, l->out.p + l->out_pos, l->out.n - l->out_pos, &put);
+        enum status st = stream_write(l->src.fd, l->tls, l->out.p + l->out_pos, l->out.n - l->out_pos, &put);
         if (st == E_AGAIN) break;
         if (st != OK) {
             broken(l, st);
@@ -322,7 +326,8 @@ void server_link_flush(struct server_link *l)
         buf_drop_front(&l->out, l->out_pos);
         l->out_pos = 0;
     }
-    loop_set(l->server->pool->worker->loop, &l->src, NET_READ | (all ? 0 : NET_WRITE));
+    int events = NET_READ | (all ? 0 : NET_WRITE);
+    loop_set(l->server->pool->worker->loop, &l->src, l->tls ? tls_events(l->tls, events) : events);
 }
 
 /* ---- receiving ---- */
@@ -389,12 +394,29 @@ static void read_replies(struct server_link *l)
     if (want < READ_BYTES) want = READ_BYTES;
     if (want > READ_MAX) want = READ_MAX;
     enum status st = buf_try_reserve(&l->in, want);
-    if (st == OK) st = net_read(l->src.fd, &l->in, want, &got);
+    if (st == OK) st = stream_read(l->src.fd, l->tls, &l->in, want, &got);
     if (st == E_AGAIN) return;
-    if (st == OK)
-        take_replies(l);
-    else
+    bool more = st == OK && l->tls && tls_has_more(l->tls);
+    if (st != OK)
         broken(l, st);
+    else if (take_replies(l) && more)
+        loop_again(l->server->pool->worker->loop, &l->src);
+}
+
+/* False: not yet, or the link is gone. */
+static bool shake_hands_tls(struct server_link *l)
+{
+    enum status st = tls_handshake(l->tls);
+    if (st == OK) return true;
+    if (st == E_AGAIN) {
+        loop_set(l->server->pool->worker->loop, &l->src, tls_events(l->tls, 0));
+        return false;
+    }
+    const char *why = *tls_error(l->tls) ? tls_error(l->tls) : strerror(errno);
+    log_warning("Pool %s: server %s: TLS: %s", l->server->pool->conf->name, l->server->conf->address, why);
+    errno = EPROTO;
+    broken(l, E_IO);
+    return false;
 }
 
 static void ready(struct loop_source *src, int events)
@@ -407,8 +429,12 @@ static void ready(struct loop_source *src, int events)
             broken(l, E_IO);
             return;
         }
+        if (l->tls && !tls_established(l->tls) && !shake_hands_tls(l)) return;
         l->connecting = false;
         l->server->stats.connections++;
+        events |= NET_WRITE;
+    } else if (l->tls) {
+        events = tls_ready(l->tls, events);
     }
     if (events & NET_WRITE && list_empty(&l->dirty)) list_push_back(&l->server->pool->worker->dirty_links, &l->dirty);
     if (events & NET_READ) read_replies(l);
