@@ -156,6 +156,7 @@ struct rdb_handler {
     enum status (*library)(void *ctx, struct bytes source);
     /* Called about once every 2 MB with the bytes read so far. */
     enum status (*tick)(void *ctx, uint64_t bytes);
+    enum status (*select)(void *ctx, int db); /* the keys that follow are this database's */
 };
 
 struct rdb_read_options {
@@ -172,6 +173,17 @@ struct rdb_reader *rdb_reader_new(struct rdb_source source, const struct rdb_han
  * from the future), E_EXISTS (a key twice, from the callback): err says where and what. */
 MUST_USE enum status rdb_reader_run(struct rdb_reader *r, struct rdb_error *err);
 uint64_t rdb_reader_bytes(const struct rdb_reader *r); /* size of the RDB so far */
+/* Where a reader stands, for a tool that tells about files. */
+struct rdb_place {
+    const char *doing; /* redis-check-rdb's word for it: "read-type", "read-object-value", ... */
+    bool in_entry;     /* type and key are those of the key being read */
+    int type;          /* also of what was taken for one */
+    struct bytes key;  /* valid as long as nothing is read */
+    int version;
+    bool unchecked;                                              /* the file came without a checksum */
+    bool wrong_magic, wrong_version, wrong_type, wrong_checksum; /* why it was refused */
+};
+void rdb_reader_place(const struct rdb_reader *r, struct rdb_place *out);
 /* What was taken from the source beyond the end of the RDB: the stream that follows it.  Borrowed. */
 struct bytes rdb_reader_rest(const struct rdb_reader *r);
 void rdb_reader_free(struct rdb_reader *r); /* NULL is fine */

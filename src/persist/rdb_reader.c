@@ -29,7 +29,11 @@ struct rdb_reader {
     unsigned type;
     struct bytes key;
     bool in_entry;
+    int opcode; /* under way; DOING_... */
+    bool unchecked, wrong_magic, wrong_checksum;
 };
+
+enum { DOING_START = -1, DOING_READ_TYPE = -2 };
 
 struct rdb_reader *rdb_reader_new(struct rdb_source source, const struct rdb_handler *handler,
                                   const struct rdb_read_options *options)
@@ -41,6 +45,7 @@ struct rdb_reader *rdb_reader_new(struct rdb_source source, const struct rdb_han
     r->options = options;
     r->expire_at_ms = -1;
     r->next_tick = TICK_BYTES;
+    r->opcode = DOING_START;
     return r;
 }
 
@@ -87,7 +92,8 @@ static bool read_magic(struct rdb_reader *r)
 {
     char magic[RDB_MAGIC_BYTES];
     if (!in_bytes(&r->in, magic, sizeof magic)) return false;
-    if (memcmp(magic, "REDIS", 5) != 0) return in_fail(&r->in, E_CORRUPT, "wrong signature, this is no RDB");
+    r->wrong_magic = memcmp(magic, "REDIS", 5) != 0;
+    if (r->wrong_magic) return in_fail(&r->in, E_CORRUPT, "wrong signature, this is no RDB");
     for (int i = 5; i < RDB_MAGIC_BYTES; i++) {
         if (magic[i] < '0' || magic[i] > '9') return in_fail(&r->in, E_CORRUPT, "the version is no number");
         r->version = r->version * 10 + (magic[i] - '0');
@@ -106,7 +112,7 @@ static bool read_db(struct rdb_reader *r)
         return in_fail(&r->in, E_CORRUPT, "database %llu, and this server has %d", (unsigned long long)db,
                        r->options->databases);
     r->db = (int)db;
-    return true;
+    return !r->handler->select || called(r, r->handler->select(r->handler->ctx, r->db));
 }
 
 static bool read_resize(struct rdb_reader *r)
@@ -204,12 +210,18 @@ static void entry_done(struct rdb_reader *r)
     r->next = (struct rdb_key){0};
 }
 
+/* 8 was never given out. */
+static bool rdb_type_is_known(unsigned type)
+{
+    return type < RDB_TYPE_COUNT && type != 8;
+}
+
 static bool read_entry(struct rdb_reader *r, unsigned type)
 {
     r->in_entry = true;
     r->type = type;
     r->key = (struct bytes){0};
-    if (type >= RDB_TYPE_COUNT) return in_fail(&r->in, E_CORRUPT, "unknown type or opcode %u", type);
+    if (!rdb_type_is_known(type)) return in_fail(&r->in, E_CORRUPT, "unknown type or opcode %u", type);
     if (!in_string(&r->in, IN_KEY, true, &r->key)) return false;
     struct entry *e;
     if (!in_value(&r->in, type, r->key, &e)) {
@@ -250,7 +262,9 @@ static bool read_checksum(struct rdb_reader *r)
     uint64_t computed = in_crc(&r->in), stored;
     if (r->version < VERSION_CHECKSUM) return true;
     if (!in_le(&r->in, 8, &stored)) return false;
+    r->unchecked = stored == 0;
     if (stored == 0 || stored == computed || r->options->ignore_checksum) return true;
+    r->wrong_checksum = true;
     return in_fail(&r->in, E_CORRUPT, "wrong checksum: expected %016llx, computed %016llx", (unsigned long long)stored,
                    (unsigned long long)computed);
 }
@@ -320,7 +334,9 @@ static bool read_all(struct rdb_reader *r)
     if (!read_magic(r)) return false;
     for (;;) {
         if (r->batches && !give_keys(r)) return false;
+        r->opcode = DOING_READ_TYPE;
         if (!in_byte(&r->in, &opcode)) return false;
+        r->opcode = (int)opcode;
         if (opcode == RDB_OP_EOF) return entries_end(r) && read_checksum(r);
         if (!read_item(r, opcode) || !tick(r)) return false;
     }
@@ -331,4 +347,39 @@ enum status rdb_reader_run(struct rdb_reader *r, struct rdb_error *err)
     err->text[0] = 0;
     if (!read_all(r)) describe(r, err);
     return r->in.st;
+}
+
+static const char *doing(const struct rdb_reader *r)
+{
+    if (r->in_entry && rdb_type_is_known(r->type)) return r->key.n ? "read-object-value" : "read-key";
+    switch (r->opcode) {
+    case DOING_START: return "start";
+    case RDB_OP_SELECTDB:
+    case RDB_OP_RESIZEDB: return "read-len";
+    case RDB_OP_EXPIRE_MS:
+    case RDB_OP_EXPIRE_S:
+    case RDB_OP_IDLE:
+    case RDB_OP_FREQ: return "read-expire";
+    case RDB_OP_AUX: return "read-aux";
+    case RDB_OP_MODULE_AUX: return "read-module-aux";
+    case RDB_OP_FUNCTION:
+    case RDB_OP_FUNCTION_PRE_GA: return "read-functions";
+    case RDB_OP_EOF: return "check-sum";
+    default: return "read-type";
+    }
+}
+
+void rdb_reader_place(const struct rdb_reader *r, struct rdb_place *out)
+{
+    bool versioned = r->opcode != DOING_START;
+    *out = (struct rdb_place){.doing = doing(r),
+                              .in_entry = r->in_entry,
+                              .type = (int)r->type,
+                              .version = r->version,
+                              .unchecked = r->unchecked,
+                              .wrong_magic = r->wrong_magic,
+                              .wrong_version = !versioned && r->in.st != OK && r->in.st != E_CLOSED && !r->wrong_magic,
+                              .wrong_type = r->in_entry && !rdb_type_is_known(r->type),
+                              .wrong_checksum = r->wrong_checksum};
+    if (r->in_entry) out->key = r->key;
 }

@@ -45,7 +45,7 @@ struct sink {
     bool want_write; /* NET_WRITE is asked for */
     bool early_ack;  /* it has loaded the snapshot before our thread knew that all of it was sent */
     struct change_reader reader;
-    uint64_t ack_offset;
+    uint64_t ack_offset, synced_offset;                                 /* applied; on its disk, as it says */
     int64_t ack_ms, created_ms, soft_since_ms, newline_ms, progress_ms; /* monotonic */
     struct buf in;
     struct resp_parser parser;
@@ -539,6 +539,8 @@ static void take_ack(struct sink *s, const struct resp_request *req)
     s->ack_ms = clock_mono_ms();
     if ((uint64_t)offset > s->ack_offset) s->ack_offset = (uint64_t)offset;
     s->early_ack |= s->state == SINK_SNAPSHOT;
+    if (req->argc >= 5 && bytes_ieq(req->argv[3], BYTES("FACK")) && parse_i64(req->argv[4], &offset) && offset > 0)
+        s->synced_offset = (uint64_t)offset;
     if (s->state == SINK_WAIT_ACK) sink_online(s);
 }
 
@@ -778,6 +780,19 @@ int hub_count_acked(struct hub *h, uint64_t offset)
     {
         const struct sink *s = container_of(it, struct sink, link);
         if (s->state == SINK_ONLINE && s->ack_offset >= offset) n++;
+    }
+    hub_unlock(h);
+    return n;
+}
+
+int hub_count_synced(struct hub *h, uint64_t offset)
+{
+    int n = 0;
+    hub_lock(h);
+    list_each(it, &h->sinks)
+    {
+        const struct sink *s = container_of(it, struct sink, link);
+        if (s->state == SINK_ONLINE && s->synced_offset && s->synced_offset >= offset) n++;
     }
     hub_unlock(h);
     return n;

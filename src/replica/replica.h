@@ -94,6 +94,8 @@ int64_t hub_fell_ms(const struct hub *h);
 int hub_online(const struct hub *h);
 /* How many replicas have acknowledged this offset. */
 int hub_count_acked(struct hub *h, uint64_t offset);
+/* How many replicas have said that they have it on their disks (REPLCONF ACK ... FACK). */
+int hub_count_synced(struct hub *h, uint64_t offset);
 /* Replicas that are online and heard of within max_lag (recounted every second); any thread. */
 int hub_good_replicas(const struct hub *h);
 int hub_replica_count(const struct hub *h);
@@ -155,6 +157,8 @@ struct upstream_host {
      * incomplete), E_CORRUPT when it is not a stream. *ack_wanted: a GETACK was among them. */
     enum status (*apply)(void *ctx, struct bytes stream, size_t *taken, bool *ack_wanted);
     void (*state_changed)(void *ctx, enum upstream_state state);
+    /* Up to where this node's AOF is on disk; false: it has none. */
+    bool (*synced)(void *ctx, uint64_t *offset);
     /* upstream_hand_over(): that node has taken the role (ok), or said that it does not. */
     void (*handed_over)(void *ctx, bool ok);
 };

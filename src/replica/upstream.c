@@ -17,6 +17,7 @@
 enum {
     RETRY_MS = 1000,
     ACK_MS = 1000,
+    SYNCED_MS = 5,      /* how often the disk is looked at while the primary waits for it */
     ACKS_FOR_MS = 1000, /* after a GETACK each batch is acknowledged for so long: the primary holds replies for it */
     LINE_MAX_BYTES = 1024,
     STREAM_ROOM = 64 * 1024,
@@ -44,7 +45,8 @@ struct upstream {
     struct buf in;
     size_t in_pos;
     int64_t last_ack_ms, last_newline_ms;
-    int64_t asked_ms; /* the last GETACK; 0: none on this connection */
+    uint64_t told_synced; /* the last FACK */
+    int64_t asked_ms;     /* the last GETACK; 0: none on this connection */
 };
 
 /* ---- shared state ---- */
@@ -327,11 +329,24 @@ static enum status receive_marked(struct upstream *u, struct spool *sp, const ch
 
 static enum status send_ack(struct upstream *u)
 {
-    char digits[24];
-    size_t n = format_u64(digits, change_offset(u->host.log));
-    struct bytes argv[] = {BYTES("REPLCONF"), BYTES("ACK"), bytes_make(digits, n)};
+    char digits[24], synced[24];
+    size_t n = format_u64(digits, change_offset(u->host.log)), argc = 3;
+    struct bytes argv[] = {BYTES("REPLCONF"), BYTES("ACK"), bytes_make(digits, n), BYTES("FACK"), {0}};
+    uint64_t offset;
+    if (u->host.synced(u->host.ctx, &offset)) {
+        argv[4] = bytes_make(synced, format_u64(synced, offset));
+        u->told_synced = offset;
+        argc = 5;
+    }
     u->last_ack_ms = clock_mono_ms();
-    return request(u, 3, argv);
+    return request(u, argc, argv);
+}
+
+/* Whether the primary waits for our disk, which is about to get there. */
+static bool owes_synced(struct upstream *u, uint64_t *synced)
+{
+    bool asked = u->asked_ms && clock_mono_ms() - u->asked_ms < ACKS_FOR_MS;
+    return asked && u->host.synced(u->host.ctx, synced) && u->told_synced < change_offset(u->host.log);
 }
 
 static enum status full_sync(struct upstream *u, const char *id, uint64_t offset)
@@ -429,6 +444,7 @@ static enum status keep_alive(struct upstream *u)
 static enum status stream(struct upstream *u)
 {
     u->asked_ms = 0;
+    u->told_synced = 0;
     int64_t heard_ms = clock_mono_ms();
     for (;;) {
         struct bytes b = rest(u);
@@ -444,8 +460,11 @@ static enum status stream(struct upstream *u)
         u->in_pos += taken;
         if (ack_wanted) u->asked_ms = clock_mono_ms();
         if (taken && u->asked_ms && clock_mono_ms() - u->asked_ms < ACKS_FOR_MS) st = send_ack(u);
+        uint64_t synced;
+        bool owes = owes_synced(u, &synced);
+        if (st == OK && owes && synced > u->told_synced) st = send_ack(u);
         if (st == OK) st = keep_alive(u);
-        if (st == OK) st = receive(u, ACK_MS / 2);
+        if (st == OK) st = receive(u, owes ? SYNCED_MS : ACK_MS / 2);
         if (st == OK)
             heard_ms = clock_mono_ms();
         else if (st != E_AGAIN)

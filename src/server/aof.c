@@ -43,7 +43,9 @@ static bool host_spares_disk(void *ctx)
 
 static void host_durable(void *ctx, uint64_t offset)
 {
-    reply_gate_synced(((struct aof *)ctx)->node, offset);
+    struct node *n = ((struct aof *)ctx)->node;
+    reply_gate_synced(n, offset);
+    if (atomic_load(&n->blocked_count)) node_post_workers(n, replication_check_waits); /* WAITAOF */
 }
 
 static void host_latency(void *ctx, const char *event, uint64_t us)

@@ -151,16 +151,22 @@ static bool known_and_complete(struct call *call)
     return true;
 }
 
-const char *dispatch_refusal(const struct node *n, uint32_t flags)
+/* What keeps the node from writing to its disk, as far as that forbids writes. */
+static const char *disk_refusal(const struct node *n)
 {
-    bool write = flags & CMD_WRITE;
-    if (write && !persistence_accepts_writes(n->persistence))
+    if (!persistence_accepts_writes(n->persistence))
         return "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk. "
                "Commands that may modify the data set are disabled, because this instance is configured to report "
                "errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error option). Please check the "
                "Redis logs for details about the RDB error.";
-    const char *aof = write ? aof_refusal(n->aof) : NULL;
-    if (aof) return aof;
+    return aof_refusal(n->aof);
+}
+
+const char *dispatch_refusal(const struct node *n, uint32_t flags)
+{
+    bool write = flags & CMD_WRITE;
+    const char *disk = write ? disk_refusal(n) : NULL;
+    if (disk) return disk;
     if (write && !replication_enough_replicas(n->replication)) return "NOREPLICAS Not enough good replicas to write.";
     bool replica = data_node_is_replica(n);
     if (write && replica && config_bool(n->config, CFG_REPLICA_READ_ONLY))
@@ -246,6 +252,7 @@ static bool allowed_now(struct conn *c, struct call *call)
     }
     const char *why_not = lacks_memory(c, call) ? ERR_OOM_VALUE : dispatch_refusal(n, flags);
     if (!why_not && flags & CMD_WRITE) why_not = reply_gate_refusal(c);
+    if (!why_not && call->cmd->id == CMD_ID_PING) why_not = disk_refusal(n); /* a health check is to see it */
     if (!why_not && c->is_monitor && flags & (CMD_WRITE | CMD_READONLY | CMD_MAY_REPLICATE))
         why_not = "ERR Replica can't interact with the keyspace";
     if (!why_not && pubsub_active(c) && c->resp == 2 && !listener_may(call->cmd)) {

@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct replication {
     struct node *node;
@@ -233,9 +234,22 @@ static bool may_apply(void *ctx)
     return !atomic_load(&r->sealed) && upstream_is_current(r->upstream);
 }
 
+/* The log's memory is bounded: the stream waits where the disk cannot follow, or ends the process where that is asked
+ * for. */
+static void wait_for_disk(struct replication *r)
+{
+    const struct node *n = r->node;
+    if (aof_write_error(n->aof) && !config_bool(n->config, CFG_REPLICA_IGNORE_DISK_WRITE_ERRORS)) {
+        log_warning("Replica was unable to write command to disk.");
+        exit(1);
+    }
+    while (aof_is_congested(n->aof) && may_apply(r)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
 static enum status upstream_apply(void *ctx, struct bytes stream, size_t *taken, bool *ack_wanted)
 {
     struct replication *r = ctx;
+    wait_for_disk(r);
     atomic_store(&r->applying, true);
     enum status st = applier_run(r->applier, stream, taken, ack_wanted, may_apply, r);
     atomic_store(&r->applying, false);
@@ -252,6 +266,12 @@ static void upstream_changed(void *ctx, enum upstream_state state)
     atomic_store(&r->link_state, state);
     if (state == UPSTREAM_CONNECTED && r->guard.synced) r->guard.synced(r->guard.ctx);
     if (state == UPSTREAM_CONNECT) applier_reset(r->applier, change_selected_db(r->node->log));
+}
+
+static bool upstream_synced(void *ctx, uint64_t *offset)
+{
+    *offset = aof_synced_offset(((struct replication *)ctx)->node->aof);
+    return *offset > 0;
 }
 
 static void upstream_handed_over(void *ctx, bool ok);
@@ -289,6 +309,7 @@ struct replication *replication_create(struct node *n)
                                                          .resumed = upstream_resumed,
                                                          .apply = upstream_apply,
                                                          .state_changed = upstream_changed,
+                                                         .synced = upstream_synced,
                                                          .handed_over = upstream_handed_over});
     return r;
 }
@@ -487,6 +508,58 @@ void replication_restore(struct replication *r, const struct replication_positio
 
 /* ---- WAIT ---- */
 
+/* WAITAOF: whether this node's own disk has it. */
+static bool is_synced_here(const struct conn *c, uint64_t offset)
+{
+    const struct aof *a = c->worker->node->aof;
+    return aof_is_on(a) && aof_synced_offset(a) >= offset;
+}
+
+static void sleep_in_wait(struct conn *c, int64_t local, int64_t replicas, int64_t timeout_ms)
+{
+    c->wait = WAIT_REPLICAS;
+    c->wait_offset = c->write_offset;
+    c->wait_replicas = replicas;
+    c->wait_local = (int8_t)local;
+    c->wait_unblocked = UNBLOCK_NO;
+    c->wait_deadline_ms = timeout_ms ? c->worker->now_mono_ms + timeout_ms : INT64_MAX;
+    list_push_back(&c->worker->waits, &c->waiting_link);
+    atomic_fetch_add(&c->worker->node->blocked_count, 1);
+    if (replicas) hub_ask_ack(c->worker->node->replication->hub);
+}
+
+static void reply_waitaof(struct resp_out *out, bool here, int replicas)
+{
+    resp_array(out, 2);
+    resp_i64(out, here);
+    resp_i64(out, replicas);
+}
+
+void cmd_waitaof(struct call *call)
+{
+    struct conn *c = call_conn(call);
+    struct replication *r = c->worker->node->replication;
+    int64_t local, replicas, timeout_ms;
+    if (!call_arg_range(call, 1, 0, 1, &local, NULL)) return;
+    if (!call_arg_range(call, 2, 0, INT64_MAX, &replicas, "ERR value is out of range, must be positive")) return;
+    if (!call_arg_timeout_ms(call, 3, &timeout_ms)) return;
+    if (atomic_load(&r->is_replica)) {
+        resp_error(&call->out, "ERR WAITAOF cannot be used with replica instances. Please also note that writes to "
+                               "replicas are just local and are not propagated.");
+        return;
+    }
+    if (local && !config_bool(r->node->config, CFG_APPENDONLY)) {
+        resp_error(&call->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
+        return;
+    }
+    bool here = is_synced_here(c, c->write_offset);
+    int synced = hub_count_synced(r->hub, c->write_offset);
+    if ((here >= local && synced >= replicas) || call->flags & CALL_IN_EXEC)
+        reply_waitaof(&call->out, here, synced);
+    else
+        sleep_in_wait(c, local, replicas, timeout_ms);
+}
+
 void cmd_wait(struct call *call)
 {
     struct conn *c = call_conn(call);
@@ -513,14 +586,7 @@ void cmd_wait(struct call *call)
         resp_i64(&call->out, acked);
         return;
     }
-    c->wait = WAIT_REPLICAS;
-    c->wait_offset = c->write_offset;
-    c->wait_replicas = replicas;
-    c->wait_unblocked = UNBLOCK_NO;
-    c->wait_deadline_ms = timeout_ms ? c->worker->now_mono_ms + timeout_ms : INT64_MAX;
-    list_push_back(&c->worker->waits, &c->waiting_link);
-    atomic_fetch_add(&c->worker->node->blocked_count, 1);
-    hub_ask_ack(r->hub);
+    sleep_in_wait(c, -1, replicas, timeout_ms);
 }
 
 void replication_check_waits(struct worker *w)
@@ -529,10 +595,10 @@ void replication_check_waits(struct worker *w)
     list_each(it, &w->waits)
     {
         struct conn *c = container_of(it, struct conn, waiting_link);
-        int acked = hub_count_acked(r->hub, c->wait_offset);
-        bool demoted = atomic_load(&r->is_replica);
-        if (acked < c->wait_replicas && c->wait_deadline_ms > clock_mono_ms() && !demoted && !c->wait_unblocked)
-            continue;
+        bool disks = c->wait_local >= 0, here = disks && is_synced_here(c, c->wait_offset);
+        int acked = disks ? hub_count_synced(r->hub, c->wait_offset) : hub_count_acked(r->hub, c->wait_offset);
+        bool demoted = atomic_load(&r->is_replica), met = acked >= c->wait_replicas && here >= (c->wait_local > 0);
+        if (!met && c->wait_deadline_ms > clock_mono_ms() && !demoted && !c->wait_unblocked) continue;
         list_remove(it);
         atomic_fetch_sub(&w->node->blocked_count, 1);
         struct resp_out out = conn_out(c);
@@ -541,6 +607,8 @@ void replication_check_waits(struct worker *w)
                        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)");
         else if (c->wait_unblocked == UNBLOCK_ERROR)
             resp_error(&out, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
+        else if (disks)
+            reply_waitaof(&out, here, acked);
         else
             resp_i64(&out, acked);
         if (demoted) c->close_after_reply = true;

@@ -6,7 +6,7 @@ VALID_FULL, ERROR_FULL = 500, 100  # calls of every command in the full run: ans
 
 # Random calls would end, empty or reconfigure a server, or have nothing to compare; tested in the files named.
 EXEMPT = {
-    "BGREWRITEAOF": "forks in the oracle; there is no append-only file here yet",
+    "BGREWRITEAOF": "tests/system/test_aof.py",
     "BGSAVE": "whether one is running is a matter of time: tests/system/test_persistence.py",
     "CONFIG|REWRITE": "writes the oracle's file: tests/system/test_start.py",
     "DEBUG": "each server's own inside: tests/system",
@@ -45,6 +45,7 @@ NEWER = {
     "CLIENT|MIN-REPLICAS-TO-ACK": "tests/system/test_noloss.py",
     "CLIENT|SETINFO": "tests/system/test_later_commands.py",
     "CLUSTER|MYSHARDID": "tests/system/test_shards.py",
+    "WAITAOF": "tests/system/test_aof.py",
 }
 
 # Whatever the arguments, a valid call cannot be made here.

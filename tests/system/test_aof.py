@@ -657,3 +657,57 @@ def test_info_fields(servers):
     for state in ("off", "on"):
         assert names["covey", state] == names["redis", state]
     assert len(names["covey", "on"]) > 14
+
+
+# ---- WAITAOF ---------------------------------------------------------------------------------------------------------
+
+def test_waitaof(servers):
+    primary = servers.node(appendonly="yes", appendfsync="everysec")
+    first = servers.node(appendonly="yes", replicaof=f"127.0.0.1 {primary.port}")
+    second = servers.node(replicaof=f"127.0.0.1 {primary.port}")  # without an AOF
+    wait_in_sync(primary, first, second)
+    wait_on(first)
+    client = primary.new_client()
+    assert client.execute_command("SET", "a", 1)
+    assert client.execute_command("WAITAOF", 1, 1, 5000) == [1, 1]
+    assert client.execute_command("WAITAOF", 0, 0, 0)[1] <= 1
+    client.execute_command("SET", "b", 1)
+    begin = time.monotonic()
+    assert client.execute_command("WAITAOF", 1, 2, 2500) == [1, 1], "the second one never says it"
+    assert time.monotonic() - begin > 2
+    second.cmd("CONFIG", "SET", "appendonly", "yes")
+    wait_on(second)
+    client.execute_command("SET", "c", 1)
+    assert client.execute_command("WAITAOF", 1, 2, 5000) == [1, 2]
+    for node in (primary, first, second):
+        node.cmd("CONFIG", "SET", "appendfsync", "always")
+    begin = time.monotonic()
+    for n in range(50):
+        client.execute_command("SET", "d", n)
+        assert client.execute_command("WAITAOF", 1, 2, 5000) == [1, 2]
+    assert time.monotonic() - begin < 10
+    primary.cmd("CONFIG", "SET", "appendonly", "no")
+    with pytest.raises(redis.ResponseError, match="appendonly is disabled"):
+        client.execute_command("WAITAOF", 1, 0, 0)
+    client.execute_command("SET", "e", 1)
+    assert client.execute_command("WAITAOF", 0, 2, 5000) == [0, 2]
+    with pytest.raises(redis.ResponseError, match="WAITAOF cannot be used with replica instances"):
+        first.cmd("WAITAOF", 0, 0, 0)
+    for words in ((2, 0, 0), (-1, 0, 0), (0, -1, 0), ("x", 0, 0), (0, 0, -1)):
+        with pytest.raises(redis.ResponseError):
+            client.execute_command("WAITAOF", *words)
+
+
+def test_replies_wait_for_the_disk_and_nobody_else_does(servers):
+    """Group commit: many connections' writes share a sync, and reads go on meanwhile."""
+    node = servers.node(appendonly="yes", appendfsync="always")
+    clients = [node.raw() for _ in range(40)]
+    for n, sock in enumerate(clients):
+        sock.sendall(f"*3\r\n$3\r\nSET\r\n$2\r\nk{n % 10}\r\n$1\r\nv\r\n".encode() * 20)
+    for sock in clients:
+        got = b""
+        while len(got) < 20 * 5:
+            got += sock.recv(4096)
+        assert got == b"+OK\r\n" * 20
+        sock.close()
+    assert node.cmd("DBSIZE") == 10
