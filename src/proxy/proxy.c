@@ -9,6 +9,7 @@
 #include "base/version.h"
 #include "proxy/cluster/cluster.h"
 #include "proxy/front/front.h"
+#include "proxy/handover.h"
 #include "proxy/metrics.h"
 #include "proxy/nutcracker.h"
 #include "proxy/pool/pools.h"
@@ -21,7 +22,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { RESERVED_FDS = 128, LOOK_MS = 10, VERBOSITY_MAX = 11 };
+enum { RESERVED_FDS = 128, LOOK_MS = 10, VERBOSITY_MAX = 11, GET_KNOWN_MS = 10000 };
 
 struct process {
     int argc; /* of the settings */
@@ -33,6 +34,8 @@ struct process {
     struct proxy *cluster; /* NULL: none */
     struct pools *pools;   /* NULL: none */
     struct metrics metrics;
+    struct hand_over hand_over;
+    int before; /* the process that is taken over from; negative: none */
     int verbosity;
     bool reload, stop, hurry;
 };
@@ -64,6 +67,7 @@ static void signals_ready(struct loop_source *src, int events)
     while (read(src->fd, &info, sizeof info) == (ssize_t)sizeof info) {
         switch (info.ssi_signo) {
         case SIGHUP: p->reload = true; break;
+        case SIGUSR2: hand_over_to_new_program(&p->hand_over); break;
         case SIGTTIN: change_verbosity(p, 1); break;
         case SIGTTOU: change_verbosity(p, -1); break;
         default:
@@ -76,14 +80,14 @@ static void signals_ready(struct loop_source *src, int events)
 /* Before any thread exists, so that only the main thread sees them. */
 static bool take_signals(struct process *p)
 {
-    static const int taken[] = {SIGTERM, SIGINT, SIGHUP, SIGTTIN, SIGTTOU};
+    static const int taken[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU};
     sigset_t set;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) sigaddset(&set, taken[i]);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGUSR1, SIG_IGN);
-    signal(SIGUSR2, SIG_IGN);
+    signal(SIGCHLD, SIG_IGN); /* of a process that is to take over nothing has to be learnt */
     p->signals = (struct loop_source){.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC), .ready = signals_ready};
     return p->signals.fd >= 0 && loop_add(p->loop, &p->signals, NET_READ) == OK;
 }
@@ -207,6 +211,9 @@ static void reload(struct process *p)
 static bool put_together(struct process *p)
 {
     p->front = front_create(p->loop, p->config);
+    p->hand_over.front = p->front;
+    p->before = take_over_begin(p->front, p->config->take_over);
+    if (p->before == -2) return false;
     if (!install_tls(p, p->config)) return false;
     if (p->config->seed_count) {
         p->cluster = proxy_cluster_create(p->front);
@@ -227,14 +234,50 @@ static void take_apart(struct process *p)
     front_destroy(p->front);
 }
 
-/* Until nobody is left, or the time is over. */
+/* Until nobody is left, or the time is over, or a signal tells to go on; 0: no time limit. */
+static void wait_for_clients(struct process *p, int64_t ms, const bool *signal)
+{
+    int64_t until = ms ? clock_mono_ms() + ms : INT64_MAX;
+    while (!*signal && atomic_load(&p->front->clients) > 0 && clock_mono_ms() < until) loop_turn(p->loop, LOOK_MS);
+}
+
 static void drain(struct process *p)
 {
-    int64_t until = clock_mono_ms() + p->config->drain_timeout_ms;
     front_leave(p->front, LEAVE_WHEN_IDLE);
-    while (!p->hurry && atomic_load(&p->front->clients) > 0 && clock_mono_ms() < until) loop_turn(p->loop, LOOK_MS);
+    if (p->config->drain_timeout_ms) wait_for_clients(p, p->config->drain_timeout_ms, &p->hurry);
     int64_t left = atomic_load(&p->front->clients);
     if (left > 0) log_warning("%lld clients are cut off", (long long)left);
+}
+
+/* Another process listens now; the clients that are here may stay. */
+static void see_clients_off(struct process *p)
+{
+    log_notice("Another process has taken over; %lld clients stay here until they go",
+               (long long)atomic_load(&p->front->clients));
+    front_leave(p->front, LEAVE_WHEN_THEY_DO);
+    metrics_close(&p->metrics);
+    if (p->pools) pools_close_stats(p->pools);
+    hand_over_close(&p->hand_over);
+    wait_for_clients(p, p->config->hand_over_timeout_ms, &p->stop);
+}
+
+/* From here on it serves.  False: it cannot, and the process before goes on. */
+static bool begin_to_serve(struct process *p)
+{
+    int64_t until = clock_mono_ms() + GET_KNOWN_MS;
+    if (p->before >= 0) {
+        while (p->cluster && !proxy_cluster_is_known(p->cluster) && clock_mono_ms() < until) usleep(LOOK_MS * 1000);
+        if (p->cluster && !proxy_cluster_is_known(p->cluster)) {
+            log_warning("The cluster cannot be seen: the process before goes on");
+            close(p->before);
+            return false;
+        }
+        take_over_ready(p->before);
+        log_notice("Taken over from the process before");
+    }
+    if (!hand_over_listen(&p->hand_over, p->front, p->config->control_socket))
+        log_warning("Cannot listen on %s: %s", p->config->control_socket, strerror(errno));
+    return true;
 }
 
 static void greet(const struct process *p)
@@ -257,16 +300,21 @@ static int serve(struct process *p)
     if (good) {
         if (p->cluster) proxy_cluster_start(p->cluster);
         front_start(p->front);
+        good = begin_to_serve(p);
+    }
+    if (good) {
         write_pidfile(p->config->pidfile);
         greet(p);
-        while (!p->stop) {
+        while (!p->stop && !p->hand_over.done) {
             loop_turn(p->loop, -1);
             if (p->reload) reload(p);
         }
+        if (p->hand_over.done) see_clients_off(p);
         log_notice("Stopping");
         drain(p);
         remove_pidfile(p->config->pidfile);
     }
+    hand_over_close(&p->hand_over);
     take_apart(p);
     loop_remove(p->loop, &p->signals);
     loop_destroy(p->loop);

@@ -13,7 +13,7 @@ import redis
 
 import covey
 import tls
-from covey import Node, TestFailure, wait_for
+from covey import Node, wait_for
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
 

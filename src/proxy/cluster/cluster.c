@@ -41,6 +41,7 @@ struct proxy *proxy_cluster_create(struct front *f)
 void proxy_cluster_start(struct proxy *p)
 {
     topology_start(p->topology);
+    p->is_started = true;
 }
 
 bool proxy_cluster_is_known(const struct proxy *p)
@@ -55,7 +56,8 @@ void proxy_cluster_configure(struct proxy *p)
 
 void proxy_cluster_stop(struct proxy *p)
 {
-    topology_stop(p->topology);
+    if (p->is_started) topology_stop(p->topology);
+    p->is_started = false;
 }
 
 void proxy_cluster_destroy(struct proxy *p)

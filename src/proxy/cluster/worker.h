@@ -516,6 +516,7 @@ struct proxy {
     int worker_count;
     _Atomic int64_t pinned;
     _Atomic bool has_map; /* the cluster has been seen */
+    bool is_started;      /* topology's thread runs */
     int64_t started_ms;
     char run_id[41];
 };

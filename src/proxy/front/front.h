@@ -205,6 +205,8 @@ struct front {
 
 /* Workers are there and do not run yet.  config: held. */
 struct front *front_create(struct loop *loop, struct proxy_config *config);
+/* All that listen, names borrowed; returns how many there are, of which at most max are in out. */
+int front_sockets(const struct front *f, struct front_socket *out, int max);
 /* Sockets that front_listen() finds already open; takes the descriptor. */
 void front_inherit(struct front *f, const char *name, int fd);
 /* Starts the threads; inherited sockets that nobody has asked for are closed. */

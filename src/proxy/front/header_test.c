@@ -134,10 +134,11 @@ static void binary_that_is_none(void **state)
     (void)state;
     REFUSE("\r\n\r\n\0\r\nQUIT ");
     REFUSE("\r\n*1\r\n");
-    REFUSE(SIGNATURE "\x11");                      /* version 1 */
-    REFUSE(SIGNATURE "\x31\x11\0\x0c");            /* version 3 */
-    REFUSE(SIGNATURE "\x22\x11\0\x0c");            /* no such command */
-    REFUSE(SIGNATURE "\x21\x11\0\x0b" "12345678901"); /* too short */
+    REFUSE(SIGNATURE "\x11");           /* version 1 */
+    REFUSE(SIGNATURE "\x31\x11\0\x0c"); /* version 3 */
+    REFUSE(SIGNATURE "\x22\x11\0\x0c"); /* no such command */
+    REFUSE(SIGNATURE "\x21\x11\0\x0b"
+                     "12345678901"); /* too short */
     REFUSE(SIGNATURE "\x21\x21\0\x0c"
                      "123456789012");
     REFUSE(SIGNATURE "\x21\x31\0\x0c"

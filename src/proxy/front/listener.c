@@ -98,6 +98,20 @@ void front_inherit(struct front *f, const char *name, int fd)
     remember(&f->inherited, &f->inherited_count, name, fd);
 }
 
+int front_sockets(const struct front *f, struct front_socket *out, int max)
+{
+    int n = 0;
+    list_each(it, &f->listeners)
+    {
+        const struct front_listener *l = container_of(it, struct front_listener, link);
+        if (n < max) out[n] = (struct front_socket){l->name, l->src.fd};
+        n++;
+    }
+    for (int i = 0; i < f->others_count; i++, n++)
+        if (n < max) out[n] = f->others[i];
+    return n;
+}
+
 int front_inherited_or_listen(struct front *f, const char *host, int port, int backlog)
 {
     char name[FRONT_NAME_MAX];

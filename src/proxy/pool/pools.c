@@ -189,14 +189,18 @@ struct pools *pools_create(struct front *f)
     return NULL;
 }
 
+void pools_close_stats(struct pools *p)
+{
+    int fd = p->stats_listener.fd;
+    if (fd <= 0) return;
+    loop_remove(p->front->loop, &p->stats_listener);
+    close(fd);
+}
+
 void pools_destroy(struct pools *p)
 {
     for (int i = 0; i < p->worker_count; i++) pool_worker_destroy(p->workers[i]);
-    if (p->stats_listener.fd > 0) {
-        int fd = p->stats_listener.fd;
-        loop_remove(p->front->loop, &p->stats_listener);
-        close(fd);
-    }
+    pools_close_stats(p);
     generation_release(p->generation);
     mem_free(p->listeners);
     mem_free(p->workers);

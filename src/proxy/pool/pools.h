@@ -13,6 +13,8 @@ struct pools;
 MUST_USE struct pools *pools_create(struct front *f);
 /* Reads the file again; a file with a mistake changes nothing (false; the log says why). */
 bool pools_reload(struct pools *p);
+/* Nobody is shown statistics any more. */
+void pools_close_stats(struct pools *p);
 /* Behind front_stop(), when no client is left. */
 void pools_destroy(struct pools *p);
 /* Prints what the statistics mean. */
