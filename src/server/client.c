@@ -167,7 +167,7 @@ void cmd_reset(struct call *c)
     conn->resp = 2;
     c->out.version = 2;
     conn->asking = conn->readonly = conn->no_touch = false;
-    conn->reply_mode = REPLY_ON;
+    if (conn->reply_mode != REPLY_SKIP) conn->reply_mode = REPLY_ON; /* this very reply is to be skipped */
     conn->min_acks = -1;
     acl_greet(conn);
     resp_status(&c->out, "RESET");

@@ -61,6 +61,7 @@ static void refuse(struct call *call, const char *why)
         call_reject(call, "%s", why);
         return;
     }
+    if (monitor_wanted(c->worker->node)) monitor_show(c, call); /* MULTI was seen: this is its end */
     multi_discard(c);
     watch_clear(c);
     call_reject(call, "EXECABORT Transaction discarded because of: %s", strncmp(why, "ERR ", 4) == 0 ? why + 4 : why);
@@ -281,6 +282,7 @@ static bool must_pause(struct conn *c, const struct call *call)
     if (call->cmd->id == CMD_ID_CLIENT_UNPAUSE || call->cmd->id == CMD_ID_CLIENT_PAUSE) return false;
     if (mode == PAUSE_ALL) return true;
     if (call->cmd->id == CMD_ID_EXEC) return multi_queue_writes(c);
+    if (script_is_call(call->cmd) && script_only_reads(c, call)) return false;
     return call->cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE);
 }
 
@@ -382,7 +384,7 @@ void dispatch_run(struct conn *c, struct call *call)
     call_run(call);
     if (script) monitor_script_end(w, !call->want_exclusive && !call->want_restart);
     if (call->want_exclusive || call->want_restart) return;
-    if (!script && monitor_wanted(w->node)) monitor_show(c, call);
+    if (!script && !(call->flags & CALL_UNSEEN) && monitor_wanted(w->node)) monitor_show(c, call);
     if (c->tracking && call->cmd->flags & CMD_READONLY) tracking_remember(c, call);
     uint64_t took = clock_ticks() - begin;
     add(&stats->calls, 1);

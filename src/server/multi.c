@@ -344,7 +344,10 @@ static void run_queue(struct conn *c, struct call *exec)
 static void exec_locked(struct conn *c, struct call *exec, const struct exec_plan *plan)
 {
     struct node *n = c->worker->node;
-    if (n->cluster && plan->key_count && !cluster_route(c, exec, plan->keys, plan->key_count, plan->writes)) return;
+    if (n->cluster && plan->key_count && !cluster_route(c, exec, plan->keys, plan->key_count, plan->writes)) {
+        exec->flags |= CALL_UNSEEN;
+        return;
+    }
     if (atomic_load(&c->dirty_cas) || watched_key_expired(c, exec->now_ms)) {
         resp_null_array(&exec->out);
         return;
@@ -363,8 +366,10 @@ static void serve_sleepers(struct conn *c, const struct call *exec, const struct
 static bool still_allowed(struct conn *c, struct call *exec, const struct exec_plan *plan)
 {
     struct node *n = c->worker->node;
-    if (n->cluster && plan->key_count && !cluster_route_unlocked(c, exec, plan->keys, plan->key_count, plan->writes))
+    if (n->cluster && plan->key_count && !cluster_route_unlocked(c, exec, plan->keys, plan->key_count, plan->writes)) {
+        exec->flags |= CALL_UNSEEN; /* as other commands that are sent elsewhere */
         return false;
+    }
     const char *why_not =
         dispatch_refusal(n, (plan->writes ? CMD_WRITE : 0) | (plan->common & (CMD_STALE | CMD_LOADING)));
     if (!why_not && plan->writes) why_not = reply_gate_refusal(c);

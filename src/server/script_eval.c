@@ -124,6 +124,32 @@ static struct script_body *known_body(struct worker *w, const struct call *call)
     return b;
 }
 
+/* Of a script that nobody has run yet only its first line is looked at. */
+static unsigned flags_of_text(struct bytes text)
+{
+    char sha[SCRIPT_SHA_LENGTH] = {0};
+    struct buf error = {0};
+    struct script_body *b = script_body_create(sha, text, &error);
+    unsigned flags = b ? b->flags : 0;
+    if (b) script_body_free(b);
+    buf_deinit(&error);
+    return flags;
+}
+
+bool script_only_reads(struct conn *c, const struct call *call)
+{
+    unsigned flags = 0;
+    if (call->cmd->id == CMD_ID_FCALL || call->cmd->id == CMD_ID_FCALL_RO) {
+        const struct script_function *f =
+            script_libraries_function(&c->worker->node->scripting->libraries, call->argv[1]);
+        if (f) flags = f->flags;
+    } else {
+        const struct script_body *b = known_body(c->worker, call);
+        flags = b ? b->flags : by_sha(call) ? 0 : flags_of_text(call->argv[1]);
+    }
+    return flags & SCRIPT_HAS_SHEBANG && flags & SCRIPT_NO_WRITES;
+}
+
 bool script_needs_token(struct conn *c, struct call *call)
 {
     if (call->cmd->id == CMD_ID_FCALL || call->cmd->id == CMD_ID_FCALL_RO) return function_needs_token(c, call);

@@ -25,6 +25,8 @@ extern const struct script_host script_host;
 bool script_is_call(const struct command *cmd);
 /* Looks the call's script up before its slots are locked; true: the token has to be held beside them. */
 bool script_needs_token(struct conn *c, struct call *call);
+/* Whether the call's script has declared that it does not write. */
+bool script_only_reads(struct conn *c, const struct call *call);
 bool function_needs_token(struct conn *c, struct call *call); /* of script_functions.c: FCALL's part of it */
 
 /* ---- script_busy.c: scripts that run long ---- */

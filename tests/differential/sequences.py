@@ -140,7 +140,7 @@ def long_run():
     return os.environ.get("COVEY_TEST_LONG", "") not in ("", "0")
 
 
-def count(full, seeded):
+def how_many(full, seeded):
     """How many: `full` in a long run, `seeded` otherwise; on a sanitizer build, which takes five times as long, the
     seeded number in a long run and a twelfth of it otherwise."""
     if SANITIZED:

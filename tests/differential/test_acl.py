@@ -11,10 +11,10 @@ import random
 import pytest
 from compare_server import NEWER, plain_users
 from resp import is_error
-from sequences import base_seed, count
+from sequences import base_seed, how_many
 from servers import ORACLE, SUBJECT, Server
 
-EXAMPLES = int(os.environ.get("ACL_EXAMPLES", 0)) or count(4000, 400)
+EXAMPLES = int(os.environ.get("ACL_EXAMPLES", 0)) or how_many(4000, 400)
 
 CATEGORIES = """keyspace read write set sortedset list hash string bitmap hyperloglog geo stream pubsub admin fast slow
 blocking dangerous connection transaction scripting all""".split()

@@ -17,10 +17,10 @@ import scope
 from compare import name_of
 from resp import Connection, Disconnected, is_error
 from runner import EARLY, quoted
-from sequences import base_seed, count, long_run
+from sequences import base_seed, how_many, long_run
 from servers import ORACLE, PATIENCE, SUBJECT, Server
 
-EXAMPLES = int(os.environ.get("DIALOGUE_EXAMPLES", 0)) or count(1000, 100)
+EXAMPLES = int(os.environ.get("DIALOGUE_EXAMPLES", 0)) or how_many(1000, 100)
 VALID_MIN, ERROR_MIN = (n if long_run() else n // 20 for n in (scope.VALID_FULL, scope.ERROR_FULL))
 CONNECTIONS, STEPS = 3, 40
 LATE_SECONDS = 2

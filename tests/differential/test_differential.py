@@ -33,11 +33,11 @@ import grammar
 import scope
 from registry import FAMILIES, GENERAL, TABLE
 from runner import Coverage, Runner
-from sequences import base_seed, count, long_run, search, top_up
+from sequences import base_seed, how_many, long_run, search, top_up
 from servers import ORACLE, SUBJECT, Server
 
 FULL = 20000
-EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or count(FULL, 100)
+EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or how_many(FULL, 100)
 FAMILY_SHARE = 8  # of these sequences, how many fewer each family gets
 QUICK = 20  # the seeded share must make a twentieth of the calls of the full run
 VALID_MIN, ERROR_MIN = (n if long_run() else n // QUICK for n in (scope.VALID_FULL, scope.ERROR_FULL))

@@ -13,10 +13,10 @@ from grammar import ANY, FILL_SIZES, SLEEP, family_chooser, payload_sources, seq
 from registry import FAMILIES
 from resp import Connection
 from runner import PROFILES, quoted
-from sequences import base_seed, count
+from sequences import base_seed, how_many
 from servers import ORACLE, SUBJECT, Server
 
-SEQUENCES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or count(3000, 60)
+SEQUENCES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or how_many(3000, 60)
 BLOCKS = 60
 # What Covey documents as different: walks hide expired keys and delete none.
 LEFT_OUT = {"SCAN", "RANDOMKEY", "KEYS", "CLIENT", "COMMAND", "PING", "ECHO"}
