@@ -15,7 +15,7 @@ static void *alloc(void *ud, void *p, size_t old, size_t n)
         mem_free(p);
         return NULL;
     }
-    void *q = mem_try_realloc(p, n);
+    void *q = p ? mem_try_realloc(p, n) : mem_try_alloc(n);
     if (q) atomic_store_explicit(&vm->memory, used + n - (p ? old : 0), memory_order_relaxed);
     return q;
 }
