@@ -36,10 +36,14 @@ static void add(_Atomic uint64_t *count, uint64_t n)
     atomic_store_explicit(count, get(count) + n, memory_order_relaxed);
 }
 
+size_t histogram_bucket(uint64_t value)
+{
+    return bucket_of(value < HISTOGRAM_MAX ? value : HISTOGRAM_MAX);
+}
+
 void histogram_add(struct histogram *h, uint64_t value)
 {
-    add(&h->count[bucket_of(value < HISTOGRAM_MAX ? value : HISTOGRAM_MAX)], 1);
-    add(&h->total, 1);
+    histogram_add_at(h, histogram_bucket(value));
 }
 
 void histogram_merge(struct histogram *into, const struct histogram *from)

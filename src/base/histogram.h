@@ -19,6 +19,14 @@ struct histogram {
 
 /* All zero is an empty one.  Values above HISTOGRAM_MAX count as that. */
 void histogram_add(struct histogram *h, uint64_t value);
+/* The bucket of a value, and an addition there: for many equal values in a row. */
+size_t histogram_bucket(uint64_t value);
+static inline void histogram_add_at(struct histogram *h, size_t bucket)
+{
+    _Atomic uint64_t *at = &h->count[bucket];
+    atomic_store_explicit(at, atomic_load_explicit(at, memory_order_relaxed) + 1, memory_order_relaxed);
+    atomic_store_explicit(&h->total, atomic_load_explicit(&h->total, memory_order_relaxed) + 1, memory_order_relaxed);
+}
 /* Adds what `from` holds; `into` belongs to the caller. */
 void histogram_merge(struct histogram *into, const struct histogram *from);
 void histogram_clear(struct histogram *h);

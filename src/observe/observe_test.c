@@ -1,6 +1,7 @@
 /* Prometheus's format, hot keys, the slow log. */
 #include "base/mem.h"
 #include "observe/hotkeys.h"
+#include "observe/nodes.h"
 #include "observe/prometheus.h"
 #include "observe/slowlog.h"
 
@@ -135,14 +136,61 @@ static void the_slow_log_keeps_the_newest(void **state)
     for (size_t i = 0; i < 6; i++) assert_true(slowlog_is_secret(h, hello, i) == (i == 3 || i == 4));
 }
 
+static const char *word(unsigned command)
+{
+    return command ? "set" : "get";
+}
+
+static void nodes_are_added_up(void **state)
+{
+    (void)state;
+    struct node_registry r;
+    struct node_counts *a0, *a1, *again;
+    node_registry_init(&r, 2, 2);
+    struct measured_node *a = node_begin(&r, "g", "a:1", 0, 0, &a0);
+    assert_ptr_equal(a, node_begin(&r, "g", "a:1", 1, 0, &a1));
+    assert_ptr_not_equal(a0, a1);
+    struct measured_node *b = node_begin(&r, "h", "a:1", 0, 0, &again);
+    assert_ptr_not_equal(a, b);
+    atomic_store(&a0->requests[0], 3);
+    atomic_store(&a1->requests[0], 4);
+    atomic_store(&a1->requests[1], 5);
+    atomic_store(&a1->failed, 1);
+    histogram_add(&a0->latency, 70);
+    atomic_store(&a0->us, 70);
+    node_has_trouble(b, false, "refused", 1);
+    node_is_up(a);
+    struct buf text = {0};
+    nodes_write_metrics(&r, "p", "pool", word, &text);
+    buf_append_char(&text, '\0');
+    static const char *const lines[] = {"p_requests_total{pool=\"g\",backend=\"a:1\",command=\"get\"} 7\n",
+                                        "p_requests_total{pool=\"g\",backend=\"a:1\",command=\"set\"} 5\n",
+                                        "p_backend_up{pool=\"g\",backend=\"a:1\"} 1\n",
+                                        "p_backend_up{pool=\"h\",backend=\"a:1\"} 0\n",
+                                        "p_backend_errors_total{pool=\"g\",backend=\"a:1\"} 1\n",
+                                        "p_backend_duration_seconds_count{pool=\"g\",backend=\"a:1\"} 1\n"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) assert_non_null(strstr(text.p, lines[i]));
+    buf_deinit(&text);
+    /* Ten minutes without a user, and it is forgotten; who comes back before goes on counting. */
+    node_end(&r, b, 1000);
+    node_end(&r, a, 1000);
+    assert_ptr_equal(b, node_begin(&r, "h", "a:1", 0, 300000, &again));
+    node_end(&r, b, 300000);
+    struct measured_node *c = node_begin(&r, "", "c", 0, 2000000, &again);
+    size_t left = 0;
+    list_each(it, &r.nodes) left++;
+    assert_int_equal(left, 2); /* a has a user still */
+    node_end(&r, c, 2000000);
+    node_registry_deinit(&r);
+}
+
 int main(void)
 {
     hash_seed_set(1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(samples_are_written),
-        cmocka_unit_test(histograms_are_cumulative),
-        cmocka_unit_test(the_hottest_come_first),
-        cmocka_unit_test(the_slow_log_keeps_the_newest),
+        cmocka_unit_test(samples_are_written),    cmocka_unit_test(histograms_are_cumulative),
+        cmocka_unit_test(the_hottest_come_first), cmocka_unit_test(the_slow_log_keeps_the_newest),
+        cmocka_unit_test(nodes_are_added_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

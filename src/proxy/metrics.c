@@ -57,6 +57,7 @@ static bool write_page(void *ctx, const char *path, struct buf *b, const char **
     write_process(m, b);
     write_clients(m, b);
     if (m->cluster) proxy_cluster_metrics(m->cluster, b);
+    if (m->pools) pools_metrics(m->pools, b);
     *type = PROMETHEUS_TYPE;
     return true;
 }

@@ -103,7 +103,7 @@ static void shake_hands(struct link *l, unsigned db)
 
 static void failed_to_connect(struct backend *b, struct worker *w, bool was_connected, const char *why)
 {
-    measure_backend_trouble(b, was_connected, why);
+    node_has_trouble(b->measured, was_connected, why, w->now_ms);
     unsigned shift = b->failures < 8 ? b->failures : 8;
     int64_t wait = (int64_t)BACKOFF_FIRST_MS << shift;
     if (wait > BACKOFF_MAX_MS) wait = BACKOFF_MAX_MS;
@@ -690,7 +690,7 @@ static void connected(struct link *l)
     l->connecting = false;
     l->last_ms = l->worker->now_ms;
     l->backend->retry_ms = 0;
-    measure_backend_up(l->backend);
+    node_is_up(l->backend->measured);
     node_link_flush(l);
 }
 

@@ -7,31 +7,22 @@
 
 #include <stdio.h>
 
-enum { FORGET_NODE_MS = 10 * 60 * 1000, LOG_EVERY_MS = 1000, KEY_SHOWN_MAX = 4096 };
+enum { KEY_SHOWN_MAX = 4096 };
 
 /* ---- the process ---- */
 
 void measures_create(struct proxy *p)
 {
     struct measures *m = &p->measures;
-    pthread_mutex_init(&m->mu, NULL);
-    list_init(&m->nodes);
+    node_registry_init(&m->nodes, p->front->worker_count, CMD_ID_COUNT);
     m->slowlog = slowlog_create();
-}
-
-static void node_free(struct proxy *p, struct measured_node *n)
-{
-    list_remove(&n->link);
-    for (int i = 0; i < p->worker_count; i++) mem_free(n->counts[i]);
-    mem_free(n);
 }
 
 void measures_destroy(struct proxy *p)
 {
     struct measures *m = &p->measures;
-    list_each(it, &m->nodes) node_free(p, container_of(it, struct measured_node, link));
     slowlog_destroy(m->slowlog);
-    pthread_mutex_destroy(&m->mu);
+    node_registry_deinit(&m->nodes);
 }
 
 /* ---- a worker ---- */
@@ -60,6 +51,13 @@ void measure_worker_deinit(struct worker *w)
     hotkeys_destroy(w->measure.hot);
 }
 
+void measure_duration(struct worker_measure *m, uint64_t ticks)
+{
+    m->last_ticks = ticks;
+    m->last_us = (uint64_t)((unsigned __int128)ticks * m->us_per_tick >> 32);
+    m->last_bucket = histogram_bucket(m->last_us);
+}
+
 struct histogram *measure_histogram(struct command_counts *c)
 {
     struct histogram *h = mem_calloc(1, sizeof *h);
@@ -69,71 +67,16 @@ struct histogram *measure_histogram(struct command_counts *c)
 
 /* ---- nodes ---- */
 
-/* Those that nobody has known for a long time: a cluster whose nodes change their addresses must not grow here. */
-static void forget_old_nodes(struct proxy *p, int64_t now_ms)
-{
-    list_each(it, &p->measures.nodes)
-    {
-        struct measured_node *n = container_of(it, struct measured_node, link);
-        if (n->users == 0 && now_ms - n->unused_ms > FORGET_NODE_MS) node_free(p, n);
-    }
-}
-
-static struct measured_node *find_or_add(struct proxy *p, const char *name)
-{
-    list_each(it, &p->measures.nodes)
-    {
-        struct measured_node *n = container_of(it, struct measured_node, link);
-        if (strcmp(n->name, name) == 0) return n;
-    }
-    size_t counts = (size_t)p->worker_count * sizeof(struct node_counts *);
-    struct measured_node *n = mem_calloc(1, sizeof *n + counts);
-    snprintf(n->name, sizeof n->name, "%s", name);
-    list_push_back(&p->measures.nodes, &n->link);
-    return n;
-}
-
 void measure_backend_begin(struct worker *w, struct backend *b)
 {
-    struct measures *m = &w->proxy->measures;
-    char name[sizeof b->measured->name];
+    char name[sizeof b->name + 16];
     snprintf(name, sizeof name, strchr(b->name, ':') ? "[%s]:%d" : "%s:%d", b->name, b->port);
-    pthread_mutex_lock(&m->mu);
-    forget_old_nodes(w->proxy, w->now_ms);
-    b->measured = find_or_add(w->proxy, name);
-    b->measured->users++;
-    struct node_counts **mine = &b->measured->counts[w->id];
-    if (!*mine) *mine = mem_calloc(1, sizeof **mine);
-    b->counts = *mine;
-    pthread_mutex_unlock(&m->mu);
+    b->measured = node_begin(&w->proxy->measures.nodes, "", name, w->id, w->now_ms, &b->counts);
 }
 
 void measure_backend_end(struct worker *w, struct backend *b)
 {
-    struct measures *m = &w->proxy->measures;
-    pthread_mutex_lock(&m->mu);
-    b->measured->users--;
-    b->measured->unused_ms = w->now_ms;
-    pthread_mutex_unlock(&m->mu);
-}
-
-void measure_backend_up(struct backend *b)
-{
-    if (atomic_load_explicit(&b->measured->state, memory_order_relaxed) == NODE_UP) return;
-    if (atomic_exchange(&b->measured->state, NODE_UP) == NODE_DOWN)
-        log_notice("Node %s is up again", b->measured->name);
-}
-
-void measure_backend_trouble(struct backend *b, bool was_connected, const char *why)
-{
-    struct measured_node *n = b->measured;
-    if (!was_connected) {
-        if (atomic_exchange(&n->state, NODE_DOWN) != NODE_DOWN) log_warning("Node %s is down: %s", n->name, why);
-        return;
-    }
-    int64_t now = clock_mono_ms(), last = atomic_load(&n->log_ms);
-    if (now - last >= LOG_EVERY_MS && atomic_compare_exchange_strong(&n->log_ms, &last, now))
-        log_notice("Lost a connection to node %s: %s", n->name, why);
+    node_end(&w->proxy->measures.nodes, b->measured, w->now_ms);
 }
 
 /* ---- requests ---- */

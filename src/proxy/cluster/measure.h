@@ -9,13 +9,12 @@
 
 #include "base/clock.h"
 #include "base/histogram.h"
-#include "base/list.h"
 #include "commands/table.h"
 #include "observe/hotkeys.h"
+#include "observe/nodes.h"
 #include "observe/slowlog.h"
 #include "resp/resp.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 
 struct proxy;
@@ -31,29 +30,8 @@ struct command_counts {
     struct histogram *_Atomic latency;            /* microseconds; NULL: never */
 };
 
-/* Of one worker and node. */
-struct node_counts {
-    _Atomic uint64_t requests[CMD_ID_COUNT];
-    _Atomic uint64_t failed, us, links;
-    struct histogram latency; /* from sending to the reply */
-};
-
-enum node_state { NODE_UNTRIED, NODE_UP, NODE_DOWN };
-
-/* A node, for all workers. */
-struct measured_node {
-    struct list link;
-    char name[280];               /* host:port */
-    unsigned users;               /* workers that know it; under measures.mu */
-    int64_t unused_ms;            /* since when nobody does; under measures.mu */
-    _Atomic int state;            /* enum node_state */
-    _Atomic int64_t log_ms;       /* when its trouble was logged last */
-    struct node_counts *counts[]; /* by worker; set under measures.mu */
-};
-
 struct measures {
-    pthread_mutex_t mu; /* a leaf; guards the list of nodes */
-    struct list nodes;
+    struct node_registry nodes;
     struct slowlog *slowlog;
     _Atomic uint64_t topology_changes, failovers, slots_moved;
 };
@@ -61,10 +39,12 @@ struct measures {
 struct worker_measure {
     struct command_counts *commands; /* by id */
     struct hotkeys *hot;
-    int64_t sample_in;    /* requests until one's key is looked at */
-    uint64_t ticks;       /* when the bytes that are dealt with now were read */
-    uint64_t slow_ticks;  /* what lasts so long goes to the slow log */
-    uint64_t us_per_tick; /* times 2^32 */
+    int64_t sample_in;            /* requests until one's key is looked at */
+    uint64_t ticks;               /* when the bytes that are dealt with now were read */
+    uint64_t slow_ticks;          /* what lasts so long goes to the slow log */
+    uint64_t us_per_tick;         /* times 2^32 */
+    uint64_t last_ticks, last_us; /* the last duration, which those of a pipeline share */
+    size_t last_bucket;
 };
 
 void measures_create(struct proxy *p);
@@ -75,11 +55,9 @@ void measure_worker_deinit(struct worker *w);
 /* A worker has a node; and has it no more. */
 void measure_backend_begin(struct worker *w, struct backend *b);
 void measure_backend_end(struct worker *w, struct backend *b);
-/* A connection to it was made, or lost or refused.  Logs what is new. */
-void measure_backend_up(struct backend *b);
-void measure_backend_trouble(struct backend *b, bool was_connected, const char *why);
 
 /* Behind inline checks in worker.h. */
+void measure_duration(struct worker_measure *m, uint64_t ticks);
 struct histogram *measure_histogram(struct command_counts *c);
 void measure_slow(struct worker *w, const struct request *r, uint64_t us);
 void measure_key_slow(struct client *c, const struct command *cmd, const struct resp_request *req);

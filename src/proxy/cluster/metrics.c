@@ -106,67 +106,9 @@ static void write_commands(const struct proxy *p, struct buf *b, struct histogra
     }
 }
 
-/* ---- nodes: under measures.mu ---- */
-
-static void write_node_requests(const struct proxy *p, struct buf *b)
+static const char *name_of(unsigned id)
 {
-    static const char name[] = "covey_proxy_requests_total";
-    metric_family(b, name, METRIC_COUNTER, "Requests sent to nodes.");
-    list_each(it, &p->measures.nodes)
-    {
-        const struct measured_node *n = container_of(it, struct measured_node, link);
-        for (size_t id = 0; id < CMD_ID_COUNT; id++) {
-            uint64_t v = sum_node(p, n, offsetof(struct node_counts, requests) + id * sizeof(uint64_t));
-            struct metric_label l[] = {{"backend", bytes_of(n->name)}, label_of((int)id)};
-            if (v) metric_u64(b, name, l, 2, v);
-        }
-    }
-}
-
-static void write_nodes(const struct proxy *p, struct buf *b, const char *name, enum metric_type type, const char *help,
-                        uint64_t (*value)(const struct proxy *p, const struct measured_node *n))
-{
-    metric_family(b, name, type, help);
-    list_each(it, &p->measures.nodes)
-    {
-        const struct measured_node *n = container_of(it, struct measured_node, link);
-        struct metric_label l = {"backend", bytes_of(n->name)};
-        metric_u64(b, name, &l, 1, value(p, n));
-    }
-}
-
-static uint64_t is_up(const struct proxy *p, const struct measured_node *n)
-{
-    (void)p;
-    return atomic_load(&n->state) != NODE_DOWN;
-}
-
-static uint64_t links_of(const struct proxy *p, const struct measured_node *n)
-{
-    return SUM_NODE(p, n, links);
-}
-
-static uint64_t failed_of(const struct proxy *p, const struct measured_node *n)
-{
-    return SUM_NODE(p, n, failed);
-}
-
-static void write_backends(const struct proxy *p, struct buf *b, struct histogram *h)
-{
-    static const char name[] = "covey_proxy_backend_duration_seconds";
-    write_node_requests(p, b);
-    write_nodes(p, b, "covey_proxy_backend_up", METRIC_GAUGE, "0: the last attempt to connect to the node failed.",
-                is_up);
-    write_nodes(p, b, "covey_proxy_backend_connections", METRIC_GAUGE, "Connections to the node.", links_of);
-    write_nodes(p, b, "covey_proxy_backend_errors_total", METRIC_COUNTER, "Error replies of the node.", failed_of);
-    metric_family(b, name, METRIC_HISTOGRAM, "From sending a request to the node's reply.");
-    list_each(it, &p->measures.nodes)
-    {
-        const struct measured_node *n = container_of(it, struct measured_node, link);
-        struct metric_label l = {"backend", bytes_of(n->name)};
-        sum_node_latency(p, n, h);
-        metric_histogram(b, name, &l, 1, h, SUM_NODE(p, n, us));
-    }
+    return command_by_id((enum command_id)id)->name;
 }
 
 void proxy_cluster_metrics(struct proxy *p, struct buf *b)
@@ -177,8 +119,6 @@ void proxy_cluster_metrics(struct proxy *p, struct buf *b)
     write_refusals(p, b);
     write_fates(p, &s, b);
     write_commands(p, b, h);
-    pthread_mutex_lock(&p->measures.mu);
-    write_backends(p, b, h);
-    pthread_mutex_unlock(&p->measures.mu);
+    nodes_write_metrics(&p->measures.nodes, "covey_proxy", NULL, name_of, b);
     mem_free(h);
 }

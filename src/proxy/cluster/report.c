@@ -125,30 +125,23 @@ static const char *state_name(const struct measured_node *n)
     return names[atomic_load(&n->state)];
 }
 
-static uint64_t sum_requests(const struct proxy *p, const struct measured_node *n)
-{
-    uint64_t all = 0;
-    for (size_t id = 0; id < CMD_ID_COUNT; id++)
-        all += sum_node(p, n, offsetof(struct node_counts, requests) + id * sizeof(uint64_t));
-    return all;
-}
-
 static void info_backends(const struct worker *w, struct buf *b)
 {
-    struct proxy *p = w->proxy;
+    struct node_registry *r = &w->proxy->measures.nodes;
     struct histogram *h = mem_calloc(1, sizeof *h);
-    pthread_mutex_lock(&p->measures.mu);
-    list_each(it, &p->measures.nodes)
+    pthread_mutex_lock(&r->mu);
+    list_each(it, &r->nodes)
     {
         const struct measured_node *n = container_of(it, struct measured_node, link);
-        sum_node_latency(p, n, h);
+        node_sum_latency(r, n, h);
         buf_printf(b, "backend_%s:state=%s,connections=%llu,requests=%llu,errors=%llu,p50=%llu,p99=%llu,p99.9=%llu\r\n",
-                   n->name, state_name(n), (unsigned long long)SUM_NODE(p, n, links),
-                   (unsigned long long)sum_requests(p, n), (unsigned long long)SUM_NODE(p, n, failed),
+                   n->name, state_name(n), (unsigned long long)node_sum(r, n, offsetof(struct node_counts, links)),
+                   (unsigned long long)node_sum_requests(r, n),
+                   (unsigned long long)node_sum(r, n, offsetof(struct node_counts, failed)),
                    (unsigned long long)histogram_percentile(h, 50), (unsigned long long)histogram_percentile(h, 99),
                    (unsigned long long)histogram_percentile(h, 99.9));
     }
-    pthread_mutex_unlock(&p->measures.mu);
+    pthread_mutex_unlock(&r->mu);
     mem_free(h);
 }
 

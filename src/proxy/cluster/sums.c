@@ -43,18 +43,3 @@ bool sum_latency(const struct proxy *p, int id, struct histogram *out)
     }
     return any;
 }
-
-uint64_t sum_node(const struct proxy *p, const struct measured_node *n, size_t offset)
-{
-    uint64_t sum = 0;
-    for (int i = 0; i < p->worker_count; i++)
-        if (n->counts[i]) sum += get((const _Atomic uint64_t *)((const char *)n->counts[i] + offset));
-    return sum;
-}
-
-void sum_node_latency(const struct proxy *p, const struct measured_node *n, struct histogram *out)
-{
-    histogram_clear(out);
-    for (int i = 0; i < p->worker_count; i++)
-        if (n->counts[i]) histogram_merge(out, &n->counts[i]->latency);
-}

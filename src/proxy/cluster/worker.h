@@ -465,9 +465,12 @@ static inline void measure_rejected(struct worker *w, const struct command *cmd)
     count(&w->measure.commands[cmd->id].rejected, 1);
 }
 
-static inline uint64_t measure_us(const struct worker *w, uint64_t since)
+/* Makes last_us and last_bucket those of what began then. */
+static inline uint64_t measure_since(struct worker_measure *m, uint64_t begin)
 {
-    return (uint64_t)((unsigned __int128)(w->measure.ticks - since) * w->measure.us_per_tick >> 32);
+    uint64_t ticks = m->ticks - begin;
+    if (ticks != m->last_ticks) measure_duration(m, ticks);
+    return ticks;
 }
 
 static inline void measure_sent(struct link *l, struct request *r)
@@ -481,23 +484,25 @@ static inline void measure_replied(struct link *l, const struct request *r, stru
     struct node_counts *n = l->backend->counts;
     if (reply.p[0] == '-') count(&n->failed, 1);
     if (r->is_blocking) return;
-    uint64_t us = measure_us(l->worker, r->sent_at);
-    histogram_add(&n->latency, us);
-    count(&n->us, (int64_t)us);
+    struct worker_measure *m = &l->worker->measure;
+    measure_since(m, r->sent_at);
+    histogram_add_at(&n->latency, m->last_bucket);
+    count(&n->us, (int64_t)m->last_us);
 }
 
 /* It is about to be answered, its bytes still there. */
 static inline void measure_answered(struct worker *w, const struct request *r, struct bytes reply)
 {
     if (!r->cmd) return;
-    struct command_counts *c = &w->measure.commands[r->cmd->id];
+    struct worker_measure *m = &w->measure;
+    struct command_counts *c = &m->commands[r->cmd->id];
     if (reply.p[0] == '-') count(&c->failed, 1);
     if (r->is_blocking) return;
     struct histogram *h = atomic_load_explicit(&c->latency, memory_order_relaxed);
-    uint64_t us = measure_us(w, r->at);
-    histogram_add(h ? h : measure_histogram(c), us);
-    count(&c->us, (int64_t)us);
-    if (w->measure.ticks - r->at >= w->measure.slow_ticks) measure_slow(w, r, us);
+    uint64_t ticks = measure_since(m, r->at);
+    histogram_add_at(h ? h : measure_histogram(c), m->last_bucket);
+    count(&c->us, (int64_t)m->last_us);
+    if (ticks >= m->slow_ticks) measure_slow(w, r, m->last_us);
 }
 
 struct worker *proxy_worker_create(struct proxy *p, struct front_worker *front);

@@ -94,6 +94,7 @@ static size_t take(struct front_client *base, struct bytes in)
     struct pool_client *c = client_of(base);
     size_t pos = 0, used;
     base->input_waits = false;
+    c->pool->worker->ticks = clock_ticks();
     while (pos < in.n) {
         if (front_stalled(base)) {
             base->input_waits = true;

@@ -8,8 +8,11 @@
 #ifndef COVEY_PROXY_POOL_ENGINE_H
 #define COVEY_PROXY_POOL_ENGINE_H
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "base/random.h"
+#include "commands/table.h"
+#include "observe/nodes.h"
 #include "pool/conf.h"
 #include "pool/memcached.h"
 #include "proxy/front/front.h"
@@ -45,9 +48,10 @@ struct message {
     enum merge merge;
     uint32_t *place; /* MERGE_VALUES: of each key, which part has it */
     size_t keys_n;
-    size_t size;    /* bytes of the request */
-    uint64_t end;   /* where it ends in the bytes of its connection */
-    int64_t due_ms; /* 0: no limit */
+    size_t size;      /* bytes of the request */
+    uint64_t end;     /* where it ends in the bytes of its connection */
+    int64_t due_ms;   /* 0: no limit */
+    uint64_t sent_at; /* pool_worker.ticks */
     bool redis;
 };
 
@@ -85,6 +89,8 @@ struct server {
     struct server_health *health; /* of the generation */
     unsigned next_link;
     struct server_stats stats;
+    struct measured_node *measured;
+    struct node_counts *counts; /* this worker's */
 };
 
 struct pool_stats {
@@ -143,6 +149,10 @@ struct pool_worker {
     struct random rng;
     int64_t now_ms;
     uint64_t total_connections;
+    struct node_registry *nodes; /* of struct pools */
+    unsigned command;     /* of the request that is dealt with: an enum command_id, or behind those an mc_command */
+    uint64_t ticks;       /* when the bytes that are dealt with now were read */
+    uint64_t us_per_tick; /* times 2^32 */
 };
 
 /* All of them; the main thread's. */
@@ -154,6 +164,7 @@ struct pools {
     struct front_listener **listeners; /* of its pools */
     struct loop_source stats_listener;
     int64_t started_ms;
+    struct node_registry nodes;
 };
 
 struct generation *generation_read(const char *path); /* NULL: the log says why */
@@ -200,7 +211,7 @@ void memcache_merge(const struct message *m, struct buf *out);
 
 /* ---- worker.c ---- */
 
-struct pool_worker *pool_worker_create(struct front_worker *front);
+struct pool_worker *pool_worker_create(struct front_worker *front, struct node_registry *nodes);
 /* Gives it the pools of another configuration, which take over clients and counters of those of the same name; takes
  * the array.  Before the front is started, or any thread's. */
 void pool_worker_adopt(struct pool_worker *w, struct pool **pools, size_t n, bool is_started);

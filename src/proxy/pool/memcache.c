@@ -1,5 +1,6 @@
 /* memcache.c: what is done with a request of a memcached client. */
 #include "base/mem.h"
+#include "commands/table.h"
 #include "proxy/pool/engine.h"
 
 #include <errno.h>
@@ -45,6 +46,7 @@ static void send_parts(struct pool_client *c, const struct mc_request *req, stru
 
 void memcache_request(struct pool_client *c, const struct mc_request *req, struct bytes raw)
 {
+    c->pool->worker->command = CMD_ID_COUNT + (unsigned)req->command;
     if (req->command == MC_QUIT) {
         c->base.close_after_reply = true;
         return;

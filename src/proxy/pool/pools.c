@@ -177,7 +177,8 @@ struct pools *pools_create(struct front *f)
     p->worker_count = f->worker_count;
     p->started_ms = clock_mono_ms();
     p->workers = mem_calloc((size_t)p->worker_count, sizeof(struct pool_worker *));
-    for (int i = 0; i < p->worker_count; i++) p->workers[i] = pool_worker_create(f->workers[i]);
+    node_registry_init(&p->nodes, p->worker_count, CMD_ID_COUNT + MC_COMMAND_COUNT);
+    for (int i = 0; i < p->worker_count; i++) p->workers[i] = pool_worker_create(f->workers[i], &p->nodes);
     bool good = load(p);
     if (good && c->stats_port && !stats_listen(p, c->stats_host, (int)c->stats_port)) {
         log_warning("Cannot listen on %s:%d for the statistics: %s", c->stats_host, (int)c->stats_port,
@@ -202,9 +203,21 @@ void pools_destroy(struct pools *p)
     for (int i = 0; i < p->worker_count; i++) pool_worker_destroy(p->workers[i]);
     pools_close_stats(p);
     generation_release(p->generation);
+    node_registry_deinit(&p->nodes);
     mem_free(p->listeners);
     mem_free(p->workers);
     mem_free(p);
+}
+
+static const char *command_name(unsigned command)
+{
+    return command < CMD_ID_COUNT ? command_by_id((enum command_id)command)->name
+                                  : mc_command_name((enum mc_command)(command - CMD_ID_COUNT));
+}
+
+void pools_metrics(struct pools *p, struct buf *b)
+{
+    nodes_write_metrics(&p->nodes, "covey_proxy_pool", "pool", command_name, b);
 }
 
 int pools_test_file(const char *path)

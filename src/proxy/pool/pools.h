@@ -15,6 +15,8 @@ MUST_USE struct pools *pools_create(struct front *f);
 bool pools_reload(struct pools *p);
 /* Nobody is shown statistics any more. */
 void pools_close_stats(struct pools *p);
+/* Appends what Prometheus is told of them: families that begin with covey_proxy_pool_. */
+void pools_metrics(struct pools *p, struct buf *b);
 /* Behind front_stop(), when no client is left. */
 void pools_destroy(struct pools *p);
 /* Prints what the statistics mean. */

@@ -248,6 +248,7 @@ static void dispatch(struct pool_client *c, const struct resp_request *req, stru
 {
     const struct command *cmd = command_of_request(req->argv, req->argc, NULL);
     if (answered_here(c, cmd, req)) return;
+    if (cmd) c->pool->worker->command = cmd->id;
     if (!cmd) {
         char name[SHOWN_MAX];
         size_t n = req->argv[0].n < sizeof name ? req->argv[0].n : sizeof name;

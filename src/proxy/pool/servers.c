@@ -53,6 +53,8 @@ struct pool *pool_create(struct pool_worker *w, struct generation *g, size_t num
         p->servers[i].pool = p;
         p->servers[i].conf = &conf->servers[i];
         p->servers[i].health = &p->health->servers[i];
+        p->servers[i].measured = node_begin(w->nodes, conf->name, conf->servers[i].name, w->front->id, clock_mono_ms(),
+                                            &p->servers[i].counts);
         p->servers[i].links = mem_try_alloc((size_t)conf->server_connections * sizeof(struct server_link *));
         if (!p->servers[i].links) {
             pool_destroy(p);
@@ -164,6 +166,7 @@ static struct server_link *open_link(struct server *s, unsigned slot)
     if (fd < 0) {
         int error = errno ? errno : EHOSTUNREACH;
         s->stats.err++;
+        node_has_trouble(s->measured, false, strerror(error), s->pool->worker->now_ms);
         server_failed(s);
         errno = error;
         return NULL;
@@ -200,6 +203,7 @@ static void close_link(struct server_link *l, int error)
     close(fd);
     s->links[l->slot] = NULL;
     if (!l->connecting && s->stats.connections > 0) s->stats.connections--;
+    if (!l->connecting) front_count(&s->counts->links, -1);
     list_remove(&l->dirty);
     struct message *m = l->first;
     buf_deinit(&l->out);
@@ -222,6 +226,7 @@ static void broken(struct server_link *l, enum status why)
     } else {
         l->server->stats.err++;
     }
+    node_has_trouble(l->server->measured, !l->connecting, strerror(error), l->server->pool->worker->now_ms);
     log_verbose("Pool %s: connection to %s: %s", l->server->pool->conf->name, l->server->conf->address,
                 strerror(error));
     close_link(l, error ? error : EIO);
@@ -234,6 +239,7 @@ void pool_destroy(struct pool *p)
         for (int k = 0; s->links && k < p->conf->server_connections; k++)
             if (s->links[k]) close_link(s->links[k], NO_ERROR);
         mem_free(s->links);
+        if (s->measured) node_end(p->worker->nodes, s->measured, clock_mono_ms());
     }
     ring_deinit(&p->ring);
     mem_free(p->servers);
@@ -280,8 +286,10 @@ void server_send(struct server *s, struct message *m, struct bytes raw)
     append(l, raw);
     s->stats.requests++;
     s->stats.request_bytes += raw.n;
+    front_count(&s->counts->requests[p->worker->command], 1);
     if (!m) return;
     m->size = raw.n;
+    m->sent_at = p->worker->ticks;
     m->end = l->appended;
     m->due_ms = p->conf->timeout_ms >= 0 ? p->worker->now_ms + p->conf->timeout_ms : 0;
     m->link_next = NULL;
@@ -332,6 +340,15 @@ void server_link_flush(struct server_link *l)
 
 /* ---- receiving ---- */
 
+static void measure_reply(struct server *s, const struct message *m, bool failed)
+{
+    const struct pool_worker *w = s->pool->worker;
+    uint64_t us = (uint64_t)((unsigned __int128)(w->ticks - m->sent_at) * w->us_per_tick >> 32);
+    histogram_add(&s->counts->latency, us);
+    front_count(&s->counts->us, (int64_t)us);
+    if (failed) front_count(&s->counts->failed, 1);
+}
+
 /* False: the link is gone. */
 static bool receive(struct server_link *l, struct bytes reply, bool redis)
 {
@@ -354,6 +371,7 @@ static bool receive(struct server_link *l, struct bytes reply, bool redis)
         return false;
     }
     l->first = m->link_next;
+    measure_reply(s, m, redis ? reply.p[0] == '-' : l->mc.kind == MC_REPLY_ERROR);
     s->stats.responses++;
     s->stats.response_bytes += reply.n;
     if (redis && reply.n > 8 && memcmp(reply.p, "-LOADING", 8) == 0)
@@ -396,6 +414,7 @@ static void read_replies(struct server_link *l)
     enum status st = buf_try_reserve(&l->in, want);
     if (st == OK) st = stream_read(l->src.fd, l->tls, &l->in, want, &got);
     if (st == E_AGAIN) return;
+    l->server->pool->worker->ticks = clock_ticks();
     bool more = st == OK && l->tls && tls_has_more(l->tls);
     if (st != OK)
         broken(l, st);
@@ -432,6 +451,8 @@ static void ready(struct loop_source *src, int events)
         if (l->tls && !tls_established(l->tls) && !shake_hands_tls(l)) return;
         l->connecting = false;
         l->server->stats.connections++;
+        front_count(&l->server->counts->links, 1);
+        node_is_up(l->server->measured);
         events |= NET_WRITE;
     } else if (l->tls) {
         events = tls_ready(l->tls, events);

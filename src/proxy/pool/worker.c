@@ -15,6 +15,7 @@ static struct pool_worker *worker_of(struct front_part *p)
 static void begin(struct front_part *p)
 {
     worker_of(p)->now_ms = worker_of(p)->front->now_ms;
+    worker_of(p)->ticks = clock_ticks();
 }
 
 static void nothing(struct front_part *p)
@@ -53,13 +54,15 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     if (w->retired_n > 0) drop_idle(w);
 }
 
-struct pool_worker *pool_worker_create(struct front_worker *front)
+struct pool_worker *pool_worker_create(struct front_worker *front, struct node_registry *nodes)
 {
     struct pool_worker *w = mem_calloc(1, sizeof *w);
     w->part = (struct front_part){.begin = begin, .retry = nothing, .flush = flush};
     w->front = front;
     w->loop = front->loop;
     w->now_ms = clock_mono_ms();
+    w->nodes = nodes;
+    w->us_per_tick = ((uint64_t)1 << 32) / clock_ticks_per_us();
     list_init(&w->dirty_links);
     uint64_t seed;
     random_secure(&seed, sizeof seed);
