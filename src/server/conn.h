@@ -87,7 +87,7 @@ struct conn {
     int64_t wait_deadline_ms; /* WAIT: monotonic; INT64_MAX: none */
     uint64_t wait_offset;
     int64_t wait_replicas;
-    int8_t wait_local; /* WAITAOF: whether this node's disk counts; -1: it is WAIT */
+    int8_t wait_local;    /* WAITAOF: whether this node's disk counts; -1: it is WAIT */
     uint64_t wait_ticket; /* its place among those that wait for slots, since it was parked first; 0: it was not */
     unsigned wait_tries;  /* how often it found the slot taken again */
     enum { UNBLOCK_NO, UNBLOCK_TIMEOUT, UNBLOCK_ERROR } wait_unblocked; /* CLIENT UNBLOCK came; set at rest */
