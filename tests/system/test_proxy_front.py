@@ -406,3 +406,49 @@ def test_tls_of_pools(servers, authority):
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+# ---------------------------------------------------------------------------------------------------- CLIENT LIST, CLIENT KILL
+
+def test_clients_are_listed_and_killed(servers, backend):
+    proxy = Proxy(servers, [backend], workers=3)
+    admin = proxy.client
+    with contextlib.ExitStack() as stack:
+        some = [stack.enter_context(proxy.raw()) for _ in range(12)]
+        for n, s in enumerate(some):
+            assert ask(s, b"CLIENT SETNAME c%d\r\n" % n) == b"+OK\r\n"
+        assert ask(some[0], b"SUBSCRIBE news\r\n", b":1\r\n")
+        some[1].sendall(b"BLPOP nothing 0\r\n")
+        assert ask(some[2], b"MULTI\r\nGET a\r\n", b"+QUEUED\r\n")
+        wait_for("the blocked one", lambda: any(c["flags"] == "b" for c in admin.client_list()))
+        listed = {c["name"]: c for c in admin.client_list()}
+        assert len(listed) == 13 and len({c["id"] for c in listed.values()}) == 13
+        assert {c["addr"] for c in listed.values()} >= {"%s:%d" % s.getsockname() for s in some}
+        assert all(c["laddr"] == proxy.address and c["user"] == "default" and int(c["age"]) < 100 for c in listed.values())
+        assert listed["c0"]["flags"] == "P" and listed["c0"]["sub"] == "1" and listed["c2"]["multi"] == "1" and listed["c2"]["flags"] == "x"
+        assert listed["c1"]["cmd"] == "blpop" and listed["c3"]["cmd"] == "client|setname" and listed[""]["cmd"] == "client|list"
+        assert [c["name"] for c in admin.client_list(_type="pubsub")] == ["c0"] and admin.client_list(_type="replica") == []
+        assert {c["name"] for c in admin.execute_command("CLIENT LIST", "ID", listed["c4"]["id"], listed["c5"]["id"], 9999)} == {"c4", "c5"}
+        for words, text in ((("LIST", "TYPE", "nope"), "Unknown client type 'nope'"), (("LIST", "ID", "x"), "Invalid client ID"), (("LIST", "x"), "syntax error"),
+                            (("KILL", "1.2.3.4:5"), "No such client"), (("KILL", "ID", "x"), "client-id should be greater than 0"),
+                            (("KILL", "ID", "9", "x"), "syntax error"), (("KILL", "USER", "nobody"), "No such user 'nobody'")):
+            with pytest.raises(redis.ResponseError, match=text):
+                admin.execute_command("CLIENT", *words)
+        assert admin.execute_command("CLIENT", "KILL", listed["c4"]["addr"]) in (True, b"OK") and some[4].recv(10) == b""
+        assert admin.client_kill_filter(_id=listed["c5"]["id"]) == 1 and some[5].recv(10) == b""
+        assert admin.client_kill_filter(_id=9999) == 0
+        assert admin.client_kill_filter(_type="pubsub") == 1 and some[0].recv(10) == b""
+        assert admin.client_kill_filter(_id=listed["c1"]["id"]) == 1 and some[1].recv(10) == b""
+        assert ask(some[3], b"CLIENT KILL SKIPME no ADDR %s:%d\r\n" % (some[3].getsockname()[0].encode(), some[3].getsockname()[1])) == b":1\r\n"
+        assert some[3].recv(10) == b""
+        assert admin.client_kill_filter(laddr=proxy.address) == 7
+        assert len(admin.client_list()) == 1
+        assert all(s.recv(10) == b"" for s in some[6:])
+
+
+def test_callers_that_leave_before_the_list_is_there(servers, backend):
+    proxy = Proxy(servers, [backend], workers=4)
+    for _ in range(300):
+        with proxy.raw() as s:
+            s.sendall(b"CLIENT LIST\r\nCLIENT KILL ID 99999\r\nCLIENT LIST\r\n")
+    assert len(proxy.client.client_list()) >= 1

@@ -75,6 +75,7 @@ static void closed(struct front_client *base)
     c->pinned = NULL;
     subscriptions_end(c);
     if (pinned) node_link_unpin(pinned, false);
+    roll_call_forget(c);
     abandon_requests(c);
     policy_client_end(c);
     list_remove(&c->link);

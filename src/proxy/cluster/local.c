@@ -121,17 +121,6 @@ static void select_database(struct client *c, struct resp_out *o, struct bytes n
     }
 }
 
-void client_describe(const struct client *c, struct buf *b)
-{
-    struct bytes user = account_name(c->policy.account);
-    buf_printf(b, "id=%llu addr=%s fd=%d name=%s age=%lld db=%d multi=%d resp=%d cmd=client|info user=",
-               (unsigned long long)c->base.id, c->base.peer, c->base.src.fd, c->name ? c->name : "",
-               (long long)(clock_wall_ms() - c->base.created_ms) / 1000, c->db, c->in_multi ? (int)c->multi_count : -1,
-               c->resp);
-    buf_append_bytes(b, user);
-    buf_append_char(b, '\n');
-}
-
 static void reply_text(struct resp_out *o, const struct buf *b)
 {
     resp_verbatim(o, "txt", buf_bytes(b));
@@ -256,6 +245,7 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
 enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)
 {
     struct resp_out o;
+    if (cmd->id == CMD_ID_CLIENT_LIST || cmd->id == CMD_ID_CLIENT_KILL) return roll_call_dispatch(c, cmd, req);
     if (cmd->id == CMD_ID_SELECT && !route_alone(c)) return OUTCOME_NOT_NOW; /* other databases, other connections */
     struct request *r = client_reply_begin(c, &o);
     if (!answer(c, &o, cmd, req)) resp_errorf(&o, "ERR '%s' is not possible through the proxy", cmd->name);

@@ -334,6 +334,8 @@ enum outcome route_request(struct client *c, const struct resp_request *req, str
         refuse_arity(c, cmd);
         return OUTCOME_DONE;
     }
+    c->last_cmd = cmd;
+    c->last_ms = c->worker->now_ms;
     bool verbatim = raw.n > 1 && raw.p[0] == '*' && raw.p[1] >= '1' && raw.p[1] <= '9';
     return verbatim ? route_checked(c, cmd, req, raw) : route_rewritten(c, cmd, req);
 }

@@ -282,6 +282,9 @@ struct client {
     bool renewing; /* confirmations are of what it was told already */
 
     struct client_policy policy;
+    const struct command *last_cmd; /* NULL: none yet */
+    int64_t last_ms;                /* when it came; monotonic */
+    struct roll_call *roll_call;    /* that it waits for */
 };
 
 extern const struct front_backend cluster_front;
@@ -358,6 +361,9 @@ void subscriber_receive(struct client *c, struct bytes reply);
 enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 /* Its line in CLIENT LIST, with a line feed. */
 void client_describe(const struct client *c, struct buf *b);
+/* clients.c: CLIENT LIST and CLIENT KILL. */
+enum outcome roll_call_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
+void roll_call_forget(struct client *c); /* it goes */
 /* False: one has to log in for that. */
 bool local_before_login(struct client *c, const struct command *cmd, const struct resp_request *req);
 
