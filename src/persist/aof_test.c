@@ -387,7 +387,8 @@ static void world_end(struct world *w)
 {
     for (int i = 1; i <= w->files; i++) unlink(file_name(w, i));
     assert_int_equal(rmdir(w->path), 0);
-    /* The log and the writer's sleeping thread stay: that thread lasts as long as its process. */
+    aof_writer_destroy(w->writer);
+    change_log_destroy(w->log);
 }
 
 /* The commands of a file without annotations, and the position that these give at its end. */

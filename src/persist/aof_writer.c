@@ -51,11 +51,11 @@ struct aof_writer {
     int64_t position_ms, stamp_s; /* the last #POS, monotonic; #TS, unix time */
     uint64_t batch_size;          /* of the file before these pieces */
     int select_db;                /* what a file has to select at its beginning */
-    int switch_db;                /* the same for the next one */
     int64_t failure_logged_ms;
     /* the rest */
     pthread_mutex_t sync;     /* held through an fdatasync(); taken under io, let go of after it */
-    _Atomic uint64_t stop_at; /* under io to change: the file ends here, another goes on; NEVER */
+    int switch_db;            /* select_db of the next file; written at rest, before stop_at */
+    _Atomic uint64_t stop_at; /* the file ends here, another goes on; NEVER */
     _Atomic bool on, again, congested;
     _Atomic uint64_t written, durable, synced, size, delayed;
     _Atomic int write_errno, sync_errno;
@@ -63,6 +63,8 @@ struct aof_writer {
     int64_t synced_ms;                /* the thread's */
     pthread_mutex_t mu;
     pthread_cond_t woken;
+    pthread_t thread;
+    _Atomic bool ending;
     bool wake;          /* under mu */
     _Atomic int asleep; /* 0 or 1; see poke_sleeper() */
     bool started;       /* the thread runs; who starts first */
@@ -208,7 +210,7 @@ static size_t take_block(struct aof_writer *w, struct bytes b)
 /* Fills the pieces with what can go into the file.  False: there was nothing. */
 static bool gather(struct aof_writer *w)
 {
-    uint64_t limit = atomic_load(&w->stop_at), began = w->head.offset;
+    uint64_t began = w->head.offset;
     w->batch_size = atomic_load(&w->size);
     w->mark_offset = w->tail.offset;
     w->mark_bytes = 0;
@@ -216,6 +218,8 @@ static bool gather(struct aof_writer *w)
     if (w->batch_size == 0 && w->select_db > 0) put_select(w);
     while (w->queued < BATCH_BYTES && w->pieces <= PIECES - PIECES_RESERVE) {
         struct bytes b = change_reader_peek(&w->head);
+        /* Behind the look: whoever sees bytes that came after a switch was asked for sees where it is, too. */
+        uint64_t limit = atomic_load(&w->stop_at);
         if (b.n > limit - w->head.offset) b.n = limit - w->head.offset;
         if (b.n == 0) break;
         size_t taken = take_block(w, b);
@@ -503,7 +507,7 @@ static void *run(void *arg)
 {
     struct aof_writer *w = arg;
     pthread_setname_np(pthread_self(), "aof");
-    for (;;) {
+    while (!atomic_load(&w->ending)) {
         sleep_until_poked(w);
         while (turn(w)) continue;
     }
@@ -541,8 +545,7 @@ enum status aof_writer_start(struct aof_writer *w, int fd, uint64_t offset, uint
     atomic_store(&w->on, true);
     (void)flush(w); /* what fails is tried again */
     pthread_mutex_unlock(&w->io);
-    pthread_t thread;
-    if (!w->started && pthread_create(&thread, NULL, run, w) != 0) mem_abort(0);
+    if (!w->started && pthread_create(&w->thread, NULL, run, w) != 0) mem_abort(0);
     w->started = true;
     return OK;
 }
@@ -578,11 +581,9 @@ enum status aof_writer_sync(struct aof_writer *w)
 
 void aof_writer_switch(struct aof_writer *w, int db)
 {
-    /* The end of the log stands still, so nobody who writes without io can pass it. */
-    pthread_mutex_lock(&w->io);
-    atomic_store(&w->stop_at, change_offset(w->host.log));
+    /* The log stands still, so nobody can be past its end, and no lock is needed: a write may take long. */
     w->switch_db = db;
-    pthread_mutex_unlock(&w->io);
+    atomic_store(&w->stop_at, change_offset(w->host.log));
     aof_writer_poke(w);
 }
 
@@ -597,6 +598,18 @@ void aof_writer_switch_cancel(struct aof_writer *w)
 bool aof_writer_switching(const struct aof_writer *w)
 {
     return atomic_load(&w->stop_at) != NEVER;
+}
+
+void aof_writer_destroy(struct aof_writer *w)
+{
+    atomic_store(&w->ending, true);
+    aof_writer_poke(w);
+    if (w->started) pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->woken);
+    pthread_mutex_destroy(&w->mu);
+    pthread_mutex_destroy(&w->sync);
+    pthread_mutex_destroy(&w->io);
+    mem_free(w);
 }
 
 /* Whether writes are left to the thread, which syncs. */

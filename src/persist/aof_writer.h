@@ -35,6 +35,7 @@ struct aof_writer_host {
 
 struct aof_writer;
 struct aof_writer *aof_writer_create(struct aof_writer_host host);
+void aof_writer_destroy(struct aof_writer *w); /* stopped, and nobody else uses it */
 
 /* Begins at that offset of the log, which is active and reaches back to there, behind the `size` bytes that fd (taken)
  * holds.  db: what the stream has selected there, -1 none.  With the server at rest, or before anybody writes. */

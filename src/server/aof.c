@@ -376,6 +376,12 @@ bool aof_shutdown(struct aof *a, bool force)
 
 /* ---- asked by others --------------------------------------------------------------------------------------------- */
 
+void aof_sync_now(struct aof *a)
+{
+    if (aof_writer_is_on(a->writer) && aof_writer_sync(a->writer) != OK)
+        log_warning("Fail to fsync the AOF file: %s.", strerror(errno));
+}
+
 void aof_flush(struct aof *a)
 {
     aof_writer_flush(a->writer);

@@ -16,6 +16,7 @@ MUST_USE bool aof_open(struct aof *a);
 /* Loads what the manifest names, then goes on writing behind it, making what is missing; on the main thread, before
  * clients are served.  False: the log says why. */
 MUST_USE bool aof_load_at_start(struct aof *a);
+bool aof_has_files(struct aof *a);
 /* DEBUG LOADAOF: with the server at rest and its tables stopped. */
 MUST_USE bool aof_reload(struct aof *a);
 
@@ -31,6 +32,8 @@ void aof_tick(struct aof *a, int64_t now_ms);
 /* The last words, with the server at rest.  False: they could not be written, or the first base is not there yet. */
 MUST_USE bool aof_shutdown(struct aof *a, bool force);
 
+/* Writes and syncs what the log holds, beside writers. */
+void aof_sync_now(struct aof *a);
 /* At the end of a worker's turn, before the replies leave. */
 void aof_flush(struct aof *a);
 /* Writers have to wait: the disk is too slow by far. */

@@ -611,6 +611,14 @@ bool aof_load_at_start(struct aof *a)
     return ok;
 }
 
+bool aof_has_files(struct aof *a)
+{
+    pthread_mutex_lock(&a->files);
+    bool has = a->manifest.n > aof_manifest_count(&a->manifest, AOF_HISTORY);
+    pthread_mutex_unlock(&a->files);
+    return has;
+}
+
 bool aof_reload(struct aof *a)
 {
     struct node *n = a->node;

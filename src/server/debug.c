@@ -189,6 +189,10 @@ static void debug_reload(struct call *c)
 static void debug_loadaof(struct call *c)
 {
     if (!call_exclusive(c) || loading(c)) return;
+    if (!aof_has_files(node_of(c)->aof)) {
+        resp_error(&c->out, "ERR Error trying to load the AOF files, check server logs.");
+        return;
+    }
     if (!aof_reload(node_of(c)->aof)) {
         /* As redis-server: half a dataset is not to be served. */
         log_warning("DEBUG LOADAOF failed, exiting");

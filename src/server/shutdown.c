@@ -85,6 +85,7 @@ void cmd_shutdown(struct call *c)
     struct node *node = call_conn(c)->worker->node;
     if (choice == SAVE_NEVER && script_any_slow(node)) {
         log_warning("User requested shutdown while a script runs...");
+        aof_sync_now(node->aof);
         end(node);
     }
     if (!call_exclusive(c)) return;

@@ -5,7 +5,7 @@ usage: ./run bench [--quick | --full] [--only NAME[,NAME...]] [--workers N]
 
   --quick     small counts, to see that everything works; the figures mean little
   --full      five failovers with a node timeout of 15 s as well, instead of one
-  --only      some of: throughput tls commands memory collections eviction failover sync
+  --only      some of: throughput tls commands memory collections eviction snapshot fsync failover sync
   --workers   workers of the Covey node in the throughput runs (default: its own default)
 """
 import argparse
@@ -16,13 +16,14 @@ import time
 
 import commands
 import figures
+import fsync_figures
 import memory_figures
 import secured
 import snapshot_figures
 from target import COVEY, Failure
 
 
-NAMES = ("throughput", "tls", "commands", "memory", "collections", "eviction", "snapshot", "failover", "sync")
+NAMES = ("throughput", "tls", "commands", "memory", "collections", "eviction", "snapshot", "fsync", "failover", "sync")
 
 
 class Size:
@@ -37,6 +38,8 @@ class Size:
         self.failovers = {1000: 1} if quick else {1000: 5, 15000: 5 if full else 1}
         self.sync_bytes = 64 << 20 if quick else 1 << 30
         self.snapshot_keys, self.large_members = (100_000, 50_000) if quick else (2_000_000, 1_000_000)
+        self.fsync_requests = {1: 20_000, 16: 100_000} if quick else {1: 200_000, 16: 2_000_000}
+        self.aof_load_keys = 100_000 if quick else 3_000_000
         self.load_keys = 200_000 if quick else 5_000_000
 
 
@@ -70,7 +73,7 @@ def measure(options, size, say):
             "tls": lambda: secured.figures(size, say, options.workers),
             "commands": lambda: commands.figures(size, say, options.workers), "memory": lambda: figures.memory(size, say),
             "collections": lambda: memory_figures.collections(size, say), "eviction": lambda: memory_figures.eviction(size, say),
-            "snapshot": lambda: snapshot_figures.figures(size, say),
+            "snapshot": lambda: snapshot_figures.figures(size, say), "fsync": lambda: fsync_figures.figures(size, say),
             "failover": lambda: figures.failover(size, say), "sync": lambda: figures.full_sync(size, say)}
     for name in options.only:
         try:

@@ -125,10 +125,14 @@ def wait_for(what, condition, seconds, every=0.05):
 class Server:
     """One data node without persistence."""
 
-    def __init__(self, kind, *directives):
+    def __init__(self, kind, *directives, prepare=None):
+        """prepare(directory) puts files into place before the start."""
         self.kind = kind
         self.port = free_port()
         self.dir = tempfile.mkdtemp(prefix=f"covey-bench-{kind}-")
+        if prepare:
+            prepare(self.dir)
+        self.started = time.monotonic()
         command = [COVEY, "server"] if kind == "covey" else [REDIS]
         with open(os.path.join(self.dir, "log"), "wb") as log:
             self.process = subprocess.Popen(
@@ -136,7 +140,7 @@ class Server:
                            *map(str, directives)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent)
         try:
-            wait_for(f"{kind} on port {self.port}", self._answers, 20)
+            wait_for(f"{kind} on port {self.port}", self._answers, 60, every=0.01)
         except Failure:
             self.stop()
             raise
