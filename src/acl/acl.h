@@ -25,6 +25,8 @@ struct acl_command {
     uint32_t categories; /* bits */
     uint16_t subs;       /* how many subcommands follow */
     bool is_sub;
+    bool newer; /* does not weigh in which categories describe a user: the text is that of a server without it, and more
+                 */
 };
 
 enum { ACL_COMMANDS_MAX = 511 };

@@ -38,7 +38,7 @@ static struct covered count_category(const struct acl *a, const struct acl_selec
 {
     struct covered c = {0, 0};
     for (unsigned i = 0; i < COMMAND_WORDS; i++) {
-        uint64_t all = a->categories[category][i];
+        uint64_t all = a->categories[category][i] & a->weighed[i];
         c.on += (unsigned long)__builtin_popcountll(all & s->allowed[i]);
         c.off += (unsigned long)__builtin_popcountll(all & ~s->allowed[i]);
     }

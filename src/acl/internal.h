@@ -56,6 +56,7 @@ struct acl {
     const struct acl_commands *commands;
     bool all_channels_default;
     uint64_t categories[32][COMMAND_WORDS]; /* the commands of each */
+    uint64_t weighed[COMMAND_WORDS];        /* those that are not `newer` */
     struct acl_user *default_user;
     struct acl_user **slots; /* open addressing by name_hash, NULL: free */
     size_t slot_count, count;

@@ -146,6 +146,8 @@ struct acl *acl_create(const struct acl_commands *commands)
     for (unsigned id = 0; id < commands->count; id++)
         for (unsigned i = 0; i < commands->category_count; i++)
             if (commands->rows[id].categories >> i & 1) a->categories[i][id / 64] |= 1ull << id % 64;
+    for (unsigned id = 0; id < commands->count; id++)
+        if (!commands->rows[id].newer) a->weighed[id / 64] |= 1ull << id % 64;
     resize(a, SLOTS_MIN);
     a->default_user = user_new(a, BYTES("default"));
     const char *const rules[] = {"+@all", "~*", "&*", "on", "nopass"};

@@ -126,22 +126,30 @@ def without_own(left, right):
     return None if left[0][1] == lines and left[0][0] == right[0][0] else "replies differ"
 
 
+def rule_kind(rule):
+    """Rules of one kind may stand in any order beside each other."""
+    return rule[:2] if rule[1:2] == b"@" else b"command" if rule[:1] in (b"+", b"-") else None
+
+
+UNKNOWN_RULES = {sign + name.lower().encode() for name in scope.NEWER for sign in (b"+", b"-")}
+
+
 def normal_description(text):
-    """Runs of single commands (+get -set) sorted; categories and patterns as they are."""
+    """Runs of single commands (+get -set), and of categories given or taken away, sorted; patterns as they are.  Categories
+    come in the order of how much they give, in which commands count that the oracle does not know."""
     out, run = [], []
-    closing = 0
     for word in text.split(b" "):
         bare = word.rstrip(b")")
-        if bare[:1] in b"+-" and bare[1:2] != b"@" and bare:
+        if run and rule_kind(run[0]) != rule_kind(bare):
+            out, run = out + sorted(run), []
+        if bare in UNKNOWN_RULES:
+            pass
+        elif rule_kind(bare):
             run.append(bare)
-            closing = len(word) - len(bare)
-            if closing:
-                out += sorted(run) + [b")" * closing]
-                run = []
-            continue
-        out += sorted(run)
-        run = []
-        out += [bare] + ([b")"] if bare != word else [])
+        else:
+            out.append(bare)
+        if bare != word:
+            out, run = out + sorted(run) + [b")" * (len(word) - len(bare))], []
     return out + sorted(run)
 
 

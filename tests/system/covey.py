@@ -296,7 +296,9 @@ class Node:
         if self.process and not self.expected_dead and self.process.poll() is not None:
             found.append(f"{self} died with {self.process.returncode}")
         log = self.log_text()
-        found += [f"{self}: {word.decode()}" for word in SANITIZER_WORDS if word in log]
+        at = min((log.find(word) for word in SANITIZER_WORDS if word in log), default=-1)
+        if at >= 0:
+            found.append(f"{self}: {log[at:at + 6000].decode(errors='replace')}")
         return found
 
     # -- its clients
