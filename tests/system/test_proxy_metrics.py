@@ -129,6 +129,7 @@ def test_http(proxy):
     kept.close()
 
 
+@pytest.mark.sanitizer
 def test_hostile_http(proxy):
     rng = random.Random(7)
     open_ones = []
@@ -197,6 +198,7 @@ def test_a_failover_is_seen(servers):
     assert log.count("Failover: ") == 1 and f"slots of {cluster.nodes[0].address}" in log
 
 
+@pytest.mark.sanitizer
 def test_slowlog_has_the_time_the_client_saw(servers, node):
     proxy = Measured(servers, [node], slowlog_log_slower_than=50000, slowlog_max_len=5)
     with Wire(proxy) as wire, Wire(proxy) as other:
@@ -237,6 +239,7 @@ def test_hot_keys(servers, node):
     assert '"hot"' in proxy.info("hotkeys")["hotkey_0"]
 
 
+@pytest.mark.sanitizer
 def test_metrics_while_clients_work(servers, node):
     """Counters of all threads are read while they grow: every scrape holds together."""
     proxy = Measured(servers, [node], workers=4)
@@ -330,6 +333,7 @@ def test_memory_of_idle_clients(servers, node):
 
 # ---------------------------------------------------------------------------------------------------- static pools
 
+@pytest.mark.sanitizer
 def test_pools_are_measured_beside_a_cluster(servers, node):
     memcached = Memcached()
     ports = [covey.free_port(), covey.free_port()]

@@ -123,6 +123,7 @@ def test_a_refusal_spoils_the_transaction(setup):
         assert wire("GET", "app:1") == Error("NOPERM this user has no permissions to run the 'get' command")
 
 
+@pytest.mark.sanitizer
 def test_changes_hold_for_all_workers_at_once(servers, backend):
     proxy = Proxy(servers, [backend], workers=4)
     with Wire(proxy) as admin:
@@ -140,6 +141,7 @@ def test_changes_hold_for_all_workers_at_once(servers, backend):
             wire.close()
 
 
+@pytest.mark.sanitizer
 def test_who_is_deleted_or_read_anew_is_disconnected(setup, backend):
     proxy, path = setup
     listener, reader, writer = Wire(proxy), Wire(proxy), Wire(proxy)
@@ -270,6 +272,7 @@ def test_a_users_requests_are_delayed_to_its_rate(limited):
     assert int(info.split("delayed_requests_total:")[1].split()[0]) > 300
 
 
+@pytest.mark.sanitizer
 def test_a_pipeline_is_delayed_and_answered_in_order(limited):
     proxy = limited()
     with as_user(proxy, "slow") as wire:
@@ -296,6 +299,7 @@ def test_bytes_are_limited_both_ways(limited, backend):
     assert 0.9 < reading < 4 * covey.PATIENCE and 1.2 < writing < 4 * covey.PATIENCE
 
 
+@pytest.mark.sanitizer
 def test_the_delayed_may_leave(limited):
     proxy = limited()
     for _ in range(5):

@@ -138,7 +138,8 @@ struct request *request_create(struct worker *w, struct client *c, const struct 
     } else {
         r = mem_alloc(sizeof *r);
     }
-    *r = (struct request){.client = c, .cmd = cmd, .slot = slot, .at = w->measure.ticks, .db = c ? c->db : 0, .reply.bytes = reply};
+    *r = (struct request){
+        .client = c, .cmd = cmd, .slot = slot, .at = w->measure.ticks, .db = c ? c->db : 0, .reply.bytes = reply};
     r->is_safe = cmd && (cmd->flags & CMD_READONLY) && !(cmd->flags & CMD_BLOCKING);
     list_init(&r->held);
     return r;

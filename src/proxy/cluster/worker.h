@@ -77,7 +77,7 @@ struct request {
     const struct command *cmd;
     uint64_t end_at; /* in the bytes of the link: it cannot be executed before all up to here are written */
     int64_t hold_until, due_ms;
-    uint64_t at, sent_at; /* worker.measure.ticks when it came, and when it was sent */
+    uint64_t at, sent_at;     /* worker.measure.ticks when it came, and when it was sent */
     struct backend *ask;      /* where the next attempt goes, with ASKING */
     uint32_t skip, skip_left; /* replies in front of the one that counts: MULTI and QUEUED */
     uint16_t slot;
@@ -373,8 +373,8 @@ struct proxy;
 
 struct worker_stats {
     _Atomic uint64_t commands, received, sent, held_ever, held_now, retries, moved, asked, unknown, timeouts, refused,
-        connects, links, pinned, link_failures, splits, replica_reads, replica_failures, delayed_now,
-        delayed_ever, limit_refusals;
+        connects, links, pinned, link_failures, splits, replica_reads, replica_failures, delayed_now, delayed_ever,
+        limit_refusals;
 };
 
 struct worker {
@@ -523,7 +523,7 @@ struct proxy {
     struct proxy_policy policy;
     struct measures measures;
     struct topology_map *last_map; /* of the topology's thread */
-    struct worker **workers; /* one of each of the front's */
+    struct worker **workers;       /* one of each of the front's */
     int worker_count;
     _Atomic int64_t pinned;
     _Atomic bool has_map; /* the cluster has been seen */
