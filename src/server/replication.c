@@ -515,10 +515,10 @@ static bool is_synced_here(const struct conn *c, uint64_t offset)
     return aof_is_on(a) && aof_synced_offset(a) >= offset;
 }
 
-static void sleep_in_wait(struct conn *c, int64_t local, int64_t replicas, int64_t timeout_ms)
+static void sleep_in_wait(struct conn *c, uint64_t offset, int64_t local, int64_t replicas, int64_t timeout_ms)
 {
     c->wait = WAIT_REPLICAS;
-    c->wait_offset = c->write_offset;
+    c->wait_offset = offset;
     c->wait_replicas = replicas;
     c->wait_local = (int8_t)local;
     c->wait_unblocked = UNBLOCK_NO;
@@ -552,12 +552,13 @@ void cmd_waitaof(struct call *call)
         resp_error(&call->out, "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.");
         return;
     }
-    bool here = is_synced_here(c, c->write_offset);
-    int synced = hub_count_synced(r->hub, c->write_offset);
+    uint64_t offset = change_offset(r->node->log); /* as in WAIT */
+    bool here = is_synced_here(c, offset);
+    int synced = hub_count_synced(r->hub, offset);
     if ((here >= local && synced >= replicas) || call->flags & CALL_IN_EXEC)
         reply_waitaof(&call->out, here, synced);
     else
-        sleep_in_wait(c, local, replicas, timeout_ms);
+        sleep_in_wait(c, offset, local, replicas, timeout_ms);
 }
 
 void cmd_wait(struct call *call)
@@ -581,12 +582,15 @@ void cmd_wait(struct call *call)
         resp_error(&call->out, "ERR timeout is negative");
         return;
     }
-    int acked = hub_count_acked(r->hub, c->write_offset);
+    /* As in Redis, what was written before the connection's last command, by whomever: its own writes or what it has
+     * seen of others'.  That was a moment ago; now is a little more. */
+    uint64_t offset = change_offset(r->node->log);
+    int acked = hub_count_acked(r->hub, offset);
     if (acked >= replicas || call->flags & CALL_IN_EXEC) {
         resp_i64(&call->out, acked);
         return;
     }
-    sleep_in_wait(c, -1, replicas, timeout_ms);
+    sleep_in_wait(c, offset, -1, replicas, timeout_ms);
 }
 
 void replication_check_waits(struct worker *w)

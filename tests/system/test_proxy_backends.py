@@ -59,6 +59,7 @@ def test_nothing_is_bound_to_one_slot(client):
 
 def test_databases(one):
     with Wire(one[1]) as wire, Wire(one[1], 3) as other:
+        assert wire("SELECT", 1) == "OK" and wire("SELECT", 0) == "OK"
         assert wire("FLUSHALL") == "OK" and wire("CONFIG", "GET", "databases") == [b"databases", b"16"]
         for db in range(16):
             assert wire("SELECT", db) == "OK" and wire("SET", "k", db) == "OK"
@@ -197,7 +198,7 @@ def test_databases_of_a_cluster(servers):
     cluster = servers.cluster(["covey"] * 3, cluster_databases=4)
     proxy = Proxy(servers, cluster.nodes[:1])
     with Wire(proxy) as wire, Wire(proxy, 3) as other:
-        assert wire("CONFIG", "GET", "databases") == [b"databases", b"4"]
+        assert wire("SELECT", 3) == "OK" and wire("CONFIG", "GET", "databases") == [b"databases", b"4"]
         for db in range(4):
             assert wire("SELECT", db) == "OK"
             for n in range(50):

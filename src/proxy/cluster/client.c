@@ -55,7 +55,10 @@ static void abandon_requests(struct client *c)
                 struct request *p = g->part[i];
                 p->client = NULL;
                 p->parent = NULL;
-                if (p->state != REQUEST_SENT) request_free(w, p);
+                if (p->state != REQUEST_SENT)
+                    request_free(w, p);
+                else if (p->is_blocking)
+                    node_link_unpin(p->link, false);
             }
             g->parts = 0;
             request_free(w, r);
@@ -74,8 +77,8 @@ static void closed(struct front_client *base)
     struct link *pinned = c->pinned;
     c->pinned = NULL;
     subscriptions_end(c);
+    feeds_end(c);
     if (pinned) node_link_unpin(pinned, false);
-    roll_call_forget(c);
     abandon_requests(c);
     policy_client_end(c);
     list_remove(&c->link);
@@ -107,7 +110,7 @@ static void release(struct front_client *base, struct front_reply *reply)
 
 struct request *client_reply_begin(struct client *c, struct resp_out *o)
 {
-    if (!c->base.first) {
+    if (!c->base.first && !c->is_mute) {
         *o = (struct resp_out){&c->base.out, c->resp};
         return NULL;
     }
@@ -122,6 +125,8 @@ void client_reply_end(struct client *c, struct request *r)
     if (r) {
         r->state = REQUEST_DONE;
         r->reply.done = true;
+        if (r->is_mute) r->reply.bytes.n = 0;
+        if (r->is_mute && client_first(c) == r) client_drain(c);
     }
     client_wants_write(c);
 }

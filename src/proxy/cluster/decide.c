@@ -172,7 +172,8 @@ static const struct decision rows[CMD_ID_COUNT] = {
     ANY(XINFO_HELP),
 
     /* the nodes themselves */
-    ROW(WAIT, COURSE_WAIT, .in_multi = true),
+    ROW(WAIT, COURSE_WAIT, GATHER_LEAST, .in_multi = true),
+    ROW(WAITAOF, COURSE_WAIT, GATHER_LEAST_EACH, .in_multi = true),
     ROW(MONITOR, COURSE_MONITOR),
     ROW(DEBUG, COURSE_DEBUG, .reason = one_server),
     EVERY(BGSAVE, FIRST),

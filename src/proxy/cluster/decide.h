@@ -25,21 +25,22 @@ enum course {
 
 /* How replies of parts become one.  An error of a part is the whole reply, but for GATHER_ANY_OK. */
 enum gather_kind {
-    GATHER_SUM,    /* integers */
-    GATHER_LEAST,  /* integers */
-    GATHER_FIRST,  /* the first, if none is an error */
-    GATHER_ANY_OK, /* one that is no error */
-    GATHER_VALUES, /* arrays, whose elements have places of their own */
-    GATHER_CONCAT, /* arrays, one behind another */
-    GATHER_UNION,  /* arrays, each element once */
-    GATHER_COUNTS, /* arrays of name, integer, ... in the same order: the sums of the integers */
-    GATHER_AND,    /* arrays of integers, the least of each */
-    GATHER_RANDOM, /* any that is not null */
+    GATHER_SUM,        /* integers */
+    GATHER_LEAST,      /* integers */
+    GATHER_FIRST,      /* the first, if none is an error */
+    GATHER_ANY_OK,     /* one that is no error */
+    GATHER_VALUES,     /* arrays, whose elements have places of their own */
+    GATHER_CONCAT,     /* arrays, one behind another */
+    GATHER_UNION,      /* arrays, each element once */
+    GATHER_COUNTS,     /* arrays of name, integer, ... in the same order: the sums of the integers */
+    GATHER_LEAST_EACH, /* arrays of integers, the least of each place */
+    GATHER_AND,        /* arrays of integers, the least of each */
+    GATHER_RANDOM,     /* any that is not null */
 };
 
 struct decision {
     uint8_t course;     /* enum course */
-    uint8_t gather;     /* enum gather_kind, of COURSE_EVERY */
+    uint8_t gather;     /* enum gather_kind, of COURSE_EVERY and COURSE_WAIT */
     bool in_multi;      /* may be queued although it has no keys */
     const char *reason; /* the error, without '-' */
 };

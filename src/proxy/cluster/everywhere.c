@@ -5,8 +5,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 
-/* The first slot of every node; returns how many there are. */
-static unsigned first_slots(const struct worker *w, uint16_t *out)
+unsigned everywhere_slots(const struct worker *w, uint16_t *out)
 {
     unsigned n = 0;
     for (unsigned s = 0; s < SLOT_COUNT; s++) {
@@ -22,7 +21,7 @@ void everywhere_dispatch(struct client *c, const struct command *cmd, enum gathe
 {
     struct worker *w = c->worker;
     uint16_t *slots = mem_alloc(SLOT_COUNT * sizeof *slots);
-    unsigned n = first_slots(w, slots);
+    unsigned n = everywhere_slots(w, slots);
     if (n == 0) slots[n++] = 0; /* waits for the cluster */
     struct request *parent = request_create(w, c, cmd, slots[0]);
     client_enqueue(c, parent);

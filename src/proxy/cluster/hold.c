@@ -319,6 +319,8 @@ enum verdict request_judge(struct worker *w, struct request *r, struct bytes rep
     }
     for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
         if (!bytes_eq(code, bytes_of(later[i]))) continue;
+        if (bytes_eq(code, BYTES("UNBLOCKED")) && rest.n >= 5 && memcmp(rest.p, "force", 5) != 0)
+            break; /* CLIENT UNBLOCK */
         if (i) topology_refresh(w->proxy->topology);
         return VERDICT_LATER;
     }
@@ -560,8 +562,9 @@ void request_answer(struct worker *w, struct request *r, struct bytes reply)
     bool is_scan = r->cmd && r->cmd->id == CMD_ID_SCAN && !worker_has_one_server(w);
     bool is_first = client_first(c) == r;
     if (r->selects && reply.p[0] == '*' && reply.p[1] != '-') c->db = r->db_after;
+    if (r->is_mute) reply = BYTES("");
     struct buf *out = is_first ? &c->base.out : &r->reply.bytes;
-    if (!is_scan || !scan_rewrite(w, r->slot, reply, out)) buf_append_bytes(out, reply);
+    if (!is_scan || r->is_mute || !scan_rewrite(w, r->slot, reply, out)) buf_append_bytes(out, reply);
     if (is_first) client_drain(c);
 }
 

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/number.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -101,6 +102,16 @@ static void shake_hands(struct link *l, unsigned db)
     buf_deinit(&b);
 }
 
+/* By which CLIENT UNBLOCK names it. */
+static void ask_id(struct link *l)
+{
+    struct buf b = {0};
+    resp_request_cstr(&b, 2, "CLIENT", "ID");
+    say(l, &b);
+    buf_deinit(&b);
+    l->id_in = l->handshake_left;
+}
+
 static void failed_to_connect(struct backend *b, struct worker *w, bool was_connected, const char *why)
 {
     node_has_trouble(b->measured, was_connected, why, w->now_ms);
@@ -195,6 +206,7 @@ struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c
         l = open_link(w, b, proto, c->db, false);
         if (!l) return NULL;
         l->is_pinned = true;
+        ask_id(l);
         atomic_fetch_add(&w->proxy->pinned, 1);
     }
     l->owner = c;
@@ -266,6 +278,7 @@ void node_link_close(struct link *l, const char *why)
         failed_to_connect(b, w, !l->connecting, why);
     }
     if (!l->is_pinned && b->shared[l->proto][l->slot] == l) b->shared[l->proto][l->slot] = NULL;
+    if (l->feeds) feeds_lost(l);
     if (b->probe == l) {
         b->probe = NULL;
         b->probing = false;
@@ -333,6 +346,8 @@ void node_link_send(struct link *l, struct request *r, struct bytes raw)
     r->on_node = raw.n;
     l->backend->queued_bytes += raw.n;
     expect(l, r);
+    if (r->client && r->cmd && (r->cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE) || r->cmd->id == CMD_ID_EXEC))
+        wait_note_write(r->client, r->slot);
     count(&l->backend->requests, 1);
     measure_sent(l, r);
 }
@@ -480,6 +495,10 @@ static bool greeted(struct link *l, struct bytes reply)
 static bool handshake_reply(struct link *l, struct bytes reply)
 {
     l->handshake_left--;
+    if (l->id_in && --l->id_in == 0) {
+        if (reply.p[0] != ':' || !parse_i64(bytes_make(reply.p + 1, reply.n - 3), &l->node_id)) l->node_id = 0;
+        return true;
+    }
     if (l->greeting && --l->greeting == 0 && greeted(l, reply)) return true;
     if (reply.p[0] != '-') return true;
     l->backend->version = VERSION_UNKNOWN;
@@ -540,6 +559,10 @@ static bool receive(struct link *l, struct bytes reply)
     }
     if (l->handshake_left) return handshake_reply(l, reply);
     struct buf other = {0};
+    if (l->feeds) {
+        feeds_receive(l, reply);
+        return true;
+    }
     if (l->is_raw) {
         struct client *c = l->owner;
         if (l->is_old) {

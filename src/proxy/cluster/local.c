@@ -9,6 +9,8 @@
 
 #include <unistd.h>
 
+enum { LOOK_MS = 20 };
+
 static const char wrong_password[] = "WRONGPASS invalid username-password pair or user is disabled.";
 
 static void auth(struct client *c, struct resp_out *o, const struct resp_request *req)
@@ -121,11 +123,6 @@ static void select_database(struct client *c, struct resp_out *o, struct bytes n
     }
 }
 
-static void reply_text(struct resp_out *o, const struct buf *b)
-{
-    resp_verbatim(o, "txt", buf_bytes(b));
-}
-
 /* ---- CONFIG GET ---- */
 
 struct config_get {
@@ -179,33 +176,10 @@ static void reset(struct client *c, struct resp_out *o)
     c->name = NULL;
     c->resp = o->version = 2;
     c->db = 0;
+    c->reply_off = c->reply_skip = false;
+    feeds_end(c);
     policy_log_out(c);
     resp_status(o, "RESET");
-}
-
-static bool client_command(struct client *c, struct resp_out *o, const struct command *cmd,
-                           const struct resp_request *req)
-{
-    struct buf b = {0};
-    switch (cmd->id) {
-    case CMD_ID_CLIENT_ID: resp_i64(o, (int64_t)c->base.id); return true;
-    case CMD_ID_CLIENT_GETNAME:
-        if (c->name)
-            resp_bulk_cstr(o, c->name);
-        else
-            resp_null(o);
-        return true;
-    case CMD_ID_CLIENT_SETNAME:
-        if (set_name(c, o, req->argv[2])) resp_ok(o);
-        return true;
-    case CMD_ID_CLIENT_INFO:
-        client_describe(c, &b);
-        reply_text(o, &b);
-        buf_deinit(&b);
-        return true;
-    case CMD_ID_CLIENT_NO_EVICT: resp_ok(o); return true;
-    default: return false;
-    }
 }
 
 static bool answer(struct client *c, struct resp_out *o, const struct command *cmd, const struct resp_request *req)
@@ -230,6 +204,9 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     case CMD_ID_INFO: report_info(c, o, req); return true;
     case CMD_ID_CONFIG_GET: config_get(c, o, req); return true;
     case CMD_ID_RESET: reset(c, o); return true;
+    case CMD_ID_CLIENT_SETNAME:
+        if (set_name(c, o, req->argv[2])) resp_ok(o);
+        return true;
     case CMD_ID_QUIT:
         resp_ok(o);
         c->base.close_after_reply = true;
@@ -237,16 +214,30 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     default: break;
     }
     if (report_slowlog(c, o, cmd, req)) return true;
-    if (!policy_is_local(cmd)) return client_command(c, o, cmd, req);
-    policy_answer(c, o, cmd, req->argv, req->argc);
+    if (policy_is_local(cmd)) {
+        policy_answer(c, o, cmd, req->argv, req->argc);
+        return true;
+    }
+    return clients_answer(c, o, cmd, req->argv, req->argc) || answers_answer(c, o, cmd, req->argv, req->argc);
+}
+
+/* How many databases there are is not known in the first moments. */
+static bool awaits_map(struct client *c)
+{
+    struct worker *w = c->worker;
+    if (w->map || clock_wall_ms() - w->proxy->started_ms > w->config->hold_timeout_ms) return false;
+    policy_delay(c, LOOK_MS);
     return true;
 }
 
 enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)
 {
     struct resp_out o;
-    if (cmd->id == CMD_ID_CLIENT_LIST || cmd->id == CMD_ID_CLIENT_KILL) return roll_call_dispatch(c, cmd, req);
     if (cmd->id == CMD_ID_SELECT && !route_alone(c)) return OUTCOME_NOT_NOW; /* other databases, other connections */
+    if (cmd->id == CMD_ID_SELECT && awaits_map(c)) return OUTCOME_NOT_NOW;
+    if (cmd->id == CMD_ID_CONFIG_RESETSTAT) return answers_reset_stats(c, cmd);
+    if (clients_asks_all(cmd)) return clients_ask_all(c, cmd, req->argv, req->argc);
+    if (cmd->id == CMD_ID_CLIENT_REPLY) c->is_mute = c->reply_off && !bytes_ieq(req->argv[2], BYTES("on"));
     struct request *r = client_reply_begin(c, &o);
     if (!answer(c, &o, cmd, req)) resp_errorf(&o, "ERR '%s' is not possible through the proxy", cmd->name);
     client_reply_end(c, r);

@@ -13,7 +13,7 @@ void transaction_begin(struct client *c)
     c->multi_failed = false;
     c->multi_count = 0;
     c->multi_slot = -1;
-    c->multi_selects = false;
+    c->multi_selects = c->multi_writes = false;
     c->multi_db = c->db;
     c->multi.n = 0;
     resp_request_cstr(&c->multi, 1, "MULTI");
@@ -75,6 +75,7 @@ void transaction_queue(struct client *c, const struct command *cmd, const struct
     } else {
         if (found == 1) c->multi_slot = slot;
         note_select(c, cmd, req);
+        c->multi_writes |= (cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE)) != 0;
         buf_append_bytes(&c->multi, raw);
         c->multi_count++;
         struct resp_out o;

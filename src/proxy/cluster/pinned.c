@@ -130,6 +130,15 @@ static struct subscription *find_subscription(const struct client *c, enum subsc
     return NULL;
 }
 
+size_t subscriptions_count(const struct client *c, bool patterns)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < c->subscriptions.buckets; i++)
+        for (const struct hnode *it = htable_at(&c->subscriptions, i); it; it = it->next)
+            n += container_of(it, const struct subscription, node)->kind == (patterns ? KIND_PATTERN : KIND_CHANNEL);
+    return n;
+}
+
 static void note_subscription(struct client *c, enum subscription_kind kind, struct bytes name, bool on)
 {
     uint64_t hash = hash_bytes(name) + kind;

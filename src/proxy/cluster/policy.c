@@ -290,7 +290,7 @@ static int64_t longer(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static void delay(struct client *c, int64_t ms)
+void policy_delay(struct client *c, int64_t ms)
 {
     struct worker *w = c->worker;
     c->policy.delayed_until = w->now_ms + ms;
@@ -324,7 +324,7 @@ bool policy_admit_slow(struct client *c, size_t bytes, bool *refused)
     if (address) wait = longer(wait, limiter_take(address, now_ns(c), bytes));
     c->policy.admitted = true;
     if (wait < 1000000 || c->worker->config->limit_refuses) return true; /* less than a timer can tell */
-    delay(c, wait / 1000000);
+    policy_delay(c, wait / 1000000);
     return false;
 }
 

@@ -53,6 +53,8 @@ const char *policy_refusal(struct client *c, const struct command *cmd, const st
 /* Behind inline checks in worker.h. */
 void policy_refresh_slow(struct worker *w, struct client *me);
 bool policy_admit_slow(struct client *c, size_t bytes, bool *refused);
+/* It is looked at again so much later. */
+void policy_delay(struct client *c, int64_t ms);
 void policy_sent_slow(struct client *c, size_t bytes);
 
 /* ACL's subcommands; false: it is none of them. */

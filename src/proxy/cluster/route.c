@@ -193,6 +193,8 @@ static enum outcome route_command(struct client *c, const struct command *cmd, c
     case COURSE_SUBSCRIBE: return subscribe_dispatch(c, cmd, req, raw);
     case COURSE_DEBUG: return route_debug(c, cmd, req, raw, d->reason);
     case COURSE_LOCAL: return local_dispatch(c, cmd, req);
+    case COURSE_WAIT: return wait_dispatch(c, cmd, req, raw);
+    case COURSE_MONITOR: return feeds_dispatch(c, cmd);
     case COURSE_SCAN:
         if (worker_has_one_server(c->worker)) return send_to_any(c, cmd, req, raw);
         scan_dispatch(c, cmd, req);
@@ -289,6 +291,7 @@ static enum outcome route_checked(struct client *c, const struct command *cmd, c
         client_reply_error(c, text);
         return OUTCOME_DONE;
     }
+    if (client_must_pause(c, cmd)) return OUTCOME_NOT_NOW;
     enum outcome outcome = route_known(c, cmd, req, raw);
     if (outcome == OUTCOME_DONE) measure_call(c, cmd, req);
     return outcome;
@@ -318,7 +321,7 @@ static void drop_http(struct client *c)
     c->base.close_asap = true;
 }
 
-enum outcome route_request(struct client *c, const struct resp_request *req, struct bytes raw)
+static enum outcome route_any(struct client *c, const struct resp_request *req, struct bytes raw)
 {
     const struct command *container = NULL, *cmd = command_of_request(req->argv, req->argc, &container);
     if (!cmd) {
@@ -330,12 +333,22 @@ enum outcome route_request(struct client *c, const struct resp_request *req, str
             refuse_unknown(c, req, container);
         return OUTCOME_DONE;
     }
+    c->last_cmd = cmd;
+    c->last_ms = c->worker->now_ms;
     if (!command_arity_ok(cmd, req->argc)) {
         refuse_arity(c, cmd);
         return OUTCOME_DONE;
     }
-    c->last_cmd = cmd;
-    c->last_ms = c->worker->now_ms;
     bool verbatim = raw.n > 1 && raw.p[0] == '*' && raw.p[1] >= '1' && raw.p[1] <= '9';
     return verbatim ? route_checked(c, cmd, req, raw) : route_rewritten(c, cmd, req);
+}
+
+enum outcome route_request(struct client *c, const struct resp_request *req, struct bytes raw)
+{
+    bool skipped = c->reply_skip;
+    c->is_mute = skipped || c->reply_off;
+    enum outcome outcome = route_any(c, req, raw);
+    if (skipped && outcome == OUTCOME_DONE) c->reply_skip = false;
+    c->is_mute = false;
+    return outcome;
 }

@@ -142,6 +142,26 @@ static bool merge_and(const struct gather *g, struct buf *out)
     return true;
 }
 
+static bool merge_least_each(const struct gather *g, struct buf *out)
+{
+    size_t first;
+    int64_t n = array_header(reply_of(g, 0), &first);
+    size_t *at = mem_try_alloc(g->parts * sizeof *at);
+    bool ok = at && n >= 0;
+    for (unsigned i = 0; ok && i < g->parts; i++) ok = array_header(reply_of(g, i), &at[i]) == n;
+    if (ok) buf_printf(out, "*%lld\r\n", (long long)n);
+    for (int64_t k = 0; ok && k < n; k++) {
+        int64_t least = INT64_MAX, value;
+        for (unsigned i = 0; ok && i < g->parts; i++) {
+            ok = integer_of(next_element(reply_of(g, i), &at[i]), &value);
+            if (ok && value < least) least = value;
+        }
+        buf_printf(out, ":%lld\r\n", (long long)least);
+    }
+    mem_free(at);
+    return ok;
+}
+
 static int by_bytes(const void *a, const void *b)
 {
     return bytes_cmp(*(const struct bytes *)a, *(const struct bytes *)b);
@@ -231,6 +251,7 @@ void gather_merge(const struct gather *g, struct buf *out)
     switch (g->kind) {
     case GATHER_SUM: ok = merge_sum(g, out); break;
     case GATHER_LEAST: ok = merge_least(g, out); break;
+    case GATHER_LEAST_EACH: ok = merge_least_each(g, out); break;
     case GATHER_UNION: ok = merge_union(g, out); break;
     case GATHER_COUNTS: ok = merge_counts(g, out); break;
     case GATHER_ANY_OK: break;

@@ -81,6 +81,9 @@ static void least_union_counts(void **state)
     static const char *const numbers[] = {":5\r\n", ":3\r\n", ":9\r\n"}, *const broken[] = {":5\r\n", "+OK\r\n"};
     expect_merge(GATHER_LEAST, 0, numbers, 3, NULL, 0, ":3\r\n");
     expect_merge(GATHER_LEAST, 0, broken, 2, NULL, 0, "-ERR the nodes' replies do not fit together\r\n");
+    static const char *const places[] = {"*2\r\n:1\r\n:5\r\n", "*2\r\n:0\r\n:7\r\n"};
+    expect_merge(GATHER_LEAST_EACH, 0, places, 2, NULL, 0, "*2\r\n:0\r\n:5\r\n");
+    expect_merge(GATHER_LEAST_EACH, 0, numbers, 2, NULL, 0, "-ERR the nodes' replies do not fit together\r\n");
     static const char *const errors[] = {"-NOTBUSY a\r\n", "+OK\r\n", "-NOTBUSY b\r\n"};
     expect_merge(GATHER_ANY_OK, 0, errors, 3, NULL, 0, "+OK\r\n");
     expect_merge(GATHER_ANY_OK, 0, errors, 1, NULL, 0, "-NOTBUSY a\r\n");

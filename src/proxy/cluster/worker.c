@@ -48,6 +48,8 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     struct worker *w = container_of(t, struct worker, tick_timer);
     backends_tick(w, now_ms);
     orphans_run(w);
+    feeds_run(w);
+    clients_tick(w);
 }
 
 static void look(struct loop_timer *t, int64_t now_ms)
@@ -66,7 +68,8 @@ struct worker *proxy_worker_create(struct proxy *p, struct front_worker *front)
     w->loop = front->loop;
     w->id = front->id;
     w->epoch = 1;
-    struct list *lists[] = {&w->clients, &w->backends, &w->dirty_links, &w->held, &w->orphans};
+    struct list *lists[] = {&w->clients, &w->backends, &w->dirty_links, &w->held,
+                            &w->orphans, &w->monitors, &w->unblocks};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) list_init(lists[i]);
     buf_reserve(&w->link_in, READ_BUFFER);
     uint64_t seed;
@@ -140,6 +143,7 @@ struct request *request_create(struct worker *w, struct client *c, const struct 
     }
     *r = (struct request){
         .client = c, .cmd = cmd, .slot = slot, .at = w->measure.ticks, .db = c ? c->db : 0, .reply.bytes = reply};
+    r->is_mute = c && c->is_mute;
     r->is_safe = cmd && (cmd->flags & CMD_READONLY) && !(cmd->flags & CMD_BLOCKING);
     list_init(&r->held);
     return r;

@@ -87,6 +87,7 @@ struct request {
     uint8_t noted;    /* enum verdict, from a skipped reply */
     bool is_safe;     /* may be executed twice */
     bool is_blocking; /* on a connection of its own */
+    bool is_mute;     /* its reply is not given */
     bool selects;     /* the connection's database is another one afterwards */
     bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
     bool is_watching; /* WATCH itself */
@@ -138,6 +139,8 @@ void gather_merge(const struct gather *g, struct buf *out);
 void split_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 
 /* everywhere.c: commands about all nodes. */
+/* The first slot of every node; returns how many there are.  out: SLOT_COUNT places. */
+unsigned everywhere_slots(const struct worker *w, uint16_t *out);
 void everywhere_dispatch(struct client *c, const struct command *cmd, enum gather_kind kind, struct bytes raw);
 void scan_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 /* A node's reply to SCAN, with the cursor of the whole cluster, appended to out.  False: it is none. */
@@ -193,6 +196,11 @@ struct link {
     bool is_pinned;       /* of the pinned kind */
     bool is_raw;          /* what comes goes to the owner as it is: a subscriber */
     bool is_probe;
+    struct monitor *feeds; /* whose it is, of a connection that monitors */
+    struct list feed;      /* in monitor.links */
+    bool feed_begun;
+    int64_t node_id;  /* of a pinned one: what the node calls it; 0: not known */
+    unsigned id_in;   /* that is this reply from now */
     bool is_readonly; /* for reading from a replica */
     bool is_old;      /* speaks RESP2 to clients of RESP3: replies are translated */
     bool connecting;
@@ -262,10 +270,17 @@ struct client {
     uint8_t resp;
     uint16_t db;
     bool authenticated;
-    bool barrier; /* nothing is read from it before its queue is empty */
+    bool barrier;               /* nothing is read from it before its queue is empty */
+    bool reply_off, reply_skip; /* CLIENT REPLY: none, or not the next one */
+    bool is_mute;               /* what it asks for now is not replied to */
     char *name;
+    const struct command *last_cmd; /* NULL: none yet */
+    int64_t last_ms;
+    enum { WROTE_NOTHING, WROTE_TO_ONE, WROTE_TO_MANY } wrote; /* nodes */
+    uint16_t wrote_slot;
+    struct monitor *monitoring; /* NULL: it is none */
 
-    bool in_multi, multi_failed, multi_selects;
+    bool in_multi, multi_failed, multi_selects, multi_writes;
     uint16_t multi_db; /* which is selected when it has been executed */
     uint32_t multi_count;
     int multi_slot;   /* -1: no key yet */
@@ -282,9 +297,6 @@ struct client {
     bool renewing; /* confirmations are of what it was told already */
 
     struct client_policy policy;
-    const struct command *last_cmd; /* NULL: none yet */
-    int64_t last_ms;                /* when it came; monotonic */
-    struct roll_call *roll_call;    /* that it waits for */
 };
 
 extern const struct front_backend cluster_front;
@@ -354,6 +366,8 @@ void orphans_run(struct worker *w); /* now and then */
 void subscriptions_end(struct client *c);
 /* Whether the user may listen to all that the client listens to. */
 bool subscriptions_allowed(const struct client *c, const struct acl_user *u);
+/* How many channels, or patterns, it is subscribed to. */
+size_t subscriptions_count(const struct client *c, bool patterns);
 /* A reply or message for a subscriber. */
 void subscriber_receive(struct client *c, struct bytes reply);
 
@@ -361,9 +375,30 @@ void subscriber_receive(struct client *c, struct bytes reply);
 enum outcome local_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 /* Its line in CLIENT LIST, with a line feed. */
 void client_describe(const struct client *c, struct buf *b);
-/* clients.c: CLIENT LIST and CLIENT KILL. */
-enum outcome roll_call_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
-void roll_call_forget(struct client *c); /* it goes */
+/* clients.c: CLIENT.  Some of its commands ask all workers. */
+bool clients_asks_all(const struct command *cmd);
+enum outcome clients_ask_all(struct client *c, const struct command *cmd, const struct bytes *argv, size_t argc);
+/* False: it is none of these. */
+bool clients_answer(struct client *c, struct resp_out *o, const struct command *cmd, const struct bytes *argv,
+                    size_t argc);
+void clients_tick(struct worker *w);
+/* CLIENT PAUSE is on for this command; it is to be looked at again. */
+bool client_must_pause(struct client *c, const struct command *cmd);
+/* answers.c: what else a server says of itself, and HELP.  False: it is none of these. */
+bool answers_answer(struct client *c, struct resp_out *o, const struct command *cmd, const struct bytes *argv,
+                    size_t argc);
+enum outcome answers_reset_stats(struct client *c, const struct command *cmd);
+/* wait.c */
+enum outcome wait_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
+                           struct bytes raw);
+void wait_note_write(struct client *c, uint16_t slot);
+/* monitor.c */
+enum outcome feeds_dispatch(struct client *c, const struct command *cmd);
+void feeds_end(struct client *c);
+/* A reply or line of a connection that monitors. */
+void feeds_receive(struct link *l, struct bytes reply);
+void feeds_lost(struct link *l); /* it is being closed */
+void feeds_run(struct worker *w);
 /* False: one has to log in for that. */
 bool local_before_login(struct client *c, const struct command *cmd, const struct resp_request *req);
 
@@ -387,6 +422,8 @@ struct worker {
     struct list clients;
     struct list backends, dirty_links;
     struct list orphans;
+    struct list monitors;              /* struct monitor */
+    struct list unblocks;              /* CLIENT UNBLOCKs under way */
     struct backend *slots[SLOT_COUNT]; /* NULL: nobody known */
     struct topology_map *map;
     uint64_t epoch; /* changes with slots */
@@ -526,6 +563,8 @@ struct proxy {
     struct worker **workers;       /* one of each of the front's */
     int worker_count;
     _Atomic int64_t pinned;
+    _Atomic int64_t paused_until; /* monotonic ms: CLIENT PAUSE */
+    _Atomic bool pause_is_for_all;
     _Atomic bool has_map; /* the cluster has been seen */
     bool is_started;      /* topology's thread runs */
     int64_t started_ms;

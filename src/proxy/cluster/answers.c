@@ -1,0 +1,201 @@
+/* answers.c: what else a server says of itself, said of the proxy. */
+#include "proxy/cluster/crowd.h"
+#include "proxy/cluster/measure.h"
+#include "proxy/cluster/sums.h"
+#include "proxy/cluster/worker.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+
+/* ---- HELP ---- */
+
+/* "config|get" as "    GET": the subcommands of a container, from the table of commands. */
+static void help_line(struct resp_out *o, const struct command *sub)
+{
+    char text[256];
+    size_t n = 0;
+    const char *name = strchr(sub->name, '|');
+    for (name = name ? name + 1 : sub->name; *name && n < sizeof text - 1; name++)
+        text[n++] = *name >= 'a' && *name <= 'z' ? (char)(*name - 32) : *name;
+    text[n] = '\0';
+    resp_status(o, text);
+    snprintf(text, sizeof text, "    %s", sub->summary);
+    resp_status(o, text);
+}
+
+static void help(struct resp_out *o, const struct command *container)
+{
+    char title[128];
+    size_t n = 0;
+    unsigned subs = command_sub_count(container), shown = 0;
+    for (; container->name[n] && n < 32; n++) title[n] = (char)(container->name[n] - 32);
+    snprintf(title + n, sizeof title - n, " <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    for (unsigned i = 1; i <= subs; i++)
+        shown += decision_of(command_by_id((enum command_id)(container->id + i)))->course != COURSE_REFUSED;
+    resp_array(o, 1 + 2 * (size_t)shown);
+    resp_status(o, title);
+    for (unsigned i = 1; i <= subs; i++) {
+        const struct command *sub = command_by_id((enum command_id)(container->id + i));
+        if (decision_of(sub)->course != COURSE_REFUSED) help_line(o, sub);
+    }
+}
+
+/* ---- MEMORY ---- */
+
+static void memory_stats(const struct client *c, struct resp_out *o)
+{
+    resp_map(o, 3);
+    resp_bulk_cstr(o, "total.allocated");
+    resp_i64(o, (int64_t)mem_used());
+    resp_bulk_cstr(o, "allocator.resident");
+    resp_i64(o, (int64_t)mem_rss());
+    resp_bulk_cstr(o, "clients.normal");
+    resp_i64(o, (int64_t)atomic_load(&c->worker->proxy->front->clients));
+}
+
+/* ---- LATENCY HISTOGRAM ---- */
+
+/* Cumulative counts at doubling durations, leaving out those that add nothing. */
+static void reply_histogram(struct resp_out *o, const char *name, const struct histogram *h)
+{
+    uint64_t total = atomic_load_explicit(&h->total, memory_order_relaxed), before = 0;
+    resp_bulk_cstr(o, name);
+    resp_map(o, 2);
+    resp_bulk_cstr(o, "calls");
+    resp_i64(o, (int64_t)total);
+    resp_bulk_cstr(o, "histogram_usec");
+    size_t mark = resp_defer(o), n = 0;
+    for (uint64_t us = 1; before < total; us *= 2) {
+        uint64_t now = us >= HISTOGRAM_MAX ? total : histogram_up_to(h, us);
+        if (now == before) continue;
+        resp_i64(o, (int64_t)us);
+        resp_i64(o, (int64_t)now);
+        before = now;
+        n++;
+    }
+    resp_defer_map(o, mark, n);
+}
+
+static size_t reply_command(const struct client *c, struct resp_out *o, const struct command *cmd, struct histogram *h)
+{
+    size_t n = 0;
+    for (unsigned id = cmd->id; id <= cmd->id + command_sub_count(cmd); id++) {
+        if (!sum_latency(c->worker->proxy, (int)id, h)) continue;
+        reply_histogram(o, command_by_id((enum command_id)id)->name, h);
+        n++;
+    }
+    return n;
+}
+
+static void latency_histogram(const struct client *c, struct resp_out *o, const struct bytes *argv, size_t argc)
+{
+    struct histogram *h = mem_alloc(sizeof *h);
+    size_t mark = resp_defer(o), n = 0;
+    for (unsigned id = 0; argc == 2 && id < CMD_ID_COUNT; id++) {
+        const struct command *cmd = command_by_id((enum command_id)id);
+        n += reply_command(c, o, cmd, h);
+        id += command_sub_count(cmd);
+    }
+    for (size_t i = 2; i < argc; i++) {
+        const struct command *cmd = command_find(argv[i]);
+        if (cmd) n += reply_command(c, o, cmd, h);
+    }
+    resp_defer_map(o, mark, n);
+    mem_free(h);
+}
+
+/* ---- CONFIG RESETSTAT ---- */
+
+static void clear(_Atomic uint64_t *n)
+{
+    atomic_store_explicit(n, 0, memory_order_relaxed);
+}
+
+/* What only grows; not how much there is now. */
+static void reset_worker(struct worker *w, const struct crowd *q, int at)
+{
+    struct worker_stats *s = &w->stats;
+    _Atomic uint64_t *const all[] = {&s->commands,
+                                     &s->received,
+                                     &s->sent,
+                                     &s->held_ever,
+                                     &s->retries,
+                                     &s->moved,
+                                     &s->asked,
+                                     &s->unknown,
+                                     &s->timeouts,
+                                     &s->refused,
+                                     &s->connects,
+                                     &s->link_failures,
+                                     &s->splits,
+                                     &s->replica_reads,
+                                     &s->delayed_ever,
+                                     &s->replica_failures,
+                                     &s->limit_refusals,
+                                     &w->front->stats.received,
+                                     &w->front->stats.sent};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) clear(all[i]);
+    for (int id = 0; id < CMD_ID_COUNT; id++) {
+        struct command_counts *c = &w->measure.commands[id];
+        struct histogram *h = atomic_load_explicit(&c->latency, memory_order_relaxed);
+        clear(&c->calls);
+        clear(&c->rejected);
+        clear(&c->failed);
+        clear(&c->us);
+        if (h) histogram_clear(h);
+    }
+}
+
+static void reset_reply(const struct crowd *q, struct client *c, struct resp_out *o)
+{
+    resp_ok(o);
+}
+
+enum outcome answers_reset_stats(struct client *c, const struct command *cmd)
+{
+    if (!route_alone(c)) return OUTCOME_NOT_NOW;
+    crowd_ask(c, cmd, NULL, reset_worker, reset_reply);
+    return OUTCOME_DONE;
+}
+
+/* ---- which ---- */
+
+bool answers_answer(struct client *c, struct resp_out *o, const struct command *cmd, const struct bytes *argv,
+                    size_t argc)
+{
+    switch (cmd->id) {
+    case CMD_ID_ROLE:
+        resp_array(o, 3);
+        resp_bulk_cstr(o, "master");
+        resp_i64(o, 0);
+        resp_array(o, 0);
+        return true;
+    case CMD_ID_CLIENT_HELP:
+    case CMD_ID_CONFIG_HELP:
+    case CMD_ID_LATENCY_HELP: help(o, command_parent(cmd)); return true;
+    case CMD_ID_LATENCY_LATEST:
+    case CMD_ID_LATENCY_HISTORY:
+    case CMD_ID_MODULE_LIST: resp_array(o, 0); return true;
+    case CMD_ID_LATENCY_RESET: resp_i64(o, 0); return true;
+    case CMD_ID_LATENCY_GRAPH:
+        resp_errorf(o, "ERR No samples available for event '%.*s'", (int)(argv[2].n < 128 ? argv[2].n : 128),
+                    argv[2].p);
+        return true;
+    case CMD_ID_LATENCY_DOCTOR:
+    case CMD_ID_MEMORY_DOCTOR:
+        resp_verbatim(
+            o, "txt",
+            BYTES("This is a proxy: ask the nodes. What it has measured itself is in its INFO and SLOWLOG.\n"));
+        return true;
+    case CMD_ID_MEMORY_MALLOC_STATS: resp_verbatim(o, "txt", bytes_of(mem_allocator_name())); return true;
+    case CMD_ID_MEMORY_STATS: memory_stats(c, o); return true;
+    case CMD_ID_LATENCY_HISTOGRAM: latency_histogram(c, o, argv, argc); return true;
+    case CMD_ID_CONFIG_SET:
+    case CMD_ID_CONFIG_REWRITE:
+        resp_error(o, "ERR the proxy's settings are in its file and on its command line: change them there and send it "
+                      "SIGHUP");
+        return true;
+    default: return false;
+    }
+}
