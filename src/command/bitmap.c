@@ -234,8 +234,7 @@ static void store_combined(struct call *c, enum bits_op op, struct bytes *in, si
     struct key k = call_key(c, 2);
     char *out;
     if (size == 0) {
-        if (call_peek(c, &k)) {
-            call_delete(c, &k);
+        if (call_delete(c, &k)) {
             call_changed(c, &k, NOTIFY_GENERIC, "del");
         }
         resp_i64(&c->out, 0);

@@ -72,6 +72,7 @@ static void rename_key(struct call *c, bool only_new)
         return;
     }
     if (!same) {
+        call_peek(c, &to); /* an expired key is deleted before it is replaced */
         struct entry *e = store_take(c->env->store, c->db, &from);
         store_put(c->env->store, c->db, &to, entry_with_key(e, to.name));
         call_added(c, &to);

@@ -222,6 +222,7 @@ static void store_result(struct call *c, operation *op, const char *event)
     mem_free(o.set);
     uint64_t n = set_len(out.store);
     if (out.failed == OK && n) {
+        call_peek(c, &k); /* an expired key is deleted before it is replaced */
         call_put(c, &k, out.store);
         call_changed(c, &k, NOTIFY_SET, event);
         resp_i64(&c->out, (int64_t)n);

@@ -387,6 +387,7 @@ static void store_result(struct sort *s)
             resp_error(&c->out, ERR_OOM_VALUE);
             return;
         }
+        call_peek(c, &k);         /* an expired key is deleted before it is replaced */
         call_put(c, &k, to.list); /* the old value may be what was sorted: borrowed texts are over */
         call_changed(c, &k, NOTIFY_LIST, "sortstore");
         c->dirty += n - 1;

@@ -203,6 +203,8 @@ def settled(messages):
 
 def replies_of(replies, commands):
     """What is unsubscribed without names comes in no order; the counts tell how many are left."""
+    if any(argv == [b"MULTI"] for argv in commands):
+        replies = [part for reply in replies for part in (reply[1] if reply and reply[0] == "*" and reply[1] else [reply])]
     bare = any(argv[0].endswith(b"UNSUBSCRIBE") and len(argv) == 1 or argv[0] == b"RESET" for argv in commands)
     return sorted(map(repr, (unnumbered(reply) for reply in replies))) if bare else replies
 
