@@ -168,3 +168,34 @@ def test_events_are_those_of_redis(sides):
             pytest.fail(f"seed {seed}, profile {profile}: {why}\n{lines[:6000]}", pytrace=False)
         events += len(steps)
     print(f"{SEQUENCES} sequences, {events} commands")
+
+
+OVER = ["SINTERSTORE d s s", "SUNIONSTORE d s", "SDIFFSTORE d s", "SDIFFSTORE d s s", "SORT l STORE d", "SORT none STORE d", "ZUNIONSTORE d 1 z",
+        "ZRANGESTORE d z 0 -1", "COPY s d", "COPY s d REPLACE", "RENAME l d", "RENAMENX l d", "BITOP NOT d none", "BITOP NOT d str", "PFMERGE d",
+        "LMOVE l d LEFT LEFT", "SMOVE s d 1", "SET d x", "GETSET d x", "SETNX d x", "MSET d x", "APPEND d x", "INCR d"]  # fmt: skip
+
+
+@pytest.mark.sanitizer
+def test_expired_destinations():
+    """What is over and still there expires first, where redis-server lets it."""
+    heard = []
+    for binary in (ORACLE, SUBJECT):
+        server = Server(binary, extra=("--enable-debug-command", "yes", "--notify-keyspace-events", "KAEnm"))
+        try:
+            admin, listener = server.connect(), server.connect()
+            admin.call("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+            listener.call("PSUBSCRIBE", "__keyspace*")
+            for line in OVER:
+                for words in ("FLUSHALL", "SADD s 0 1", "RPUSH l 1 2", "ZADD z 1 a", "SET str x", "RPUSH d q", "PEXPIRE d 1"):
+                    admin.call(*words.split())
+                time.sleep(0.01)
+                admin.call("PUBLISH", "__keyspace@0__:", line)
+                admin.call(*line.split())
+            admin.call("PUBLISH", "__keyspace@0__:", "the end")
+            events = []
+            while not events or events[-1] != (b"__keyspace@0__:", b"the end"):
+                events.append(tuple(part[1] for part in listener.receive(1)[0][1][2:]))
+            heard.append(events)
+        finally:
+            server.stop()
+    assert heard[0] == heard[1]
