@@ -1,5 +1,6 @@
 """covey proxy: users of its clients, what they may do, and how fast."""
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -341,6 +342,29 @@ def test_addresses_are_limited(servers, backend):
             got += other.recv(1000)
         assert time.monotonic() - started < 0.4 * covey.PATIENCE
         other.close()
+
+
+@pytest.mark.sanitizer
+def test_limits_change_with_a_reload(servers, limited):
+    proxy = limited()
+    config = os.path.join(servers.base, "limits.conf")
+    with as_user(proxy, "slow") as slow, Wire(proxy) as other:
+        rate_of([slow], 0.3)
+        assert rate_of([slow], 1) < 260
+
+        def reload(text, count):
+            with open(config, "w") as file:
+                file.write(text)
+            proxy.signal(signal.SIGHUP)
+            wait_for("the reload", lambda: open(proxy.log).read().count("settings are read again") == count)
+        reload("", 1)
+        assert rate_of([slow], 1) > 400
+        reload("user-rate-limit slow 50:5\naddress-rate-limit 5000\n", 2)
+        rate_of([slow], 0.3)
+        assert 30 < rate_of([slow], 2) < 80
+        reload("address-rate-limit 60:5\n", 3)
+        rate_of([slow, other], 0.3)
+        assert 30 < rate_of([slow, other], 2) < 90  # those that were connected already, too
 
 
 @pytest.mark.parametrize("setting", [("user-rate-limit", "bob"), ("user-rate-limit", "bob x"), ("user-rate-limit", "bob 0"),

@@ -52,6 +52,7 @@ bool proxy_cluster_is_known(const struct proxy *p)
 void proxy_cluster_configure(struct proxy *p)
 {
     topology_configure(p->topology, p->front->config);
+    policy_configure(p);
 }
 
 void proxy_cluster_stop(struct proxy *p)

@@ -15,8 +15,8 @@ bool policy_create(struct proxy *p)
     const struct proxy_config *cfg = p->config;
     struct users_options o = {
         .password = cfg->password, .path = cfg->aclfile, .limits = cfg->user_limits, .all_channels = cfg->all_channels};
-    p->policy.addresses =
-        address_limits_create(cfg->address_limit.ops || cfg->address_limit.bytes ? &cfg->address_limit : NULL);
+    p->policy.addresses = address_limits_create(&cfg->address_limit);
+    p->policy.limits = proxy_config_hold(p->config);
     return users_create(&p->policy.users, &o);
 }
 
@@ -24,6 +24,7 @@ void policy_destroy(struct proxy *p)
 {
     users_destroy(&p->policy.users);
     address_limits_destroy(p->policy.addresses);
+    proxy_config_release(p->policy.limits);
 }
 
 /* ---- a worker ---- */
@@ -100,6 +101,10 @@ void policy_refresh_slow(struct worker *w, struct client *me)
     }
     w->policy.users = users;
     user_set_release(old);
+    uint64_t addresses = address_limits_version(w->proxy->policy.addresses);
+    if (addresses == w->policy.addresses) return;
+    w->policy.addresses = addresses;
+    list_each(it, &w->clients) policy_client_address(container_of(it, struct client, link));
 }
 
 struct refresh_mail {
@@ -114,18 +119,27 @@ static void refresh_arrived(struct mail *mail)
     mem_free(m);
 }
 
-/* The users are others: this worker adopts them now, the others when they have read their mail or before they judge the
- * next request. */
-static void users_changed(struct client *me)
+/* The users are others: `me`'s worker adopts them now, the others when they have read their mail or before they judge
+ * the next request. */
+static void tell_workers(struct proxy *p, struct client *me)
 {
-    struct proxy *p = me->worker->proxy;
-    policy_refresh(me->worker, me);
+    if (me) policy_refresh(me->worker, me);
     for (int i = 0; i < p->worker_count; i++) {
-        if (p->workers[i] == me->worker) continue;
+        if (me && p->workers[i] == me->worker) continue;
         struct refresh_mail *m = mem_alloc(sizeof *m);
         *m = (struct refresh_mail){{NULL, refresh_arrived}, p->workers[i]};
         loop_post(p->workers[i]->loop, &m->mail);
     }
+}
+
+void policy_configure(struct proxy *p)
+{
+    struct proxy_config *before = p->policy.limits, *now = proxy_config_hold(p->front->config);
+    address_limits_configure(p->policy.addresses, &now->address_limit);
+    users_set_limits(&p->policy.users, now->user_limits);
+    p->policy.limits = now;
+    proxy_config_release(before);
+    tell_workers(p, NULL);
 }
 
 /* ---- clients ---- */
@@ -280,7 +294,7 @@ void policy_answer(struct client *c, struct resp_out *o, const struct command *c
     case CMD_ID_ACL_SAVE: users_save(users, o); break;
     default: help(o); break;
     }
-    if (changed) users_changed(c);
+    if (changed) tell_workers(c->worker->proxy, c);
 }
 
 /* ---- limits ---- */

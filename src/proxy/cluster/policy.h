@@ -22,6 +22,7 @@ struct client_policy {
 struct worker_policy {
     struct user_set *users;         /* counted */
     const _Atomic uint64_t *newest; /* users.version */
+    uint64_t addresses;             /* version of the rule that its clients' limiters are of */
     struct list delayed;
     struct loop_timer timer;
 };
@@ -29,11 +30,14 @@ struct worker_policy {
 struct proxy_policy {
     struct users users;
     struct address_limits *addresses;
+    struct proxy_config *limits; /* whose limits these are; held; the main thread's */
 };
 
 /* Before any worker.  False: what is wrong was logged. */
 bool policy_create(struct proxy *p);
 void policy_destroy(struct proxy *p); /* behind the last worker */
+/* The front has other settings: its limits hold for everybody from here on.  The main thread. */
+void policy_configure(struct proxy *p);
 void policy_worker_init(struct worker *w);
 void policy_worker_deinit(struct worker *w);
 

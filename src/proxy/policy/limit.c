@@ -112,6 +112,15 @@ struct limiter *limiter_create(const struct limit_rule *rule)
     return l;
 }
 
+struct limiter *limiter_renew(const struct limiter *old, const struct limit_rule *rule)
+{
+    struct limiter *l = limiter_create(rule);
+    if (!l || !old) return l;
+    atomic_store(&l->ops_at, atomic_load(&old->ops_at));
+    atomic_store(&l->bytes_at, atomic_load(&old->bytes_at));
+    return l;
+}
+
 struct limiter *limiter_hold(struct limiter *l)
 {
     atomic_fetch_add(&l->refs, 1);
@@ -186,15 +195,15 @@ void limiter_charge(struct limiter *l, int64_t now_ns, size_t bytes)
 /* ---- by address ---- */
 
 struct address_limits {
-    struct limit_rule rule;
+    _Atomic uint64_t version;
     pthread_mutex_t mu; /* for what follows */
+    struct limit_rule rule;
     struct htable table;
     size_t sweep_at;
 };
 
 struct address_limits *address_limits_create(const struct limit_rule *rule)
 {
-    if (!rule) return NULL;
     struct address_limits *a = mem_calloc(1, sizeof *a);
     a->rule = *rule;
     a->sweep_at = SWEEP_FIRST;
@@ -230,11 +239,26 @@ static void forget_if_full(struct address_limits *a, struct limiter *l, int64_t 
 
 void address_limits_destroy(struct address_limits *a)
 {
-    if (!a) return;
     each_address(a, forget, 0);
     htable_deinit(&a->table);
     pthread_mutex_destroy(&a->mu);
     mem_free(a);
+}
+
+void address_limits_configure(struct address_limits *a, const struct limit_rule *rule)
+{
+    pthread_mutex_lock(&a->mu);
+    if (memcmp(&a->rule, rule, sizeof *rule) != 0) {
+        each_address(a, forget, 0);
+        a->rule = *rule;
+        atomic_fetch_add(&a->version, 1);
+    }
+    pthread_mutex_unlock(&a->mu);
+}
+
+uint64_t address_limits_version(const struct address_limits *a)
+{
+    return atomic_load(&a->version);
 }
 
 static bool read_address(const char *peer, unsigned char out[16])
@@ -259,9 +283,13 @@ struct limiter *address_limit(struct address_limits *a, const char *peer, int64_
 {
     unsigned char address[16];
     struct limiter *found = NULL;
-    if (!a || !read_address(peer, address)) return NULL;
+    if (!read_address(peer, address)) return NULL;
     uint64_t hash = hash_bytes(bytes_make(address, sizeof address));
     pthread_mutex_lock(&a->mu);
+    if (!a->rule.ops && !a->rule.bytes) {
+        pthread_mutex_unlock(&a->mu);
+        return NULL;
+    }
     for (struct hnode *it = a->table.count ? htable_chain(&a->table, hash) : NULL; it && !found; it = it->next) {
         struct limiter *l = container_of(it, struct limiter, node);
         if (it->hash == hash && memcmp(l->address, address, sizeof address) == 0) found = l;

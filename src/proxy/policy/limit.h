@@ -32,6 +32,8 @@ const struct limit_rule *limit_rule_of_user(const struct limit_rules *r, struct 
 struct limiter;
 
 struct limiter *limiter_create(const struct limit_rule *rule); /* NULL for NULL */
+/* The same with another rule, for the same user: what was taken stays taken.  old may be NULL. */
+struct limiter *limiter_renew(const struct limiter *old, const struct limit_rule *rule);
 struct limiter *limiter_hold(struct limiter *l);
 void limiter_release(struct limiter *l); /* NULL is fine */
 const struct limit_rule *limiter_rule(const struct limiter *l);
@@ -47,8 +49,12 @@ void limiter_charge(struct limiter *l, int64_t now_ns, size_t bytes);
 
 struct address_limits;
 
-/* NULL rule: every address gets NULL. */
+/* A rule that limits nothing: every address gets NULL. */
 struct address_limits *address_limits_create(const struct limit_rule *rule);
+/* Another rule for those that ask from here on; what was taken is forgotten. */
+void address_limits_configure(struct address_limits *a, const struct limit_rule *rule);
+/* Another number after each change of the rule.  Any thread. */
+uint64_t address_limits_version(const struct address_limits *a);
 void address_limits_destroy(struct address_limits *a);
 /* The limiter of the address in "1.2.3.4:567" or "[::1]:567", counted; an IPv6 address stands for its /64.  NULL: none.
  * It remembers what was taken after its last client has gone.  Any thread; a leaf lock inside. */

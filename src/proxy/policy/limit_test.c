@@ -129,7 +129,6 @@ static void addresses(void **state)
     assert_ptr_equal(six, net); /* one /64 */
     assert_ptr_not_equal(six, other);
     assert_null(address_limit(a, "/run/x.sock:0", 0));
-    assert_null(address_limit(NULL, "10.0.0.1:5", 0));
     struct limiter *held[] = {same, mapped, two, six, net, other};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++) limiter_release(held[i]);
     /* Whoever comes back after a moment is still known, whoever comes back later is not needed any more. */
@@ -144,8 +143,24 @@ static void addresses(void **state)
         limiter_release(address_limit(a, name, 10 * SECOND));
     }
     assert_true(address_limits_count(a) <= 1025);
+    /* Another rule: everybody begins anew by that one. */
+    uint64_t version = address_limits_version(a);
+    address_limits_configure(a, &r);
+    assert_int_equal(address_limits_version(a), version);
+    one = address_limit(a, "10.0.0.1:9", 20 * SECOND);
+    struct limit_rule other_rule = rule("20:2"), none = {0};
+    address_limits_configure(a, &other_rule);
+    assert_int_not_equal(address_limits_version(a), version);
+    two = address_limit(a, "10.0.0.1:9", 20 * SECOND);
+    assert_ptr_not_equal(one, two);
+    assert_int_equal(limiter_rule(one)->ops, 10);
+    assert_int_equal(limiter_rule(two)->ops, 20);
+    limiter_release(one);
+    limiter_release(two);
+    address_limits_configure(a, &none);
+    assert_null(address_limit(a, "10.0.0.1:9", 20 * SECOND));
+    assert_int_equal(address_limits_count(a), 0);
     address_limits_destroy(a);
-    assert_null(address_limits_create(NULL));
 }
 
 int main(void)

@@ -32,8 +32,8 @@ void user_set_release(struct user_set *s)
 }
 
 /* Makes a set of the table, which it takes, and publishes it; under the lock.  `touched` names a user whose rules are
- * others now; `renewed`: all but the default user are new ones. */
-static void publish(struct users *u, struct acl *acl, const struct bytes *touched, bool renewed)
+ * others now; `renewed`: all but the default user are new ones.  Who had a limit keeps what it has taken of it. */
+static void publish(struct users *u, struct acl *acl, const struct bytes *touched, bool renewed, bool other_limits)
 {
     struct user_set *old = u->current, *s = mem_calloc(1, sizeof *s);
     size_t n;
@@ -49,8 +49,9 @@ static void publish(struct users *u, struct acl *acl, const struct bytes *touche
         const struct account *before = old ? user_set_find(old, name) : NULL;
         bool is_default = all[i] == acl_default_user(acl);
         a->user = all[i];
-        a->limit = before && before->limit ? limiter_hold(before->limit)
-                                           : limiter_create(limit_rule_of_user(u->options.limits, name));
+        struct limiter *had = before ? before->limit : NULL;
+        a->limit =
+            had && !other_limits ? limiter_hold(had) : limiter_renew(had, limit_rule_of_user(u->options.limits, name));
         a->born = before && (is_default || !renewed) ? before->born : ++u->births;
         a->changed = before && !renewed && !(touched && bytes_eq(*touched, name)) ? before->changed : s->version;
     }
@@ -90,7 +91,7 @@ bool users_create(struct users *u, const struct users_options *options)
     struct acl *a = fresh_table(u);
     bool ok = !*options->path || access_read_file(a, options->path, &errors);
     if (!ok) log_warning("The users cannot be read: %.*s", (int)errors.n, errors.p);
-    publish(u, a, NULL, false);
+    publish(u, a, NULL, false, false);
     buf_deinit(&errors);
     return ok;
 }
@@ -104,13 +105,21 @@ void users_destroy(struct users *u)
 
 /* ---- changes ---- */
 
+void users_set_limits(struct users *u, const struct limit_rules *limits)
+{
+    pthread_mutex_lock(&u->mu);
+    u->options.limits = limits;
+    publish(u, acl_copy(u->current->acl), NULL, false, true);
+    pthread_mutex_unlock(&u->mu);
+}
+
 bool users_set(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc)
 {
     pthread_mutex_lock(&u->mu);
     struct acl *a = acl_copy(u->current->acl);
     bool ok = access_set_user(o, a, argv, argc);
     if (ok)
-        publish(u, a, &argv[2], false);
+        publish(u, a, &argv[2], false, false);
     else
         acl_destroy(a);
     pthread_mutex_unlock(&u->mu);
@@ -135,7 +144,7 @@ bool users_delete(struct users *u, struct resp_out *o, const struct bytes *argv,
         deleted++;
     }
     if (deleted)
-        publish(u, a, NULL, false);
+        publish(u, a, NULL, false, false);
     else
         acl_destroy(a);
     pthread_mutex_unlock(&u->mu);
@@ -155,7 +164,7 @@ bool users_load(struct users *u, struct resp_out *o)
     bool ok = access_read_file(a, u->options.path, &errors);
     if (ok) {
         pthread_mutex_lock(&u->mu);
-        publish(u, a, NULL, true);
+        publish(u, a, NULL, true, false);
         pthread_mutex_unlock(&u->mu);
         resp_ok(o);
     } else {

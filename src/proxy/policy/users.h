@@ -62,6 +62,9 @@ static inline struct bytes account_name(const struct account *a)
     return acl_user_name(a->user);
 }
 
+/* Other limits (borrowed, constant) for the same users; the old ones are not looked at any more.  Any thread. */
+void users_set_limits(struct users *u, const struct limit_rules *limits);
+
 /* Changes; any thread.  They reply to o what went wrong, or how it went. True: there is a new set. */
 bool users_set(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc);
 bool users_delete(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc);

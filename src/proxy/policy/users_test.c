@@ -99,10 +99,22 @@ static void limits_outlive_changes(void **state)
     assert_true(set(&u, "bob", "+get"));
     struct user_set *after = users_hold(&u);
     assert_ptr_equal(user_set_find(after, BYTES("bob"))->limit, l); /* what was taken stays taken */
+    struct limit_rules *others = limit_rules_create();
+    assert_true(limit_rules_add(others, BYTES("bob 5:1")));
+    assert_true(limit_rules_add(others, BYTES("* 7")));
+    users_set_limits(&u, others);
+    limit_rules_destroy(rules);
+    struct user_set *last = users_hold(&u);
+    struct limiter *now = user_set_find(last, BYTES("bob"))->limit;
+    assert_int_equal(limiter_rule(now)->ops, 5);
+    assert_true(limiter_wait(now, 1) > 0); /* also under another rule */
+    assert_int_equal(limiter_rule(user_set_default(last)->limit)->ops, 7);
+    assert_int_equal(user_set_find(last, BYTES("bob"))->changed, user_set_find(after, BYTES("bob"))->changed);
     user_set_release(before);
     user_set_release(after);
+    user_set_release(last);
     users_destroy(&u);
-    limit_rules_destroy(rules);
+    limit_rules_destroy(others);
 }
 
 static void write_file(const char *path, const char *text)
