@@ -302,6 +302,7 @@ void aof_reconfigure(struct aof *a)
     bool always = config_num(a->node->config, CFG_APPENDFSYNC) == AOF_FSYNC_ALWAYS;
     reply_gate_require_synced(a->node, always && atomic_load(&a->state) != AOF_STATE_OFF);
     aof_writer_poke(a->writer);
+    if (!atomic_load(&a->rewriting)) aof_files_forget(a);
 }
 
 static bool growth_is_due(struct aof *a, int64_t now_ms)

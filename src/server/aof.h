@@ -22,7 +22,7 @@ MUST_USE bool aof_reload(struct aof *a);
 
 /* CONFIG SET appendonly; with the server at rest.  False: it could not be turned on, the log says why. */
 MUST_USE bool aof_turn(struct aof *a, bool on);
-/* The policy has changed. */
+/* The policy, or aof-disable-auto-gc, has changed. */
 void aof_reconfigure(struct aof *a);
 /* The dataset is about to become another one (a full sync): what is written describes the old one to its end.  With the
  * server at rest. */

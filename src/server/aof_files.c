@@ -194,6 +194,13 @@ static void delete_history(struct aof *a)
     (void)install_manifest(a, &next);
 }
 
+void aof_files_forget(struct aof *a)
+{
+    pthread_mutex_lock(&a->files);
+    delete_history(a);
+    pthread_mutex_unlock(&a->files);
+}
+
 /* ---- increments and bases ---------------------------------------------------------------------------------------- */
 
 static int open_for_appending(const char *path, int flags)

@@ -63,6 +63,8 @@ enum status aof_files_write_base(struct aof *a);
  * deleted.  False: the log says why, and all is as before. */
 bool aof_files_install(struct aof *a);
 void aof_files_remove_temporary(struct aof *a);
+/* Deletes what is history, unless aof-disable-auto-gc is on. */
+void aof_files_forget(struct aof *a);
 uint64_t aof_files_older_size(struct aof *a);
 
 #endif

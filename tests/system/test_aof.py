@@ -339,6 +339,17 @@ def test_rewrite_without_aof(servers):
     assert_everything(before, node, "from the base alone")
 
 
+def test_history_is_kept_when_asked_for(servers):
+    node = servers.node(appendonly="yes", aof_disable_auto_gc="yes")
+    node.cmd("SET", "a", 1)
+    rewrite(node)
+    assert [w[5] for w in manifest(node)] == ["b", "h", "h", "i"]
+    assert len(os.listdir(aof_dir(node))) == 5
+    node.cmd("CONFIG", "SET", "aof-disable-auto-gc", "no")
+    wait_for("the history to go", lambda: len(os.listdir(aof_dir(node))) == 3)
+    assert [w[5] for w in manifest(node)] == ["b", "i"]
+
+
 # ---- damage ----------------------------------------------------------------------------------------------------------
 
 def with_tail(servers, tail, kind="covey", **options):
@@ -711,3 +722,20 @@ def test_replies_wait_for_the_disk_and_nobody_else_does(servers):
         assert got == b"+OK\r\n" * 20
         sock.close()
     assert node.cmd("DBSIZE") == 10
+
+
+def test_cluster_nodes_come_back_with_their_aofs(servers):
+    """All nodes of a cluster killed at once and started again: everything is there, and replicas resume."""
+    cluster = servers.cluster(["covey"] * 6, replicas=1, appendonly="yes", appendfsync="always")
+    cluster.populate(2000)
+    before = cluster.dataset()
+    for node in cluster.nodes:
+        node.kill()
+    for node in cluster.nodes:
+        node.start(wait=False)
+    for node in cluster.nodes:
+        node.wait_ready()
+    cluster.wait_whole(60)
+    assert_same_data(before, cluster.dataset())
+    cluster.populate(500, prefix="more")
+    cluster.assert_replicas_equal()
