@@ -79,7 +79,7 @@ struct node {
     struct cluster *cluster; /* NULL when cluster-enabled is no */
     struct cluster_state *cluster_state;
     struct snapshot_budget *snapshot_budget; /* what snapshots may keep */
-    struct reaper *reaper; /* frees large values in the background */
+    struct reaper *reaper;                   /* frees large values in the background */
     struct slowlog *slowlog;
     struct failover *failover;
     struct latency *latency;

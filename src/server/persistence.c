@@ -475,8 +475,9 @@ void cmd_bgsave(struct call *c)
             atomic_store(&of(c)->scheduled, true);
             resp_status(&c->out, "Background saving scheduled");
         } else {
-            resp_error(&c->out, "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE "
-                                "in order to schedule a BGSAVE whenever possible.");
+            resp_error(&c->out,
+                       "ERR Another child process is active (AOF?): can't BGSAVE right now. Use BGSAVE SCHEDULE "
+                       "in order to schedule a BGSAVE whenever possible.");
         }
         return;
     }
