@@ -344,6 +344,45 @@ def test_addresses_are_limited(servers, backend):
         other.close()
 
 
+def test_strangers_do_not_use_up_a_users_limit(servers, backend):
+    config = os.path.join(servers.base, "limits.conf")
+    with open(config, "w") as file:
+        file.write("user-rate-limit default 50:50 20kb:20kb\n")
+
+    class WithFile(Proxy):
+        def command(self):
+            words = super().command()
+            return words[:2] + [config] + words[2:]
+    proxy = WithFile(servers, [backend], wait=False, requirepass="secret")
+    with Wire(proxy) as stranger:
+        for _ in range(2000):
+            stranger.send("GET", "x")
+        assert all(stranger.read().startswith("NOAUTH") for _ in range(2000))  # 60 KB, at once
+    with Wire(proxy) as wire:
+        started = time.monotonic()
+        assert wire("AUTH", "secret") == "OK"
+        for _ in range(20):
+            assert wire("ECHO", "x") == b"x"
+        assert time.monotonic() - started < 0.5 * covey.PATIENCE
+
+
+def test_the_address_behind_a_balancer_counts(servers, backend):
+    proxy = Proxy(servers, [backend], wait=False, address_rate_limit="20:20", accept_proxy="yes")
+
+    def times(source, count):
+        with socket.create_connection(("127.0.0.1", proxy.port)) as s:
+            s.settimeout(20)
+            started = time.monotonic()
+            s.sendall(b"PROXY TCP4 %s 10.0.0.9 1234 6379\r\n" % source + b"*1\r\n$4\r\nPING\r\n" * count)
+            got = b""
+            while len(got) < count * 7:
+                got += s.recv(1000)
+            return time.monotonic() - started
+    assert times(b"10.1.0.1", 20) < 0.5 * covey.PATIENCE
+    assert times(b"10.1.0.2", 20) < 0.5 * covey.PATIENCE
+    assert times(b"10.1.0.1", 20) > 0.4
+
+
 @pytest.mark.sanitizer
 def test_limits_change_with_a_reload(servers, limited):
     proxy = limited()

@@ -344,6 +344,7 @@ bool policy_admit_slow(struct client *c, size_t bytes, bool *refused)
 
 void policy_sent_slow(struct client *c, size_t bytes)
 {
-    if (c->policy.account->limit) limiter_charge(c->policy.account->limit, now_ns(c), bytes);
+    struct limiter *user = policy_must_log_in(c) ? NULL : c->policy.account->limit;
+    if (user) limiter_charge(user, now_ns(c), bytes);
     if (c->policy.address) limiter_charge(c->policy.address, now_ns(c), bytes);
 }
