@@ -449,3 +449,24 @@ def test_callers_that_leave_before_the_list_is_there(servers, backend):
         with proxy.raw() as s:
             s.sendall(b"CLIENT LIST\r\nCLIENT KILL ID 99999\r\nCLIENT LIST\r\n")
     assert len(proxy.client.client_list()) >= 1
+
+
+# ---------------------------------------------------------------------------------------------------- timeout
+
+def test_silent_clients_are_closed(servers, backend):
+    proxy = Proxy(servers, [backend], timeout=1)
+    assert proxy.config_get("timeout") == "1" and proxy.config_get("tcp-keepalive") == "300"
+    silent, blocked, subscriber, busy = (proxy.raw() for _ in range(4))
+    blocked.sendall(b"BLPOP nothing 0\r\n")
+    assert ask(subscriber, b"SUBSCRIBE news\r\n", b":1\r\n") and ask(silent, b"PING\r\n")
+    started = time.monotonic()
+    while time.monotonic() - started < 2:
+        assert ask(busy, b"PING\r\n") == b"+PONG\r\n"
+        time.sleep(0.1)
+    assert silent.recv(10) == b""
+    busy.sendall(b"PUBLISH news hello\r\n")
+    assert ask(subscriber, b"", b"hello\r\n")
+    backend.cmd("RPUSH", "nothing", "x")
+    assert ask(blocked, b"", b"x\r\n")
+    for s in (silent, blocked, subscriber, busy):
+        s.close()

@@ -36,7 +36,7 @@ void client_describe(const struct client *c, struct buf *b)
     net_local_address(f->src.fd, local);
     buf_printf(b, "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%d ",
                (unsigned long long)f->id, f->peer, local, f->src.fd, c->name ? c->name : "",
-               (long long)(now - f->created_ms) / 1000, (long long)(c->worker->now_ms - c->last_ms) / 1000,
+               (long long)(now - f->created_ms) / 1000, (long long)(c->worker->now_ms - f->last_ms) / 1000,
                flags_of(c, flags), c->db);
     buf_printf(b, "sub=%zu psub=%zu ssub=%lld multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=%zu ",
                subscriptions_count(c, false), patterns, (long long)c->shard_channels,

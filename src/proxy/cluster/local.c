@@ -147,8 +147,11 @@ static void config_get(struct client *c, struct resp_out *o, const struct resp_r
 {
     /* What programs look at before they work with a server. */
     static const char *const fixed[][2] = {
-        {"save", ""},     {"appendonly", "no"}, {"cluster-enabled", "no"},
-        {"timeout", "0"}, {"maxmemory", "0"},   {"maxmemory-policy", "noeviction"},
+        {"save", ""},
+        {"appendonly", "no"},
+        {"cluster-enabled", "no"},
+        {"maxmemory", "0"},
+        {"maxmemory-policy", "noeviction"},
     };
     size_t mark = resp_defer(o);
     struct config_get g = {o, req, 0};

@@ -334,7 +334,6 @@ static enum outcome route_any(struct client *c, const struct resp_request *req, 
         return OUTCOME_DONE;
     }
     c->last_cmd = cmd;
-    c->last_ms = c->worker->now_ms;
     if (!command_arity_ok(cmd, req->argc)) {
         refuse_arity(c, cmd);
         return OUTCOME_DONE;

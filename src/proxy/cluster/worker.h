@@ -275,7 +275,6 @@ struct client {
     bool is_mute;               /* what it asks for now is not replied to */
     char *name;
     const struct command *last_cmd; /* NULL: none yet */
-    int64_t last_ms;
     enum { WROTE_NOTHING, WROTE_TO_ONE, WROTE_TO_MANY } wrote; /* nodes */
     uint16_t wrote_slot;
     struct monitor *monitoring; /* NULL: it is none */

@@ -40,8 +40,12 @@ void front_client_create(struct front_worker *w, struct front_listener *l, void 
     c->id = w->next_client_id;
     w->next_client_id += (uint64_t)w->front->worker_count;
     c->created_ms = clock_wall_ms();
+    c->last_ms = w->now_ms;
     c->is_strange = true;
-    if (!l->is_unix) net_set_nodelay(fd);
+    if (!l->is_unix) {
+        net_set_nodelay(fd);
+        net_set_keepalive(fd, (int)w->config->keepalive_s);
+    }
     net_peer_address(fd, c->peer);
     list_init(&c->dirty);
     list_init(&c->resume);
@@ -192,6 +196,7 @@ static void read_some(struct front_client *c)
         return;
     }
     front_count(&w->stats.received, (int64_t)got);
+    c->last_ms = w->now_ms;
     if (is_over_limit(c)) {
         c->close_asap = true;
         return;
@@ -366,8 +371,24 @@ static void ready(struct loop_source *src, int events)
     if (c->close_asap || c->close_after_reply || front_stalled(c) || events & NET_WRITE || c->tls) front_wants_write(c);
 }
 
+void front_clients_idle_tick(struct front_worker *w)
+{
+    int64_t since = w->now_ms - w->config->idle_timeout_s * 1000;
+    if (w->config->idle_timeout_s == 0) return;
+    list_each(it, &w->clients)
+    {
+        struct front_client *c = container_of(it, struct front_client, link);
+        bool listens = c->backend->subscribed && c->backend->subscribed(c);
+        if (c->last_ms > since || c->first || listens || c->close_asap) continue;
+        log_verbose("Closing idle client %s", c->peer);
+        c->close_asap = true;
+        front_wants_write(c);
+    }
+}
+
 void front_clients_leave(struct front_worker *w)
 {
+    while (!list_empty(&w->strangers)) front_client_close(container_of(w->strangers.next, struct front_client, link));
     list_each(it, &w->clients)
     {
         struct front_client *c = container_of(it, struct front_client, link);

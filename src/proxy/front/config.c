@@ -77,6 +77,8 @@ static const struct setting settings[] = {
     {"daemonize", NULL, BOOL, AT(daemonize), 0, 0, "no", "yes: run in the background", FIXED},
     {"maxclients", NULL, NUMBER, AT(maxclients), 0, INT32_MAX, "0",
      "connections of clients; 0: 10000, or with static pools alone as many as the system allows"},
+    {"timeout", NULL, NUMBER, AT(idle_timeout_s), 0, INT32_MAX, "0", "seconds for clients that say nothing; 0: none"},
+    {"tcp-keepalive", NULL, NUMBER, AT(keepalive_s), 0, INT32_MAX, "300", "seconds, of clients' connections; 0: off"},
     {"node-connections", NULL, NUMBER, AT(connections), 1, 16, "1", "shared connections a worker and node"},
     {"pinned-connections", NULL, NUMBER, AT(pinned_max), 0, INT32_MAX, "4096",
      "connections for one client each: blocking commands, WATCH, subscribers"},

@@ -54,8 +54,10 @@ struct proxy_config {
     int64_t verbosity; /* as nutcracker counts it, 0 to 11 */
     bool daemonize;
     int64_t maxclients;
-    int64_t connections; /* shared ones a worker, node and protocol version */
-    int64_t pinned_max;  /* connections of one client each, in all */
+    int64_t idle_timeout_s; /* for clients that say nothing; 0: none */
+    int64_t keepalive_s;    /* of clients' connections; 0: off */
+    int64_t connections;    /* shared ones a worker, node and protocol version */
+    int64_t pinned_max;     /* connections of one client each, in all */
     int64_t connect_timeout_ms, node_timeout_ms;
     int64_t refresh_ms;
     int64_t hold_timeout_ms, hold_requests, hold_bytes; /* the last two in all */

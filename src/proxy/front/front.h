@@ -93,6 +93,7 @@ struct front_client {
     uint64_t id;
     int64_t created_ms;         /* wall clock */
     int64_t strange_until;      /* monotonic */
+    int64_t last_ms;            /* monotonic: when something came from it */
     int64_t soft_since_ms;      /* since when its output is over the soft limit; 0: it is not */
     char peer[NET_ADDRESS_MAX]; /* as CLIENT LIST shows it; behind a balancer the address that the header names */
 };
@@ -129,7 +130,7 @@ struct front_worker {
     enum front_leave { LEAVE_NOT, LEAVE_WHEN_THEY_DO, LEAVE_WHEN_IDLE } leaving;
     uint64_t next_client_id;
     unsigned handshakes;    /* steps in this turn */
-    int64_t output_look_ms; /* when soft limits of outputs are looked at next */
+    int64_t output_look_ms; /* when soft limits of outputs, and idle clients, are looked at next */
     struct front_stats stats;
     pthread_t thread;
     _Atomic bool stop;

@@ -16,6 +16,8 @@ bool front_output_over(struct front_client *c);
 void front_output_tick(struct front_worker *w);
 /* Strangers whose time is over. */
 void front_clients_tick(struct front_worker *w);
+/* Those that have been silent for longer than `timeout`. */
+void front_clients_idle_tick(struct front_worker *w);
 /* Those that are idle are closed; what has come already is looked at first. */
 void front_clients_leave(struct front_worker *w);
 

@@ -54,6 +54,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     if (now_ms < w->output_look_ms) return;
     w->output_look_ms = now_ms + OUTPUT_LOOK_MS;
     front_output_tick(w);
+    front_clients_idle_tick(w);
 }
 
 static void go_on(struct loop_timer *t, int64_t now_ms)
