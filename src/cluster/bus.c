@@ -617,6 +617,7 @@ static void carry_out_one(struct cluster *c, const struct cluster_action *a)
         c->host.deliver(c->host.ctx, a->message->type == CLUSTER_PUBLISHSHARD, a->message->publish.channel,
                         a->message->publish.payload);
         break;
+    case CLUSTER_DO_REQUIRE: c->host.require(c->host.ctx, &c->out.required); break;
     case CLUSTER_DO_NOTE: note(a); break;
     }
 }

@@ -45,6 +45,9 @@ struct cluster_host {
     void (*seal)(void *ctx, bool sealed);
     /* PSYNC is refused while we are on probation. */
     void (*probation)(void *ctx, bool on);
+    /* Which replicas have to acknowledge a write; from the return of this on.  May wait for the lock of the replicas'
+     * hub. */
+    void (*require)(void *ctx, const struct cluster_required *required);
     /* The right to write lasts longer than it did: who waits for it may go on. */
     void (*lease_moved)(void *ctx);
     /* A frame for local subscribers. */

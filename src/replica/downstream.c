@@ -749,14 +749,16 @@ void hub_want_acks(struct hub *h)
     hub_ask_ack(h);
 }
 
-size_t hub_acks(struct hub *h, uint64_t *out, size_t max)
+size_t hub_acks(struct hub *h, struct hub_ack *out, size_t max)
 {
     size_t n = 0;
     hub_lock(h);
     list_each(it, &h->sinks)
     {
         const struct sink *s = container_of(it, struct sink, link);
-        if (s->state == SINK_ONLINE && n < max) out[n++] = s->ack_offset;
+        if (s->state != SINK_ONLINE || n == max) continue;
+        memcpy(out[n].node, s->req.node, sizeof out[n].node);
+        out[n++].offset = s->ack_offset;
     }
     hub_unlock(h);
     return n;

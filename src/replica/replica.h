@@ -64,11 +64,17 @@ struct hub_request {
     char announced_ip[NET_ADDRESS_MAX];
     int listening_port;
     bool capa_eof, capa_psync2, old_sync, rdb_only;
-    bool capa_acks;             /* after a GETACK it acknowledges each batch for a while without being asked */
-    char id[REPLID_LENGTH + 1]; /* what PSYNC asked for; "?" for a full sync */
+    char node[REPLID_LENGTH + 1]; /* its name in the cluster, if it told; "" */
+    bool capa_acks;               /* after a GETACK it acknowledges each batch for a while without being asked */
+    char id[REPLID_LENGTH + 1];   /* what PSYNC asked for; "?" for a full sync */
     int64_t offset;
     uint64_t client_id;
     char user[HUB_USER_MAX]; /* who it is logged in as; a longer name is cut */
+};
+
+struct hub_ack {
+    char node[REPLID_LENGTH + 1]; /* "": it did not tell */
+    uint64_t offset;
 };
 
 struct hub *hub_create(struct hub_host host);
@@ -88,7 +94,7 @@ void hub_ask_ack(struct hub *h);
  * replicas acknowledge each batch by themselves for a second after they were asked. */
 void hub_want_acks(struct hub *h);
 /* What the replicas in sync have acknowledged: fills in at most max offsets; returns how many. */
-size_t hub_acks(struct hub *h, uint64_t *out, size_t max);
+size_t hub_acks(struct hub *h, struct hub_ack *out, size_t max);
 /* Monotonic time at which the number of replicas online last fell below what it had been; 0: never. */
 int64_t hub_fell_ms(const struct hub *h);
 int hub_online(const struct hub *h);
@@ -142,6 +148,8 @@ struct upstream_host {
      * none). */
     int64_t (*timeout_ms)(void *ctx);
     int (*listening_port)(void *ctx);
+    /* The name of this node in its cluster; "" none. */
+    void (*node_name)(void *ctx, char out[REPLID_LENGTH + 1]);
     void (*network)(void *ctx, struct upstream_network *out);
     void (*credentials)(void *ctx, struct buf *user, struct buf *password, struct buf *announce_ip);
     void (*directory)(void *ctx, struct buf *out);

@@ -224,14 +224,17 @@ static enum status introduce(struct upstream *u, struct bytes announce_ip, char 
     size_t n = format_i64(port, u->host.listening_port(u->host.ctx));
     struct bytes listening[] = {BYTES("REPLCONF"), BYTES("listening-port"), bytes_make(port, n)};
     struct bytes address[] = {BYTES("REPLCONF"), BYTES("ip-address"), announce_ip};
-    /* The last one is Covey's own: see ACKS_FOR_MS.  Redis takes no notice of what it does not know. */
-    struct bytes capa[] = {BYTES("REPLCONF"), BYTES("capa"), BYTES("eof"),       BYTES("capa"),
-                           BYTES("psync2"),   BYTES("capa"), BYTES("batch-acks")};
+    /* The last ones are Covey's own: see ACKS_FOR_MS, and who we are in the cluster.  Redis takes no notice of what it
+     * does not know. */
+    char node[5 + REPLID_LENGTH + 1] = "node:";
+    u->host.node_name(u->host.ctx, node + 5);
+    struct bytes capa[] = {BYTES("REPLCONF"), BYTES("capa"),       BYTES("eof"),  BYTES("capa"), BYTES("psync2"),
+                           BYTES("capa"),     BYTES("batch-acks"), BYTES("capa"), bytes_of(node)};
     enum status st = request(u, 3, listening);
     if (st == OK) st = read_line(u, line);
     if (st == OK && announce_ip.n) st = request(u, 3, address);
     if (st == OK && announce_ip.n) st = read_line(u, line);
-    if (st == OK) st = request(u, 7, capa);
+    if (st == OK) st = request(u, 9, capa);
     if (st == OK) st = read_line(u, line);
     return st;
 }

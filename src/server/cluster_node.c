@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/cluster.h"
+#include "replica/replica.h"
 #include "server/listen.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
@@ -140,6 +141,14 @@ static void host_facts(void *ctx, struct cluster_facts *out)
                                .loading = false,
                                .last_interaction_ms = f.link_up ? now - f.data_age_ms : 0,
                                .link_down_since_ms = f.link_up || f.data_age_ms == INT64_MAX ? 0 : now - f.data_age_ms};
+    if (f.is_replica || config_num(n->config, CFG_MIN_REPLICAS_TO_ACK) == 0) return;
+    struct hub_ack acks[CLUSTER_MEMBERS_MAX];
+    size_t count = replication_acks(n->replication, acks, CLUSTER_MEMBERS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        if (!acks[i].node[0]) continue;
+        memcpy(out->acks[out->ack_count].node.c, acks[i].node, CLUSTER_ID_SIZE);
+        out->acks[out->ack_count++].offset = acks[i].offset;
+    }
 }
 
 static void host_pause(void *ctx, int64_t until_ms)
@@ -163,6 +172,11 @@ static void host_probation(void *ctx, bool on)
 {
     struct node *n = ctx;
     replication_refuse_sync(n->replication, on);
+}
+
+static void host_require(void *ctx, const struct cluster_required *required)
+{
+    replication_require(((struct node *)ctx)->replication, required);
 }
 
 static void host_lease_moved(void *ctx)
@@ -261,6 +275,8 @@ static void derive_config(struct node *n, struct cluster_config *out)
     out->allow_replica_migration = config_bool(cfg, CFG_CLUSTER_ALLOW_REPLICA_MIGRATION);
     out->replica_no_failover = config_bool(cfg, CFG_CLUSTER_REPLICA_NO_FAILOVER);
     out->probation = true;
+    out->min_replicas_to_ack = (int)config_num(cfg, CFG_MIN_REPLICAS_TO_ACK);
+    out->ack_patience_ms = config_num(cfg, CFG_MIN_REPLICAS_TO_ACK_TIMEOUT) / 2;
     copy_text(cfg, CFG_CLUSTER_ANNOUNCE_IP, out->announce_ip, sizeof out->announce_ip);
     copy_text(cfg, CFG_CLUSTER_ANNOUNCE_HOSTNAME, out->announce_hostname, sizeof out->announce_hostname);
     derive_ports(cfg, out);
@@ -316,12 +332,20 @@ static void consider_full_sync(struct cluster_core *core, struct cluster_time no
     if (!cluster_failover(core, &mode, now, &err, out)) log_warning("Could not stand: %s", err.text);
 }
 
+/* Whatever it was a member with is replaced now. */
+static void accept_or_stand(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+{
+    const struct stand *s = arg;
+    consider_full_sync(core, now, out, arg);
+    if (!s->refuse) cluster_membership_over(core);
+}
+
 static bool accept_full_sync(void *ctx, const char *id, uint64_t offset)
 {
     struct node *n = ctx;
     struct stand s = {.my_offset = change_offset(n->log), .offered = offset, .node = n};
     (void)id;
-    cluster_run(n->cluster, consider_full_sync, &s);
+    cluster_run(n->cluster, accept_or_stand, &s);
     return !s.refuse;
 }
 
@@ -337,6 +361,21 @@ static void remember_primary(struct cluster_core *core, struct cluster_time now,
     n->cluster_state->synced_with = v.id;
     n->cluster_state->synced_epoch = v.config_epoch;
     n->cluster_state->refusals = 0;
+}
+
+static void copy_my_name(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+{
+    struct cluster_node_view v;
+    (void)now;
+    (void)out;
+    cluster_node_view(core, cluster_myself(core), &v);
+    memcpy(arg, v.id.c, CLUSTER_ID_SIZE);
+}
+
+static void my_name(void *ctx, char out[REPLID_LENGTH + 1])
+{
+    cluster_run(((struct node *)ctx)->cluster, copy_my_name, out);
+    out[CLUSTER_ID_SIZE] = '\0';
 }
 
 static void synced(void *ctx)
@@ -357,6 +396,7 @@ bool cluster_node_create(struct node *n)
                                 .pause = host_pause,
                                 .seal = host_seal,
                                 .probation = host_probation,
+                                .require = host_require,
                                 .lease_moved = host_lease_moved,
                                 .deliver = host_deliver,
                                 .slots_lost = host_slots_lost,
@@ -380,8 +420,15 @@ bool cluster_node_create(struct node *n)
     mem_free(error);
     mem_free(path);
     mem_free(bind);
-    replication_set_guard(n->replication, (struct replication_guard){n, accept_full_sync, synced});
+    replication_set_guard(n->replication, (struct replication_guard){n, accept_full_sync, my_name, synced});
     return n->cluster != NULL;
+}
+
+static bool is_empty(const struct store *s)
+{
+    for (int db = 0; db < store_databases(s); db++)
+        if (store_db_count(s, db)) return false;
+    return true;
 }
 
 bool cluster_node_start(struct node *n)
@@ -396,7 +443,8 @@ bool cluster_node_start(struct node *n)
     struct cluster_history restored = {0};
     replication_position(n->replication, &at);
     change_id_get(n->log, &id);
-    memcpy(restored.replid.c, at.id, CLUSTER_ID_SIZE);
+    /* Who starts with nothing has no history that replicas could be ahead of, whatever its new log is called. */
+    if (at.offset || !is_empty(n->store)) memcpy(restored.replid.c, at.id, CLUSTER_ID_SIZE);
     restored.offset = (uint64_t)at.offset;
     if (id.second_offset > 0) {
         memcpy(restored.replid2.c, id.id2, CLUSTER_ID_SIZE);

@@ -31,8 +31,12 @@ struct replication {
     _Atomic bool is_replica;
     _Atomic int link_state; /* enum upstream_state */
     _Atomic bool sealed, applying;
-    _Atomic bool refuse_sync;       /* on probation: replicas keep what they have */
-    struct replication_guard guard; /* set before the threads start */
+    pthread_mutex_t members_mu;      /* order: before the hub's */
+    struct cluster_required members; /* under it */
+    _Atomic int members_ready;       /* of them; -1: any replicas will do */
+    _Atomic int64_t members_fell_ms; /* when that last fell, monotonic; 0: never */
+    _Atomic bool refuse_sync;        /* on probation: replicas keep what they have */
+    struct replication_guard guard;  /* set before the threads start */
 };
 
 /* ---- the hub's host ---- */
@@ -102,14 +106,66 @@ static bool hub_hurried(void *ctx)
     return snapshot_budget_half_spent(((struct replication *)ctx)->node);
 }
 
+/* With members: what all of them have, if enough are ready. */
+static size_t acks_of_members(const struct cluster_required *q, const struct hub_ack *acks, size_t n, uint64_t *out)
+{
+    uint64_t all = UINT64_MAX;
+    for (size_t m = 0; m < q->count; m++) {
+        uint64_t of_this = 0;
+        for (size_t i = 0; i < n; i++)
+            if (memcmp(acks[i].node, q->nodes[m].c, CLUSTER_ID_SIZE) == 0 && acks[i].offset > of_this)
+                of_this = acks[i].offset;
+        if (of_this < all) all = of_this;
+    }
+    for (size_t i = 0; i < q->ready; i++) out[i] = all;
+    return q->ready;
+}
+
+/* Under one lock with the list of members: nothing is taken for acknowledged by all of a list that is not in force. */
+static void count_acks(struct replication *r)
+{
+    struct hub_ack acks[DURABLE_REPLICAS_MAX];
+    uint64_t offsets[DURABLE_REPLICAS_MAX];
+    bool moved = false;
+    pthread_mutex_lock(&r->members_mu);
+    size_t n = hub_acks(r->hub, acks, DURABLE_REPLICAS_MAX);
+    if (r->members.on)
+        n = acks_of_members(&r->members, acks, n, offsets);
+    else
+        for (size_t i = 0; i < n; i++) offsets[i] = acks[i].offset;
+    if (!atomic_load(&r->is_replica)) moved = durable_set_acked(r->node->durable, offsets, n);
+    pthread_mutex_unlock(&r->members_mu);
+    if (moved) reply_gate_moved(r->node);
+}
+
+/* -1: any replicas will do. */
+static void note_ready(struct replication *r, int ready)
+{
+    int before = atomic_exchange(&r->members_ready, ready);
+    if (before < 0 || ready >= before) return;
+    atomic_store(&r->members_fell_ms, clock_mono_ms());
+}
+
+void replication_require(struct replication *r, const struct cluster_required *required)
+{
+    pthread_mutex_lock(&r->members_mu);
+    r->members = *required;
+    pthread_mutex_unlock(&r->members_mu);
+    note_ready(r, required->on ? (int)required->ready : -1);
+    count_acks(r);
+}
+
+size_t replication_acks(struct replication *r, struct hub_ack *out, size_t max)
+{
+    return hub_acks(r->hub, out, max);
+}
+
 static void hub_acked(void *ctx)
 {
     struct replication *r = ctx;
     struct node *n = r->node;
-    uint64_t acks[DURABLE_REPLICAS_MAX];
     if (atomic_load(&n->blocked_count)) node_post_workers(n, replication_check_waits);
-    size_t count = hub_acks(r->hub, acks, DURABLE_REPLICAS_MAX);
-    if (!atomic_load(&r->is_replica) && durable_set_acked(n->durable, acks, count)) reply_gate_moved(n);
+    count_acks(r);
 }
 
 static void hub_sent(void *ctx)
@@ -132,6 +188,13 @@ static int upstream_port(void *ctx)
     int64_t announced = config_num(cfg, CFG_REPLICA_ANNOUNCE_PORT);
     int64_t tls_port = config_bool(cfg, CFG_TLS_REPLICATION) ? config_num(cfg, CFG_TLS_PORT) : 0;
     return (int)(announced ? announced : tls_port ? tls_port : config_num(cfg, CFG_PORT));
+}
+
+static void upstream_node_name(void *ctx, char out[REPLID_LENGTH + 1])
+{
+    struct replication *r = ctx;
+    out[0] = '\0';
+    if (r->guard.name) r->guard.name(r->guard.ctx, out);
 }
 
 static void upstream_network(void *ctx, struct upstream_network *out)
@@ -282,6 +345,8 @@ struct replication *replication_create(struct node *n)
 {
     struct replication *r = mem_calloc(1, sizeof *r);
     r->node = n;
+    pthread_mutex_init(&r->members_mu, NULL);
+    atomic_store(&r->members_ready, -1);
     r->applier = applier_create(n);
     r->hub = hub_create((struct hub_host){.ctx = r,
                                           .gate = n->gate,
@@ -301,6 +366,7 @@ struct replication *replication_create(struct node *n)
                                                          .log = n->log,
                                                          .timeout_ms = upstream_timeout,
                                                          .listening_port = upstream_port,
+                                                         .node_name = upstream_node_name,
                                                          .network = upstream_network,
                                                          .credentials = upstream_credentials,
                                                          .directory = node_directory,
@@ -357,8 +423,10 @@ bool replication_enough_replicas(const struct replication *r)
 /* Refused before it is executed is better than executed and not acknowledged; but a short absence is bridged. */
 bool replication_enough_acks(const struct replication *r, int64_t replicas)
 {
-    if (replicas <= hub_online(r->hub) || atomic_load_explicit(&r->is_replica, memory_order_relaxed)) return true;
-    int64_t fell = hub_fell_ms(r->hub);
+    if (atomic_load_explicit(&r->is_replica, memory_order_relaxed)) return true;
+    int ready = atomic_load(&r->members_ready);
+    if (replicas <= (ready < 0 ? hub_online(r->hub) : ready)) return true;
+    int64_t fell = ready < 0 ? hub_fell_ms(r->hub) : atomic_load(&r->members_fell_ms);
     int64_t patience = config_num(r->node->config, CFG_MIN_REPLICAS_TO_ACK_TIMEOUT);
     return fell && change_log_active(r->node->log) && clock_mono_ms() - fell < patience;
 }
@@ -736,6 +804,8 @@ static bool replconf_option(struct call *c, struct hub_request *req, struct byte
             req->capa_psync2 = true;
         else if (bytes_ieq(value, BYTES("batch-acks")))
             req->capa_acks = true;
+        else if (value.n == 5 + REPLID_LENGTH && memcmp(value.p, "node:", 5) == 0)
+            memcpy(req->node, value.p + 5, REPLID_LENGTH);
     } else if (bytes_ieq(name, BYTES("rdb-only"))) {
         if (!parse_i64(value, &n)) {
             resp_error(&c->out, ERR_NOT_INTEGER);

@@ -8,6 +8,7 @@
 struct replication_guard {
     void *ctx;
     bool (*accept_full_sync)(void *ctx, const char *id, uint64_t offset);
+    void (*name)(void *ctx, char out[REPLID_LENGTH + 1]); /* of this node in its cluster; may be NULL */
     void (*synced)(void *ctx); /* the link is up: from here on we have what the primary has; may be NULL */
 };
 
@@ -33,6 +34,12 @@ uint64_t replication_want_sent(struct replication *r);
 void replication_want_acks(struct replication *r);
 /* Lets clients in WAIT go on whose condition or time is reached; on the worker's thread. */
 void replication_check_waits(struct worker *w);
+
+/* Which replicas have to acknowledge writes (cluster/core/noloss.c); from the cluster's thread. */
+struct cluster_required;
+void replication_require(struct replication *r, const struct cluster_required *required);
+struct hub_ack;
+size_t replication_acks(struct replication *r, struct hub_ack *out, size_t max); /* returns how many; any thread */
 
 /* ---- control; any thread outside the gate ---- */
 /* Becomes (or stays) a replica of that address. */

@@ -11,9 +11,12 @@
  *  4. No message moves a slot from an owner that claims it to one of a lower or equal config epoch.  (Looked at on a
  *     sample of the slots, because this is done very often.)
  *  5. Whoever is elected without FORCEACK is elected after the right to write (rule 18) of every other node that takes
- *     itself for the primary of its slots has ended, though that one may have been frozen or cut off since.  (Not
- * within 30 s of a TAKEOVER, which changes who votes behind the voters' backs.) At the end, after the network has
- * healed: all members agree on the owner of every slot. */
+ *     itself for the primary of its slots has ended, though that one may have been frozen or cut off since.  Not
+ *     within 30 s of a TAKEOVER, which changes who votes behind the voters' backs.
+ *  6. With min-replicas-to-ack and one fault at a time: whoever is elected (TAKEOVER apart), or serves after a restart,
+ *     has every write that was acknowledged to a client.
+ *
+ * At the end, after the network has healed: all members agree on the owner of every slot. */
 #include "base/hash.h"
 #include "base/mem.h"
 #include "sim.h"
@@ -197,9 +200,46 @@ static void check_leases(struct world *w, const struct sim_node *n)
     }
 }
 
+/* ---- 6: no acknowledged write is missing ---- */
+
+static bool has_all_of(const struct sim_node *n, const struct sim_node *old)
+{
+    if (old->released == 0) return true;
+    const struct cluster_history *d = &n->data;
+    if (cluster_id_eq(&d->replid, &old->released_in)) return d->offset >= old->released;
+    return cluster_id_eq(&d->replid2, &old->released_in) && d->offset2 >= old->released;
+}
+
+static void check_heir(struct world *w, const struct sim_node *n, const struct cluster_id *of)
+{
+    for (int i = 0; i < w->next_node; i++) {
+        const struct sim_node *o = &w->nodes[i];
+        struct cluster_id id = {{0}};
+        if (o == n) continue;
+        if (o->core) id = node_id(o);
+        if (!cluster_id_eq(o->core ? &id : &o->id, of)) continue;
+        w->totals->taken_over++;
+        if (!has_all_of(n, o))
+            check_fail(w, "n%d takes the place of n%d with %llu of %.6s, and %llu of %.6s were acknowledged", n->index,
+                       o->index, (unsigned long long)n->data.offset, n->data.replid.c, (unsigned long long)o->released,
+                       o->released_in.c);
+    }
+}
+
+/* A primary about to acknowledge more. */
+void check_release(struct world *w, const struct sim_node *n)
+{
+    if (!w->noloss || n->released == 0 || !cluster_id_eq(&n->released_in, &n->data.replid)) return;
+    if (n->data.offset < n->released)
+        check_fail(w, "n%d serves with %llu, and has acknowledged %llu", n->index, (unsigned long long)n->data.offset,
+                   (unsigned long long)n->released);
+}
+
 void check_note(struct world *w, struct sim_node *n, const struct cluster_action *a)
 {
     w->totals->notes[a->note]++;
+    if (w->noloss && a->note == CLUSTER_NOTE_PROMOTED && !(a->reason && strcmp(a->reason, "takeover") == 0))
+        check_heir(w, n, &a->node);
     if (a->note == CLUSTER_NOTE_PROMOTED && !a->reason) check_leases(w, n);
     if (a->note == CLUSTER_NOTE_PROMOTED) {
         if (is_manual(a)) w->totals->manual_failovers++;

@@ -66,6 +66,8 @@ static struct cluster_config configuration(struct world *w, const struct sim_nod
     c.require_full_coverage = w->seed % 3 != 0;
     c.seed = random_u64(&w->random);
     c.plant = w->plant;
+    c.min_replicas_to_ack = w->noloss;
+    c.ack_patience_ms = 1000;
     if (n->index % 3 == 0) memcpy(c.announce_ip, n->ip, sizeof c.announce_ip); /* the others find out */
     if (n->index % 4 == 0) snprintf(c.announce_hostname, sizeof c.announce_hostname, "node-%d.example", n->index);
     return c;
@@ -85,12 +87,14 @@ void node_start(struct world *w, struct sim_node *n)
     n->repl_target = -1;
     n->down_since_ms = n->paused_until_ms = 0;
     n->sealed = n->serving = false;
+    memset(&n->required, 0, sizeof n->required);
     n->data = n->disk_data;
     n->core = cluster_create(&config, buf_bytes(&n->disk), node_time(w, n), &err);
     if (!n->core) {
         check_fail(w, "node %d cannot read the nodes.conf it wrote: %s", n->index, err.text);
         return;
     }
+    n->id = node_id(n);
     trace(w, "n%d starts as %.8s", n->index, node_id(n).c);
     cluster_start(n->core, &n->data, node_time(w, n), &w->out);
     node_carry_out(w, n);
@@ -193,11 +197,25 @@ static void replicate(struct world *w, struct sim_node *n, const char *ip)
     if (n->down_since_ms == 0) n->down_since_ms = 0; /* never synced stays never synced */
 }
 
+/* What its predecessor had acknowledged is now its to keep. */
+static void inherit(struct world *w, struct sim_node *n, const struct cluster_id *replid)
+{
+    uint64_t most = 0;
+    for (int i = 0; i < w->next_node; i++) {
+        const struct sim_node *o = &w->nodes[i];
+        if (o != n && cluster_id_eq(&o->released_in, &n->data.replid) && o->released > most) most = o->released;
+    }
+    n->released_in = *replid;
+    n->released = most;
+}
+
 static void promote(struct world *w, struct sim_node *n)
 {
+    struct cluster_id replid = random_replid(w);
+    inherit(w, n, &replid);
     n->data.replid2 = n->data.replid;
     n->data.offset2 = n->data.offset;
-    n->data.replid = random_replid(w);
+    n->data.replid = replid;
     n->repl = REPL_NONE;
     n->repl_target = -1;
     n->sealed = false;
@@ -219,6 +237,7 @@ static void sync_step(struct world *w, struct sim_node *n, const struct sim_node
             n->data.replid = from->data.replid;
         } else {
             n->repl = REPL_SYNCING;
+            cluster_membership_over(n->core);
             n->sync_done_ms = w->now + pick(w, 100, 1500);
         }
         break;
@@ -237,6 +256,38 @@ static void sync_step(struct world *w, struct sim_node *n, const struct sim_node
     if (n->repl == REPL_UP) n->last_interaction_ms = mono(w, n);
 }
 
+static bool acknowledges(const struct world *w, const struct sim_node *r, const struct sim_node *n)
+{
+    return node_running(w, r) && r->repl == REPL_UP && r->repl_target == n->index &&
+           world_connected(w, r->index, n->index) && world_connected(w, n->index, r->index);
+}
+
+/* What all members have is acknowledged to clients, while the right to write lasts. */
+static void release(struct world *w, struct sim_node *n)
+{
+    const struct cluster_required *q = &n->required;
+    uint64_t all = n->data.offset;
+    if (!q->on || q->ready == 0 || cluster_lease_until(n->core) <= mono(w, n)) return;
+    for (size_t m = 0; m < q->count; m++) {
+        uint64_t of_this = 0;
+        for (int i = 0; i < w->next_node; i++) {
+            const struct sim_node *r = &w->nodes[i];
+            if (!r->core || !acknowledges(w, r, n)) continue;
+            struct cluster_id id = node_id(r);
+            if (cluster_id_eq(&id, &q->nodes[m])) of_this = r->data.offset;
+        }
+        if (of_this < all) all = of_this;
+    }
+    check_release(w, n);
+    if (!cluster_id_eq(&n->released_in, &n->data.replid)) {
+        n->released_in = n->data.replid;
+        n->released = 0;
+    }
+    if (all <= n->released) return;
+    w->totals->released += all - n->released;
+    n->released = all;
+}
+
 static void data_step(struct world *w, struct sim_node *n)
 {
     if (cluster_is_primary(n->core)) {
@@ -244,6 +295,7 @@ static void data_step(struct world *w, struct sim_node *n)
         cluster_node_view(n->core, cluster_myself(n->core), &me);
         bool paused = n->paused_until_ms > mono(w, n);
         if (me.slot_count && cluster_state_ok(n->core) && !paused) n->data.offset += random_below(&w->random, 200);
+        if (me.slot_count && cluster_state_ok(n->core)) release(w, n);
     } else if (n->repl_target >= 0) {
         const struct sim_node *from = &w->nodes[n->repl_target];
         bool reach = node_running(w, from) && world_connected(w, n->index, from->index) &&
@@ -263,11 +315,18 @@ static void data_step(struct world *w, struct sim_node *n)
 
 static struct cluster_facts facts_of(const struct world *w, const struct sim_node *n)
 {
-    return (struct cluster_facts){.primary_offset = n->data.offset,
-                                  .applied_offset = n->data.offset,
-                                  .link_up = n->repl == REPL_UP,
-                                  .last_interaction_ms = n->last_interaction_ms,
-                                  .link_down_since_ms = n->down_since_ms};
+    struct cluster_facts f = {.primary_offset = n->data.offset,
+                              .applied_offset = n->data.offset,
+                              .link_up = n->repl == REPL_UP,
+                              .last_interaction_ms = n->last_interaction_ms,
+                              .link_down_since_ms = n->down_since_ms};
+    for (int i = 0; w->noloss && i < w->next_node && f.ack_count < CLUSTER_MEMBERS_MAX; i++) {
+        const struct sim_node *r = &w->nodes[i];
+        if (!r->core || !acknowledges(w, r, n)) continue;
+        f.acks[f.ack_count].node = node_id(r);
+        f.acks[f.ack_count++].offset = r->data.offset;
+    }
+    return f;
 }
 
 /* ---- actions ---- */
@@ -332,6 +391,7 @@ static void carry_out(struct world *w, struct sim_node *n, const struct cluster_
     case CLUSTER_DO_FLUSH: n->data.offset = 0; break;
     case CLUSTER_DO_PROBE: ask(w, n, a, SIM_PROBED); break;
     case CLUSTER_DO_YIELD: ask(w, n, a, SIM_YIELDED); break;
+    case CLUSTER_DO_REQUIRE: n->required = w->out.required; break;
     case CLUSTER_DO_NOTE: check_note(w, n, a); break;
     case CLUSTER_DO_PUBLISH_MAP:
     case CLUSTER_DO_DELETE_KEYS:

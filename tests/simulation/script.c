@@ -7,6 +7,7 @@ enum script {
     FORM_SLOTS,     /* primaries get their slots */
     FORM_REPLICATE, /* arg: node; repeated until it works */
     FAULT,          /* arg: how many are still to come */
+    KILL,           /* arg: node */
     RESTART,        /* arg: node */
     REJOIN,         /* arg: a node that lost its id: meets the cluster */
     UNPARTITION,
@@ -320,11 +321,65 @@ static void fault_forget(struct world *w, struct sim_node *n)
     later(w, pick(w, 500, 8000), REJOIN, n->index);
 }
 
+/* A replica stands still until it is given up, and its primary dies when it goes on.  */
+static void stale_heir(struct world *w, int64_t ms)
+{
+    struct sim_node *r = choose(w, REPLICA);
+    const struct cluster_node *primary = r ? cluster_my_primary(r->core) : NULL;
+    if (!primary) return;
+    struct cluster_node_view v;
+    cluster_node_view(r->core, primary, &v);
+    int p = node_by_ip(w, v.ip);
+    if (p < 0) return;
+    trace(w, "n%d stands still until its primary n%d dies", r->index, p);
+    r->frozen_until = w->now + ms;
+    w->totals->freezes++;
+    later(w, ms - 1, KILL, p);
+    later(w, ms + 6 * w->node_timeout_ms, RESTART, p);
+}
+
+/* One node fails in one way; the rest of the time until the next is for getting over it. */
+static void single_fault(struct world *w)
+{
+    struct sim_node *n = choose(w, chance(w, 70) ? PRIMARY : ANY);
+    if (!n) return;
+    int64_t ms = pick(w, 200, 4 * w->node_timeout_ms);
+    switch (random_below(&w->random, 5)) {
+    case 4: stale_heir(w, ms); break;
+    case 0:
+        if (chance(w, 30)) memset(&n->disk_data, 0, sizeof n->disk_data); /* no dump was ever saved */
+        node_crash(w, n, chance(w, 50), false);
+        later(w, ms, RESTART, n->index);
+        break;
+    case 1:
+        trace(w, "n%d is frozen for %lld ms", n->index, (long long)ms);
+        n->frozen_until = w->now + ms;
+        w->totals->freezes++;
+        break;
+    case 2:
+        trace(w, "n%d is cut off", n->index);
+        w->group[n->index] = 1;
+        w->totals->partitions++;
+        later(w, ms, UNPARTITION, 0);
+        break;
+    default:
+        trace(w, "half of what n%d sends is not heard", n->index);
+        for (int i = 0; i < w->next_node; i++) w->deaf[n->index][i] = chance(w, 50);
+        later(w, ms, UNPARTITION, 0);
+        break;
+    }
+}
+
 static void fault(struct world *w, int left)
 {
     if (w->healed || left == 0) return;
     w->totals->faults++;
     w->faults++;
+    if (w->noloss) {
+        single_fault(w);
+        later(w, pick(w, 0, 2000) + 14 * w->node_timeout_ms + 4000, FAULT, left - 1);
+        return;
+    }
     switch (random_below(&w->random, 16)) {
     case 0:
     case 1:
@@ -442,6 +497,7 @@ void script_run(struct world *w, const struct sim_event *ev)
     case FORM_SLOTS: form_slots(w); break;
     case FORM_REPLICATE: form_replicate(w, ev->arg); break;
     case FAULT: fault(w, ev->arg); break;
+    case KILL: node_crash(w, &w->nodes[ev->arg], false, false); break;
     case RESTART: restart(w, ev->arg); break;
     case REJOIN: rejoin(w, ev->arg); break;
     case UNPARTITION: unpartition(w); break;
@@ -452,7 +508,7 @@ void script_run(struct world *w, const struct sim_event *ev)
     case HEAL: heal(w); break;
     case REPAIR: repair(w); break;
     case CHECK_END:
-        if (w->faults < 5) check_fail(w, "only %d faults", w->faults);
+        if (w->faults < (w->noloss ? 1 : 5)) check_fail(w, "only %d faults", w->faults);
         check_agreement(w, true);
         break;
     }

@@ -22,7 +22,7 @@ struct totals {
     uint64_t notes[CLUSTER_NOTE_COUNT];
     uint64_t messages, steps, faults, manual_failovers, takeovers, slot_moves, joins, forgotten, repairs;
     uint64_t crashes, disks_lost, partitions, freezes, clock_jumps, virtual_ms, votes_cast, lone_epochs;
-    uint64_t bytes;
+    uint64_t bytes, released, taken_over; /* acknowledged writes (bytes of the log); elections checked against them */
 };
 
 /* ---- one node ---- */
@@ -52,6 +52,7 @@ enum repl_state { REPL_NONE, REPL_DOWN, REPL_SYNCING, REPL_UP };
 
 struct sim_node {
     int index;
+    struct cluster_id id; /* when it last ran */
     char ip[CLUSTER_IP_SIZE + 1];
     struct cluster_core *core; /* NULL: not running */
     uint32_t incarnation;      /* counts starts; events of an older life are dropped */
@@ -80,6 +81,9 @@ struct sim_node {
     int repl_target; /* node index */
     int64_t sync_done_ms, last_interaction_ms, down_since_ms, paused_until_ms;
     bool sealed;
+    struct cluster_required required; /* whose acknowledgements a write needs */
+    struct cluster_id released_in;    /* the history of ... */
+    uint64_t released;                /* ... what has been acknowledged to clients; outlives a crash: they have it */
 
     /* for the checks */
     bool serving;
@@ -133,6 +137,7 @@ struct world {
     struct random random;
     bool trace;
     enum cluster_plant plant;
+    bool noloss;         /* min-replicas-to-ack 1, and one fault at a time */
     bool replicas_serve; /* planted: replicas are taken for servers of their primary's slots */
     struct totals *totals;
     int64_t now, end, heal_at, takeover_ms; /* takeover_ms: the last one, 0: none */
@@ -217,6 +222,7 @@ void check_rebinding(struct world *w, struct sim_node *n, bool by_message);
 void check_left(struct world *w, struct sim_node *n, const struct departure *d, int to);
 void check_note(struct world *w, struct sim_node *n, const struct cluster_action *a);
 void check_stopped(struct sim_node *n);
+void check_release(struct world *w, const struct sim_node *n);
 bool check_agreement(struct world *w, bool complain);
 
 #endif

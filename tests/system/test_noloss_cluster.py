@@ -114,3 +114,129 @@ def test_a_short_stop_only_delays(servers):
     primary.resume()
     assert drain(wire, 100) == ["OK"] * 100
     assert lease_left(cluster.replicas_of(primary)[0]) == -1
+
+
+# ---- min-replicas-to-ack
+
+def shard_of_three(servers, **options):
+    """Three primaries; the first one has two replicas, the others none."""
+    cluster = servers.cluster(["covey"] * 5, form=False, timeout=1000, min_replicas_to_ack=1,
+                              cluster_allow_replica_migration="no", **options)
+    nodes = cluster.nodes
+    for n, node in enumerate(nodes[:3]):
+        node.cmd("CLUSTER", "ADDSLOTSRANGE", 16384 * n // 3, 16384 * (n + 1) // 3 - 1)
+    for n, node in enumerate(nodes):
+        node.cmd("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+    for node in nodes[1:]:
+        nodes[0].cmd("CLUSTER", "MEET", node.host, node.port)
+    wait_for("all nodes to know each other", cluster.all_known, 20)
+    for replica in nodes[3:]:
+        replica.cmd("CLUSTER", "REPLICATE", nodes[0].id)
+    cluster.wait_whole()
+    return cluster
+
+
+class Flow:
+    """One connection that writes numbered keys, pipelined; remembers which were acknowledged."""
+
+    def __init__(self, node, tag, first):
+        self.wire, self.tag, self.first = Wire(node, timeout=20), tag, first
+        self.sent, self.kept, self.seen = 0, [], 0
+
+    def send(self, count):
+        self.wire.sock.sendall(writes(self.tag, self.first + self.sent, count))
+        self.sent += count
+
+    def read(self, down_to=0):
+        """Until so many replies are still to come, or the connection ends."""
+        try:
+            while self.sent - self.seen > down_to:
+                reply = self.wire.read()
+                if reply == "OK":
+                    self.kept.append(b"{%s}%d" % (self.tag, self.first + self.seen))
+                self.seen += 1
+        except (Closed, OSError):
+            return False
+        return True
+
+
+def members_ready(node):
+    wire = Wire(node)
+    tag = tag_on(node)
+    ok = wire("SET", b"{%s}ready" % tag, "1") == "OK"
+    wire.close()
+    return ok
+
+
+def test_the_successor_has_every_acknowledged_write(servers):
+    """One replica stands still until writes go on without it; then the primary is killed, and it goes on: it does not
+    take over, though it may be the first to try."""
+    rounds = 20 if LONG else 3
+    cluster = shard_of_three(servers, min_replicas_to_ack_timeout=2000)
+    seed = random.randrange(1 << 32)
+    rng = random.Random(seed)
+    acknowledged = 0
+    for number in range(rounds):
+        primary = next(n for n in cluster.primaries() if cluster.replicas_of(n))
+        replicas = cluster.replicas_of(primary)
+        rng.shuffle(replicas)
+        behind, ahead = replicas
+        wait_for("members", lambda: members_ready(primary))
+        flow = Flow(primary, tag_on(primary), number * 1_000_000)
+        for _ in range(20):
+            flow.send(100)
+            flow.read(down_to=50)
+        behind.pause()
+        # Held until it is given up, then on with the other one.
+        before = len(flow.kept)
+        deadline = time.monotonic() + 15
+        while len(flow.kept) < before + 2000 and time.monotonic() < deadline:
+            flow.send(100)
+            flow.read(down_to=50)
+        assert len(flow.kept) >= before + 2000, "writes did not go on without the replica that stands still"
+        flow.send(500)
+        primary.kill()
+        behind.resume()
+        flow.read()
+        cluster.wait_primary(ahead, timeout=30)
+        acknowledged += len(flow.kept)
+        wait_for("the new primary to serve", lambda: ahead.cmd("GET", b"{%s}ready" % flow.tag) is not None)
+        assert_acknowledged_is_kept(cluster, flow.tag, flow.kept, f"seed {seed}, round {number}")
+        primary.start()
+        cluster.wait_whole(timeout=40)
+    print(f"{rounds} kills, {acknowledged} writes acknowledged, 0 lost; seed {seed}")
+
+
+def test_force_and_restart_keep_what_was_acknowledged(servers):
+    """CLUSTER FAILOVER FORCE under writes, and a primary killed and restarted at once."""
+    rounds = 20 if LONG else 4
+    cluster = shard_of_three(servers)
+    rng = random.Random(seed := random.randrange(1 << 32))
+    acknowledged = 0
+    for number in range(rounds):
+        primary = next(n for n in cluster.primaries() if cluster.replicas_of(n))
+        wait_for("members", lambda: members_ready(primary))
+        tag = tag_on(primary)
+        flows = [Flow(primary, tag, number * 1_000_000 + i * 100_000) for i in range(4)]
+        for _ in range(10):
+            for flow in flows:
+                flow.send(rng.randrange(1, 200))
+            for flow in flows:
+                flow.read(down_to=rng.randrange(100))
+        if number % 2:
+            rng.choice(cluster.replicas_of(primary)).cmd("CLUSTER", "FAILOVER", "FORCE")
+            for flow in flows:
+                flow.send(500)
+        else:
+            for flow in flows:
+                flow.send(500)
+            primary.kill()
+            primary.start(wait=False)
+        for flow in flows:
+            flow.read()
+        time.sleep(0.5)
+        cluster.wait_whole(timeout=60)
+        kept = [key for flow in flows for key in flow.kept]
+        acknowledged += len(kept)
+        assert_acknowledged_is_kept(cluster, tag, kept, f"seed {seed}, round {number}")
+    print(f"{rounds} failovers, {acknowledged} writes acknowledged, 0 lost; seed {seed}")

@@ -131,6 +131,7 @@ static const char *note_format(enum cluster_note what)
         [CLUSTER_NOTE_PROBATION_END] = "No replica is ahead of me: serving",
         [CLUSTER_NOTE_YIELDING] = "Replica %.40s has newer data: yielding to it",
         [CLUSTER_NOTE_MUTED] = "Replica %.40s did not take over when asked: silent until it is elected",
+        [CLUSTER_NOTE_EXCLUDED] = "Replica %.40s does not acknowledge: asking the voters not to elect it",
         [CLUSTER_NOTE_ADDRESS] = "Address updated for node %.40s",
     };
     return text[what];

@@ -16,6 +16,7 @@ void cluster_config_init(struct cluster_config *c)
     c->require_full_coverage = true;
     c->allow_replica_migration = true;
     c->probation = true;
+    c->ack_patience_ms = 2500;
 }
 
 /* What the configuration says about this node itself. */
@@ -43,6 +44,7 @@ static struct cluster_core *core_alloc(const struct cluster_config *config, stru
     core->size_stale = true;
     core->first_evaluation_ms = core->minority_ms = LONG_AGO;
     core->election.at_ms = LONG_AGO;
+    core->noloss.incarnation = random_u64(&core->random);
     core->last_tick_ms = core->started_ms = now.mono_ms;
     return core;
 }
@@ -70,6 +72,7 @@ void cluster_destroy(struct cluster_core *core)
     for (size_t i = 0; i < core->node_count; i++) {
         mem_free(core->nodes[i]->replicas);
         mem_free(core->nodes[i]->reports);
+        mem_free(core->nodes[i]->excluded);
         mem_free(core->nodes[i]);
     }
     mem_free(core->nodes);
@@ -89,6 +92,7 @@ void cluster_start(struct cluster_core *core, const struct cluster_history *rest
     slots_startup_check(core);
     core->facts.primary_offset = core->facts.applied_offset = restored->offset;
     probation_begin(core, restored);
+    noloss_update(core);
     core->todo |= TODO_SAVE | TODO_MAP | TODO_ADDRESS;
     step_end(core);
 }
@@ -107,6 +111,7 @@ void cluster_set_config(struct cluster_core *core, const struct cluster_config *
     if (fixed.announce_ip[0] && !config->announce_ip[0]) core->myself->ip[0] = 0;
     apply_to_myself(core);
     core->todo |= TODO_SAVE | TODO_STATE | TODO_MAP;
+    noloss_update(core);
     step_end(core);
 }
 
@@ -137,6 +142,7 @@ static void link_connected(struct cluster_core *core, uint64_t id)
 
 static void take_facts(struct cluster_core *core, const struct cluster_facts *facts)
 {
+    noloss_facts(core, facts);
     core->facts = *facts;
     core->todo |= TODO_MANUAL;
 }

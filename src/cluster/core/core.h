@@ -58,7 +58,12 @@ struct cluster_dataset_view {
 };
 
 /* Planted faults for tests of the simulator; the server leaves it 0. */
-enum cluster_plant { CLUSTER_PLANT_NONE, CLUSTER_PLANT_VOTE_TWICE, CLUSTER_PLANT_OLD_EPOCH };
+enum cluster_plant {
+    CLUSTER_PLANT_NONE,
+    CLUSTER_PLANT_VOTE_TWICE,
+    CLUSTER_PLANT_OLD_EPOCH,
+    CLUSTER_PLANT_ANYBODY_STANDS, /* whether it may lack acknowledged writes or not */
+};
 
 struct cluster_config {
     int64_t node_timeout_ms;               /* cluster-node-timeout, > 0 */
@@ -78,6 +83,17 @@ struct cluster_config {
     uint64_t seed;     /* from random_secure() in a server, from the run's seed in a simulation */
     struct cluster_dataset_view dataset;
     enum cluster_plant plant;
+    int min_replicas_to_ack; /* the option; 0: writes are acknowledged without them (noloss.c) */
+    int64_t ack_patience_ms; /* a member that has not acknowledged for so long may be given up */
+};
+/* Replicas of one primary that can be members at a time. */
+enum { CLUSTER_MEMBERS_MAX = 64 };
+/* CLUSTER_DO_REQUIRE: a write is acknowledged to its client when all of these replicas have acknowledged it, and
+ * `ready` is at least as many as were asked for. */
+struct cluster_required {
+    bool on; /* false: any replicas will do */
+    size_t count, ready;
+    struct cluster_id nodes[CLUSTER_MEMBERS_MAX];
 };
 /* Redis's defaults; the caller sets ports, seed and dataset. */
 void cluster_config_init(struct cluster_config *config);
@@ -104,6 +120,7 @@ enum cluster_action_kind {
     CLUSTER_DO_PROBE,        /* ask replica `node` at ip:port for INFO replication; report CLUSTER_EV_PROBED */
     CLUSTER_DO_YIELD,        /* send CLUSTER FAILOVER FORCE to `node` at ip:port; report CLUSTER_EV_YIELDED */
     CLUSTER_DO_DELIVER,      /* message is a PUBLISH or PUBLISHSHARD from a peer: hand it to local subscribers */
+    CLUSTER_DO_REQUIRE,      /* out->required holds from now on, before any message behind this leaves */
     CLUSTER_DO_NOTE,         /* something worth a log line or a counter: see cluster_note */
 };
 
@@ -136,6 +153,7 @@ enum cluster_note {
     CLUSTER_NOTE_PROBATION_END,      /* no replica is ahead: serving */
     CLUSTER_NOTE_YIELDING,           /* `node` is ahead and takes over */
     CLUSTER_NOTE_MUTED,              /* `node` did not take over when asked: silent until it is elected */
+    CLUSTER_NOTE_EXCLUDED,           /* member `node` does not acknowledge: voters are asked not to vote for it */
     CLUSTER_NOTE_ADDRESS,            /* `node` has a new address */
     CLUSTER_NOTE_COUNT
 };
@@ -167,6 +185,7 @@ struct cluster_actions {
     size_t count, cap;
     struct buf persist_text; /* of CLUSTER_DO_PERSIST */
     uint8_t delete_slots[CLUSTER_SLOT_BYTES];
+    struct cluster_required required; /* as of the last step that changed it */
     struct cluster_outgoing **outgoing;
     size_t outgoing_count, outgoing_cap;
 };
@@ -215,6 +234,12 @@ struct cluster_facts {
     int64_t last_interaction_ms; /* link_up: when something last came from the primary (mono) */
     int64_t link_down_since_ms;  /* !link_up: since when (mono); 0 = never synced since the process began */
     bool loading;                /* the dataset is being loaded from disk: the bus stays silent */
+    /* As a primary: the replicas in sync whose node is known, and what they have acknowledged. */
+    size_t ack_count;
+    struct {
+        struct cluster_id node;
+        uint64_t offset;
+    } acks[CLUSTER_MEMBERS_MAX];
 };
 
 enum cluster_event_kind {
@@ -301,6 +326,8 @@ const struct cluster_node *cluster_my_primary(const struct cluster_core *core); 
 bool cluster_state_ok(const struct cluster_core *core); /* cluster_state:ok; false during probation, too */
 /* True while rule 16 holds this node back: nothing is served and PSYNC is answered with -NOMASTERLINK. */
 bool cluster_on_probation(const struct cluster_core *core);
+/* As a replica: the dataset is being replaced, so that a membership (noloss.c) says nothing any more. */
+void cluster_membership_over(struct cluster_core *core);
 /* The right to write (rule 18): mono ms at which it ends.  INT64_MAX: not limited (a replica, the only primary).
  *  Changes in steps only. */
 int64_t cluster_lease_until(const struct cluster_core *core);

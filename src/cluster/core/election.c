@@ -19,6 +19,7 @@ static unsigned rank(const struct cluster_core *core)
 {
     const struct cluster_node *p = core->myself->primary;
     unsigned r = 0;
+    if (core->config.plant == CLUSTER_PLANT_ANYBODY_STANDS) return 0;
     for (size_t i = 0; i < p->replica_count; i++) {
         const struct cluster_node *n = p->replicas[i];
         if (n == core->myself || n->flags & CLUSTER_NODE_NOFAILOVER) continue;
@@ -58,6 +59,12 @@ static bool may_stand(struct cluster_core *core)
     if (!node_is_replica(core->myself) || !p || p->slot_count == 0 || bus_silent(core)) return false;
     if (!(p->flags & CLUSTER_NODE_FAIL) && !manual) {
         core->election.blocked = NULL;
+        return false;
+    }
+    if (manual && core->manual.offset_known) return true; /* it has what its primary stopped at */
+    const char *lacking = noloss_why_not_stand(core, manual);
+    if (lacking) {
+        blocked(core, lacking);
         return false;
     }
     if (manual) return true;
@@ -184,6 +191,7 @@ static const char *why_not(const struct cluster_core *core, const struct cluster
     if (core->now.mono_ms - p->voted_ms < 2 * core->config.node_timeout_ms && !planted_twice)
         return "I voted for a replica of that primary a short time ago";
     if (!claims_are_current(core, m) && !planted_epoch) return "it claims slots that have a newer owner";
+    if (noloss_is_excluded(core, p, sender)) return "its primary has excluded it";
     /* A vote that cannot be delivered is not given: it would only spoil this epoch for others. */
     if (!sender->out.up) return "I have no link to it";
     return NULL;

@@ -54,7 +54,14 @@ struct cluster_node {
     bool knows_extensions;   /* sent EXT_DATA once */
     bool knows_shards;       /* ... as only peers newer than 7.0 do */
     struct cluster_id shard; /* as it told, or nodes.conf; null: it told none.  Read it by shard_of() */
-    bool covey;              /* its last header said so */
+    bool noloss;             /* as a primary: it waits for members (noloss.c) ... */
+    int64_t noloss_heard_ms; /* ... as of then */
+    struct cluster_id
+        *excluded; /* as a primary: its replicas for which I do not vote, of this incarnation and version */
+    size_t excluded_count, excluded_cap;
+    uint64_t excluded_of, excluded_version;
+    uint64_t exclusion_confirmed; /* as a voter: this version of my exclusions */
+    bool covey;                   /* its last header said so */
 
     /* The right to write, lease.c.  Mono ms, 0: none. */
     int64_t lease_ping_ms;     /* when the oldest ping that is not answered yet left on the present link */
@@ -104,6 +111,36 @@ struct manual {
     /* replica side */
     bool offset_known, can_start;
     uint64_t offset;
+};
+
+/* A replica whose acknowledgement my writes need. */
+struct noloss_member {
+    struct cluster_id node;
+    uint64_t granted_epoch; /* of the last GRANT; 0: none */
+    bool confirmed;         /* that one */
+    bool is_new;            /* no facts have come since it counts: GRANT would name too early an end of the log */
+    bool leaving;           /* voters are asked to exclude it */
+    uint64_t leave_version;
+    uint64_t mark; /* where the log ended when it had acknowledged the mark before ... */
+    int64_t mark_ms;
+    int64_t asked_ms; /* last GRANT */
+};
+
+struct noloss {
+    /* the primary */
+    bool on;
+    uint64_t incarnation, version, told_version;
+    int64_t told_ms;
+    uint64_t last_offset; /* end of the log at the last tick */
+    struct noloss_member members[CLUSTER_MEMBERS_MAX];
+    size_t count;
+    struct cluster_id excluded[CLUSTER_MEMBERS_MAX];
+    size_t excluded_count;
+    /* the replica: member of `primary` in `epoch`, incarnation `of`, once it has applied `join` */
+    bool valid;
+    struct cluster_id primary;
+    uint64_t epoch, of, join;
+    int64_t synced_ms; /* the link came up; 0: it never did */
 };
 
 enum probation_state { PROBATION_NONE, PROBATION_PROBING, PROBATION_YIELDING, PROBATION_MUTED };
@@ -169,6 +206,7 @@ struct cluster_core {
     int64_t first_evaluation_ms, minority_ms, last_tick_ms, started_ms;
 
     struct election election;
+    struct noloss noloss;
     struct manual manual;
     struct probation probation;
     struct cluster_facts facts;
@@ -211,6 +249,7 @@ struct cluster_outgoing {
     struct cluster_gossip *gossip;
     size_t gossip_cap;
     uint8_t slots[CLUSTER_SLOT_BYTES], update_slots[CLUSTER_SLOT_BYTES];
+    char payload[32 + CLUSTER_MEMBERS_MAX * CLUSTER_ID_SIZE];
 };
 struct cluster_outgoing *outgoing_new(struct cluster_actions *out);
 
@@ -250,6 +289,9 @@ enum pong_targets { PONG_TO_ALL, PONG_TO_SHARD };
 void broadcast_pong(struct cluster_core *core, enum pong_targets targets);
 void broadcast_fail(struct cluster_core *core, const struct cluster_node *failed);
 void broadcast_auth_request(struct cluster_core *core);
+/* payload: at most sizeof cluster_outgoing.payload; copied. */
+void send_module(struct cluster_core *core, struct cluster_node *node, uint64_t module, uint8_t type,
+                 struct bytes payload);
 void send_simple(struct cluster_core *core, struct cluster_node *node, enum cluster_message_type type);
 void send_update(struct cluster_core *core, struct cluster_node *to, const struct cluster_node *about);
 
@@ -323,6 +365,16 @@ bool lease_is_refused(const struct cluster_core *core, const struct cluster_node
                       const struct cluster_message *m);
 /* Why I may not vote for a replica of p yet; NULL: I may. */
 const char *lease_why_no_vote(const struct cluster_core *core, const struct cluster_node *p);
+
+/* noloss.c */
+void noloss_update(struct cluster_core *core);
+void noloss_tick(struct cluster_core *core);
+void noloss_promoted(struct cluster_core *core);
+void noloss_demoted(struct cluster_core *core);
+void noloss_facts(struct cluster_core *core, const struct cluster_facts *facts); /* before core->facts is replaced */
+void noloss_receive(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);
+const char *noloss_why_not_stand(const struct cluster_core *core, bool forced); /* NULL: I may */
+bool noloss_is_excluded(const struct cluster_core *core, const struct cluster_node *p, const struct cluster_node *who);
 
 /* manual.c */
 void manual_reset(struct cluster_core *core);

@@ -78,6 +78,7 @@ enum cluster_message_flag {
 /* Third byte of the header's message flags, where Redis has 0 and does not look: what Covey nodes tell each other. */
 enum cluster_covey_flag {
     CLUSTER_COVEY = 0x01,          /* the sender is a Covey node */
+    CLUSTER_COVEY_NO_LOSS = 0x04,  /* of a primary: its writes wait for members (noloss.c) */
     CLUSTER_COVEY_NO_LEASE = 0x02, /* PONG: the answer is no support for the right to write (lease.c) */
 };
 

@@ -189,6 +189,8 @@ void node_make_replica(struct cluster_core *core, struct cluster_node *node)
 {
     if (node_is_replica(node)) return;
     slots_unassign_all(core, node);
+    node->voted_epoch = 0;
+    node->excluded_count = 0;
     node_set_flags(core, node, CLUSTER_NODE_REPLICA, CLUSTER_NODE_PRIMARY | CLUSTER_NODE_MIGRATE_TO);
     core->todo |= TODO_SAVE | TODO_STATE;
 }
@@ -215,6 +217,7 @@ static void node_free(struct cluster_node *node)
 {
     mem_free(node->replicas);
     mem_free(node->reports);
+    mem_free(node->excluded);
     mem_free(node);
 }
 

@@ -39,6 +39,10 @@ static void take_epochs(struct cluster_core *core, struct cluster_node *sender, 
     sender->offset_at_ms = core->now.mono_ms;
     shard_note_extensions(sender, m);
     sender->covey = m->covey & CLUSTER_COVEY;
+    if (cluster_id_is_null(&m->replica_of)) {
+        sender->noloss = m->covey & CLUSTER_COVEY_NO_LOSS;
+        sender->noloss_heard_ms = core->now.mono_ms;
+    }
     manual_on_header(core, sender, m);
 }
 
@@ -255,8 +259,9 @@ static void take_other(struct cluster_core *core, struct cluster_node *sender, c
     case CLUSTER_AUTH_REQUEST: election_vote(core, sender, m); break;
     case CLUSTER_AUTH_ACK: election_count_vote(core, sender, m); break;
     case CLUSTER_UPDATE: take_update(core, m); break;
+    case CLUSTER_MODULE: noloss_receive(core, sender, m); break; /* there are no modules here */
     case CLUSTER_MFSTART: manual_on_mfstart(core, sender, ev->link); break;
-    default: /* MODULE: there are no modules here.  Unknown: of the future. */ break;
+    default: /* of the future */ break;
     }
 }
 

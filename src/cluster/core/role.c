@@ -31,6 +31,7 @@ void become_replica_of(struct cluster_core *core, struct cluster_node *primary)
     }
     node_set_primary(core, me, primary);
     shard_follow(core);
+    noloss_demoted(core);
     manual_reset(core);
     core->election.at_ms = LONG_AGO;
     core->election.sent = core->election.sealed = false;
@@ -55,6 +56,7 @@ void promote_myself(struct cluster_core *core)
     act(core, CLUSTER_DO_PROMOTE);
     core->todo |= TODO_VITAL | TODO_MAP;
     core->serve_after_seq = core->persist_seq + 1;
+    noloss_promoted(core);
     state_update(core);
     broadcast_pong(core, PONG_TO_ALL);
     lease_refresh(core);

@@ -1,6 +1,8 @@
 /* send.c: building headers and handing messages to links. */
 #include "cluster/core/internal.h"
 
+#include <assert.h>
+
 /* A node that loads its dataset, or keeps quiet so that others replace it, says nothing at all: its peers shall see it
  * as dead. */
 bool bus_silent(const struct cluster_core *core)
@@ -23,7 +25,7 @@ static struct cluster_outgoing *begin(struct cluster_core *core, enum cluster_me
     m->config_epoch = p->config_epoch;
     m->offset = node_is_primary(me) ? core->facts.primary_offset : core->facts.applied_offset;
     m->sender = me->id;
-    m->covey = CLUSTER_COVEY;
+    m->covey = (uint8_t)(CLUSTER_COVEY | (core->noloss.on ? CLUSTER_COVEY_NO_LOSS : 0));
     if (p != me) m->replica_of = p->id;
     memcpy(m->ip, core->config.announce_ip, sizeof m->ip);
     memcpy(o->slots, p->slots, sizeof o->slots);
@@ -119,6 +121,19 @@ void send_simple(struct cluster_core *core, struct cluster_node *node, enum clus
 {
     if (bus_silent(core) || !node->out.up) return;
     send_on(core, node->out.id, node, begin(core, type));
+}
+
+void send_module(struct cluster_core *core, struct cluster_node *node, uint64_t module, uint8_t type,
+                 struct bytes payload)
+{
+    if (bus_silent(core) || !node->out.up) return;
+    struct cluster_outgoing *o = begin(core, CLUSTER_MODULE);
+    assert(payload.n <= sizeof o->payload);
+    memcpy(o->payload, payload.p, payload.n);
+    o->m.module.module_id = module;
+    o->m.module.type = type;
+    o->m.module.payload = bytes_make(o->payload, payload.n);
+    send_on(core, node->out.id, node, o);
 }
 
 void send_update(struct cluster_core *core, struct cluster_node *to, const struct cluster_node *about)

@@ -82,5 +82,6 @@ void tick(struct cluster_core *core)
         migration_run(core);
     }
     probation_tick(core);
+    noloss_tick(core);
     if (!core->state_ok) core->todo |= TODO_STATE;
 }
