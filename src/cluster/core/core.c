@@ -142,8 +142,8 @@ static void link_connected(struct cluster_core *core, uint64_t id)
 
 static void take_facts(struct cluster_core *core, const struct cluster_facts *facts)
 {
-    noloss_facts(core, facts);
     core->facts = *facts;
+    noloss_facts(core);
     core->todo |= TODO_MANUAL;
 }
 

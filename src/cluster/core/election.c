@@ -110,6 +110,7 @@ static void ask_for_votes(struct cluster_core *core)
     core->current_epoch++;
     core->todo |= TODO_VITAL;
     e->epoch = core->current_epoch;
+    e->needed = size_now(core) / 2 + 1;
     e->sent = true;
     if (!e->sealed) act(core, CLUSTER_DO_SEAL);
     e->sealed = true;
@@ -147,7 +148,9 @@ void election_run(struct cluster_core *core)
         ask_for_votes(core);
         return;
     }
-    if (e->votes < size_now(core) / 2 + 1) return;
+    /* Who voted was one of so many then; that there are fewer primaries by now makes it no majority. */
+    size_t needed = size_now(core) / 2 + 1;
+    if (e->votes < (needed > e->needed ? needed : e->needed)) return;
     struct cluster_node *me = core->myself, *old = me->primary;
     if (me->config_epoch < e->epoch) me->config_epoch = e->epoch;
     note(core, CLUSTER_NOTE_PROMOTED, old, me->config_epoch, is_manual(core) ? "manual" : NULL);

@@ -54,8 +54,7 @@ struct cluster_node {
     bool knows_extensions;   /* sent EXT_DATA once */
     bool knows_shards;       /* ... as only peers newer than 7.0 do */
     struct cluster_id shard; /* as it told, or nodes.conf; null: it told none.  Read it by shard_of() */
-    bool noloss;             /* as a primary: it waits for members (noloss.c) ... */
-    int64_t noloss_heard_ms; /* ... as of then */
+    bool noloss;             /* as a primary: it waits for members (noloss.c) */
     struct cluster_id
         *excluded; /* as a primary: its replicas for which I do not vote, of this incarnation and version */
     size_t excluded_count, excluded_cap;
@@ -97,6 +96,7 @@ struct election {
     int64_t at_ms; /* when votes are (to be) asked for; LONG_AGO: none */
     uint64_t epoch;
     unsigned votes, rank;
+    size_t needed; /* a majority, when they were asked for */
     bool sent, sealed, expired_noted;
     const char *blocked; /* last reason noted */
 };
@@ -140,7 +140,8 @@ struct noloss {
     bool valid;
     struct cluster_id primary;
     uint64_t epoch, of, join;
-    int64_t synced_ms; /* the link came up; 0: it never did */
+    bool known;         /* the primary knows of me ... */
+    int64_t follows_ms; /* ... as its replica since then */
 };
 
 enum probation_state { PROBATION_NONE, PROBATION_PROBING, PROBATION_YIELDING, PROBATION_MUTED };
@@ -345,6 +346,7 @@ void failure_heard_pong(struct cluster_core *core, struct cluster_node *node);
 
 /* state.c */
 void state_update(struct cluster_core *core);
+bool state_is_rejoining(const struct cluster_core *core); /* in a minority, or a short time ago */
 void state_lost_time(struct cluster_core *core); /* this process stood still for longer than the node timeout */
 
 /* election.c */
@@ -371,7 +373,8 @@ void noloss_update(struct cluster_core *core);
 void noloss_tick(struct cluster_core *core);
 void noloss_promoted(struct cluster_core *core);
 void noloss_demoted(struct cluster_core *core);
-void noloss_facts(struct cluster_core *core, const struct cluster_facts *facts); /* before core->facts is replaced */
+void noloss_facts(struct cluster_core *core); /* new ones are there */
+void noloss_on_pong(struct cluster_core *core, const struct cluster_node *node, int64_t sent_ms);
 void noloss_receive(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);
 const char *noloss_why_not_stand(const struct cluster_core *core, bool forced); /* NULL: I may */
 bool noloss_is_excluded(const struct cluster_core *core, const struct cluster_node *p, const struct cluster_node *who);

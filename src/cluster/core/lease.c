@@ -40,6 +40,7 @@ void lease_on_pong(struct cluster_core *core, struct cluster_node *node, const s
 {
     int64_t sent = node->lease_ping_ms;
     node->lease_ping_ms = 0;
+    if (sent) noloss_on_pong(core, node, sent);
     if (m->covey & CLUSTER_COVEY_NO_LEASE) node->lease_ms = 0;
     core->todo |= TODO_LEASE;
     if (!sent || m->covey & CLUSTER_COVEY_NO_LEASE || m->current_epoch > node->lease_ping_epoch) return;
@@ -48,7 +49,8 @@ void lease_on_pong(struct cluster_core *core, struct cluster_node *node, const s
 
 void lease_drop(struct cluster_core *core, struct cluster_node *node)
 {
-    node->lease_ping_ms = node->lease_ms = 0;
+    node->lease_ms = 0;
+    if (!node->out.up) node->lease_ping_ms = 0; /* no answer will come; on a link that is still there one may */
     core->todo |= TODO_LEASE;
 }
 
@@ -125,6 +127,8 @@ static bool claims_what_was_taken(const struct cluster_core *core, const struct 
 bool lease_is_refused(const struct cluster_core *core, const struct cluster_node *node, const struct cluster_message *m)
 {
     if (!cluster_id_is_null(&m->replica_of)) return false;
+    /* Another one may have been elected into my own place, and speak for it. */
+    if (state_is_rejoining(core)) return true;
     bool voted = node->voted_epoch > m->config_epoch && core->now.mono_ms - node->voted_ms < vote_counts_ms(core);
     return voted || claims_what_was_taken(core, node, m);
 }

@@ -263,9 +263,9 @@ void link_forget(struct cluster_core *core, struct cluster_link *link)
 {
     if (!link->id) return;
     table_remove_link(core, link);
-    lease_drop(core, link->node);
     link->id = 0;
     link->up = false;
+    lease_drop(core, link->node);
 }
 
 void link_close(struct cluster_core *core, struct cluster_link *link)

@@ -137,9 +137,8 @@ void noloss_promoted(struct cluster_core *core)
 
 void noloss_demoted(struct cluster_core *core)
 {
-    core->noloss.valid = false;
-    core->noloss.synced_ms = 0;
-    core->facts.link_up = false;
+    core->noloss.valid = core->noloss.known = false;
+    core->noloss.follows_ms = core->now.mono_ms;
     if (core->noloss.on) begin(core, false, false);
 }
 
@@ -253,9 +252,17 @@ static void take_new_members(struct cluster_core *core)
     }
 }
 
+/* A replica asks at once whether its primary knows of it. */
+static void ask_primary(struct cluster_core *core)
+{
+    struct cluster_node *p = core->myself->primary;
+    if (p && p->covey && p->out.up && !p->ping_sent_ms && !core->noloss.known) send_ping(core, p);
+}
+
 void noloss_tick(struct cluster_core *core)
 {
     struct noloss *nl = &core->noloss;
+    ask_primary(core);
     noloss_update(core);
     if (!nl->on) return;
     look_at_members(core);
@@ -274,11 +281,10 @@ static bool is_granted(const struct cluster_core *core, const struct cluster_nod
            core->facts.applied_offset >= nl->join;
 }
 
-void noloss_facts(struct cluster_core *core, const struct cluster_facts *facts)
+void noloss_facts(struct cluster_core *core)
 {
     /* This end of the log is behind whatever was acknowledged before they counted. */
     for (size_t i = 0; i < core->noloss.count; i++) core->noloss.members[i].is_new = false;
-    if (facts->link_up && !core->facts.link_up) core->noloss.synced_ms = core->now.mono_ms;
 }
 
 const char *noloss_why_not_stand(const struct cluster_core *core, bool forced)
@@ -286,10 +292,14 @@ const char *noloss_why_not_stand(const struct cluster_core *core, bool forced)
     const struct cluster_node *p = core->myself->primary;
     if (core->config.plant == CLUSTER_PLANT_ANYBODY_STANDS) return NULL;
     if (p->noloss) return is_granted(core, p) ? NULL : "it may lack acknowledged writes";
-    if (!p->covey || forced || !core->noloss.synced_ms) return NULL;
-    /* The primary may have begun to wait for members since it was heard last. */
-    bool heard = p->noloss_heard_ms >= core->noloss.synced_ms;
-    return heard ? NULL : "it has not heard its primary since it synced";
+    if (!p->covey || forced || core->noloss.known) return NULL;
+    return "its primary may not know of it";
+}
+
+/* The primary has answered a ping that told it whose replica I am: if it waits for members later, I am among them. */
+void noloss_on_pong(struct cluster_core *core, const struct cluster_node *node, int64_t sent_ms)
+{
+    if (node == core->myself->primary && sent_ms >= core->noloss.follows_ms) core->noloss.known = true;
 }
 
 void cluster_membership_over(struct cluster_core *core)

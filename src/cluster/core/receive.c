@@ -39,10 +39,7 @@ static void take_epochs(struct cluster_core *core, struct cluster_node *sender, 
     sender->offset_at_ms = core->now.mono_ms;
     shard_note_extensions(sender, m);
     sender->covey = m->covey & CLUSTER_COVEY;
-    if (cluster_id_is_null(&m->replica_of)) {
-        sender->noloss = m->covey & CLUSTER_COVEY_NO_LOSS;
-        sender->noloss_heard_ms = core->now.mono_ms;
-    }
+    if (cluster_id_is_null(&m->replica_of)) sender->noloss = m->covey & CLUSTER_COVEY_NO_LOSS;
     manual_on_header(core, sender, m);
 }
 

@@ -32,6 +32,7 @@ void become_replica_of(struct cluster_core *core, struct cluster_node *primary)
     node_set_primary(core, me, primary);
     shard_follow(core);
     noloss_demoted(core);
+    if (primary->out.up && !primary->ping_sent_ms) send_ping(core, primary);
     manual_reset(core);
     core->election.at_ms = LONG_AGO;
     core->election.sent = core->election.sealed = false;

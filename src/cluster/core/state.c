@@ -26,6 +26,11 @@ static int64_t rejoin_delay_ms(const struct cluster_core *core)
     return nt < REJOIN_DELAY_MIN_MS ? REJOIN_DELAY_MIN_MS : nt > REJOIN_DELAY_MAX_MS ? REJOIN_DELAY_MAX_MS : nt;
 }
 
+bool state_is_rejoining(const struct cluster_core *core)
+{
+    return core->minority || core->now.mono_ms - core->minority_ms < rejoin_delay_ms(core);
+}
+
 /* A primary does not serve at once: after a start, or in sight of a majority again, it first gives the others time to
  * tell it that it was replaced. */
 static bool must_wait(const struct cluster_core *core)
