@@ -186,7 +186,7 @@ def test_wait(setup):
             node.pause()
         try:
             assert wire("INCR", "a") == 2
-            wire.send("WAIT", 1, 600)
+            wire.send("WAIT", 1, 600 * covey.PATIENCE)
             started = time.monotonic()
             for n in range(50):
                 assert quick("SET", "a", n) == "OK"

@@ -288,3 +288,18 @@ def test_requests_that_wait_cost_little(servers, actor):
     assert cpu() - before < 1.2 * covey.PATIENCE
     for sock in waiting:
         sock.close()
+
+
+def test_who_subscribes_while_nodes_are_away_waits(servers, actor):
+    def play(words):
+        if words[0] == b"SUBSCRIBE":
+            return b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+        return b"$%d\r\n%s\r\n" % (len(words[-1]), words[-1])
+    actor.play = play
+    actor.map = []
+    proxy = proxy_for(servers, actor, refresh_period=100)
+    with Wire(proxy) as wire:
+        wire.send("SUBSCRIBE", "c")
+        assert wire.silent(0.4)
+        actor.map = [(0, 16383, actor.port)]
+        assert wire.read() == [b"subscribe", b"c", 1]

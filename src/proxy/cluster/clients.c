@@ -230,22 +230,26 @@ static enum outcome kill_clients(struct client *c, const struct command *cmd, co
 struct unblock {
     struct list link; /* in worker.unblocks, from when it was found */
     uint64_t id;
+    uint64_t blocking; /* which of the client's waits, as it counts them */
     bool error;
-    const struct request *request; /* compared only */
+    unsigned told; /* nodes that have not answered yet */
 };
 
-/* The node is told to end the wait: it may just be serving it.  Or it has not begun it yet, so it is told again. */
-static void tell_node(struct worker *w, const struct link *blocked, bool error)
+/* The node is told to end the wait: it may just be serving it.  Or it has not begun it yet; then it is told again. */
+static void tell_node(struct worker *w, struct unblock *u, const struct link *blocked)
 {
     struct link *l = node_link_shared(w, blocked->backend, 0, 0, 0);
     if (!l || !blocked->node_id) return;
+    struct request *r = request_create(w, NULL, NULL, 0);
+    r->unblocks = u->id;
+    u->told++;
     struct buf b = {0};
     resp_request_begin(&b, 4);
     resp_request_arg(&b, BYTES("CLIENT"));
     resp_request_arg(&b, BYTES("UNBLOCK"));
     resp_request_arg_i64(&b, blocked->node_id);
-    resp_request_arg(&b, error ? BYTES("ERROR") : BYTES("TIMEOUT"));
-    node_link_send(l, request_create(w, NULL, NULL, 0), buf_bytes(&b));
+    resp_request_arg(&b, u->error ? BYTES("ERROR") : BYTES("TIMEOUT"));
+    node_link_send(l, r, buf_bytes(&b));
     buf_deinit(&b);
 }
 
@@ -259,33 +263,54 @@ static struct client *find_client(struct worker *w, uint64_t id)
     return NULL;
 }
 
-/* The wait ends here, or soon at the nodes.  False: there is none. */
-static bool end_wait(struct worker *w, const struct unblock *u)
+static struct request *wait_of(const struct client *c)
 {
-    struct client *c = find_client(w, u->id);
     struct request *r = c ? client_first(c) : NULL;
-    if (!r || !r->is_blocking || (u->request && u->request != r)) return false;
+    return r && r->is_blocking ? r : NULL;
+}
+
+static void tell_nodes(struct worker *w, struct unblock *u, const struct request *r)
+{
     for (unsigned i = 0; r->gather && i < r->gather->parts; i++)
-        if (r->gather->part[i]->link) tell_node(w, r->gather->part[i]->link, u->error);
-    if (r->link) tell_node(w, r->link, u->error);
-    if (r->state != REQUEST_HELD) return true;
+        if (r->gather->part[i]->link) tell_node(w, u, r->gather->part[i]->link);
+    if (r->link) tell_node(w, u, r->link);
+}
+
+/* It has not reached a node yet. */
+static void end_held(struct worker *w, struct request *r, bool error)
+{
+    uint8_t version = r->client->resp;
     held_forget(w, r);
-    if (u->error)
+    if (error)
         request_answer_error(w, r, "UNBLOCKED client unblocked via CLIENT UNBLOCK");
     else
-        request_answer(w, r, c->resp == 3 ? BYTES("_\r\n") : BYTES("*-1\r\n"));
-    return true;
+        request_answer(w, r, version == 3 ? BYTES("_\r\n") : BYTES("*-1\r\n"));
 }
 
 static void unblock_one(struct worker *w, const struct crowd *q, int at)
 {
     const struct unblock *wanted = q->question;
-    if (!end_wait(w, wanted)) return;
+    struct client *c = find_client(w, wanted->id);
+    struct request *r = wait_of(c);
+    if (!r) return;
     q->numbers[at] = 1;
+    if (r->state == REQUEST_HELD) {
+        end_held(w, r, wanted->error);
+        return;
+    }
     struct unblock *u = mem_alloc(sizeof *u);
-    *u = *wanted;
-    u->request = client_first(find_client(w, u->id));
+    *u = (struct unblock){.id = wanted->id, .blocking = c->blockings, .error = wanted->error};
     list_push_back(&w->unblocks, &u->link);
+    tell_nodes(w, u, r);
+}
+
+void clients_unblock_answered(struct worker *w, uint64_t id)
+{
+    list_each(it, &w->unblocks)
+    {
+        struct unblock *u = container_of(it, struct unblock, link);
+        if (u->id == id && u->told) u->told--;
+    }
 }
 
 void clients_tick(struct worker *w)
@@ -293,7 +318,16 @@ void clients_tick(struct worker *w)
     list_each(it, &w->unblocks)
     {
         struct unblock *u = container_of(it, struct unblock, link);
-        if (u->request && end_wait(w, u)) continue;
+        struct client *c = find_client(w, u->id);
+        struct request *r = wait_of(c);
+        if (r && c->blockings == u->blocking) {
+            if (u->told) continue;
+            if (r->state != REQUEST_HELD) {
+                tell_nodes(w, u, r);
+                continue;
+            }
+            end_held(w, r, u->error);
+        }
         list_remove(it);
         mem_free(u);
     }

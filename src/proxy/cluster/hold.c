@@ -508,6 +508,7 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
     r->noted = VERDICT_ANSWER;
     r->no_replica |= r->on_replica;
     if (!r->client) {
+        if (r->unblocks) clients_unblock_answered(w, r->unblocks);
         request_free(w, r);
     } else if (r->checking) {
         r->checking = false;
@@ -544,6 +545,7 @@ void request_answer(struct worker *w, struct request *r, struct bytes reply)
 {
     struct client *c = r->client;
     if (!c) {
+        if (r->unblocks) clients_unblock_answered(w, r->unblocks);
         request_free(w, r);
         return;
     }

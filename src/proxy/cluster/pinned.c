@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "base/number.h"
 
+enum { LOOK_MS = 20 };
+
 /* Behind every change of subscriptions goes a PING with this word; when it comes back, all confirmations have. */
 #define MARK "covey-proxy:confirmed"
 
@@ -21,6 +23,7 @@ enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
     struct request *r = request_create(c->worker, c, cmd, slot);
     r->is_blocking = true;
+    c->blockings++;
     r->is_safe = (cmd->flags & CMD_READONLY) && !has_dollar(raw);
     client_enqueue(c, r);
     c->barrier = true; /* as in a node, nothing else of this client happens meanwhile */
@@ -47,20 +50,29 @@ static struct link *link_for(struct client *c, bool has_slot, uint16_t slot, boo
     return l;
 }
 
-static bool begin_subscribing(struct client *c, bool has_slot, uint16_t slot)
+/* While nodes are away it waits, as requests do.  OUTCOME_DONE: an error was replied if c->subscribed is not set. */
+static enum outcome begin_subscribing(struct client *c, bool has_slot, uint16_t slot)
 {
     bool full;
+    int64_t now = c->worker->now_ms;
     unwatch(c);
     struct link *l = link_for(c, has_slot, slot, &full);
+    if (!l && !full && c->subscribe_until == 0) c->subscribe_until = now + c->worker->config->hold_timeout_ms;
+    if (!l && !full && now < c->subscribe_until) {
+        topology_refresh(c->worker->proxy->topology);
+        policy_delay(c, LOOK_MS);
+        return OUTCOME_NOT_NOW;
+    }
+    c->subscribe_until = 0;
     if (!l) {
         client_reply_error(c, full ? "ERR too many connections of one client each (pinned-connections)"
                                    : "ERR no node to subscribe at is available now");
-        return false;
+        return OUTCOME_DONE;
     }
     l->is_raw = true;
     c->pinned = l;
     c->subscribed = true;
-    return true;
+    return OUTCOME_DONE;
 }
 
 enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
@@ -77,7 +89,10 @@ enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, con
         client_reply_error(c, "CROSSSLOT the proxy subscribes to shard channels of one node a connection");
         return OUTCOME_DONE;
     }
-    if (!c->subscribed && !begin_subscribing(c, found == 1, slot)) return OUTCOME_DONE;
+    if (!c->subscribed) {
+        enum outcome o = begin_subscribing(c, found == 1, slot);
+        if (!c->subscribed) return o;
+    }
     struct link *l = c->pinned;
     struct buf b = {0};
     buf_append_bytes(&b, raw);

@@ -42,6 +42,7 @@ enum outcome wait_dispatch(struct client *c, const struct command *cmd, const st
     if (n == 0) slots[n++] = c->wrote == WROTE_NOTHING ? route_any_slot(c) : c->wrote_slot;
     struct request *parent = request_create(w, c, cmd, slots[0]);
     parent->is_blocking = true;
+    c->blockings++;
     client_enqueue(c, parent);
     c->barrier = true;
     struct gather *g = gather_create(parent, (enum gather_kind)decision_of(cmd)->gather, n);

@@ -75,7 +75,8 @@ struct request {
     struct gather *gather;  /* of a request in parts */
     struct request *parent; /* of a part */
     const struct command *cmd;
-    uint64_t end_at; /* in the bytes of the link: it cannot be executed before all up to here are written */
+    uint64_t unblocks; /* of the proxy's own: the client whose wait it ends; 0: none */
+    uint64_t end_at;   /* in the bytes of the link: it cannot be executed before all up to here are written */
     int64_t hold_until, due_ms;
     uint64_t at, sent_at;     /* worker.measure.ticks when it came, and when it was sent */
     struct backend *ask;      /* where the next attempt goes, with ASKING */
@@ -274,9 +275,10 @@ struct client {
     bool reply_off, reply_skip; /* CLIENT REPLY: none, or not the next one */
     bool is_mute;               /* what it asks for now is not replied to */
     char *name;
-    const struct command *last_cmd; /* NULL: none yet */
+    const struct command *last_cmd;                            /* NULL: none yet */
     enum { WROTE_NOTHING, WROTE_TO_ONE, WROTE_TO_MANY } wrote; /* nodes */
     uint16_t wrote_slot;
+    uint64_t blockings;         /* blocking requests so far */
     struct monitor *monitoring; /* NULL: it is none */
 
     bool in_multi, multi_failed, multi_selects, multi_writes;
@@ -293,7 +295,8 @@ struct client {
     struct htable subscriptions;      /* struct subscription */
     struct list orphan;               /* in worker.orphans: its node is gone, it waits for another */
     int64_t orphan_until;
-    bool renewing; /* confirmations are of what it was told already */
+    int64_t subscribe_until; /* its first subscription waits for a node; 0: it does not */
+    bool renewing;           /* confirmations are of what it was told already */
 
     struct client_policy policy;
 };
@@ -381,6 +384,8 @@ enum outcome clients_ask_all(struct client *c, const struct command *cmd, const 
 bool clients_answer(struct client *c, struct resp_out *o, const struct command *cmd, const struct bytes *argv,
                     size_t argc);
 void clients_tick(struct worker *w);
+/* A node has answered, or cannot answer, a request with that in `unblocks`. */
+void clients_unblock_answered(struct worker *w, uint64_t id);
 /* CLIENT PAUSE is on for this command; it is to be looked at again. */
 bool client_must_pause(struct client *c, const struct command *cmd);
 /* answers.c: what else a server says of itself, and HELP.  False: it is none of these. */
