@@ -3,7 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 
 enum {
     CHAINS_MIN = 16,

@@ -3,7 +3,7 @@
 
 #include "base/log.h"
 #include "server/cluster_node.h"
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 #include "server/latency.h"
 
 #include <errno.h>

@@ -8,7 +8,7 @@
 #include "server/acl_node.h"
 #include "server/aof.h"
 #include "server/cluster_link.h"
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 #include "server/latency.h"
 #include "server/memory.h"
 #include "server/monitor.h"

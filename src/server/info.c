@@ -1,6 +1,6 @@
 /* info.c: INFO, with redis-server 7.0's sections and fields in its order.  What Covey does not have says 0. */
 #include "server/conn.h"
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 #include "server/latency.h"
 #include "server/memory.h"
 

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "server/cluster_link.h"
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 #include "server/persistence.h"
 #include "server/reply_gate.h"
 #include "server/scripting.h"

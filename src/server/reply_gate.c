@@ -2,7 +2,7 @@
 
 #include "base/mem.h"
 #include "change/durable.h"
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 #include "server/replication.h"
 
 /* Above one of these a connection is not read on until half of it has left. */

@@ -12,7 +12,7 @@
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/crew.h"
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 #include "server/failover.h"
 #include "server/latency.h"
 #include "server/listen.h"

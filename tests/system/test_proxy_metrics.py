@@ -87,6 +87,7 @@ def test_every_request_is_counted(proxy, node):
     assert value(m, "covey_proxy_commands_failed_total", command="hget") == 1
     assert value(m, "covey_proxy_commands_failed_total", command="get") == 0
     assert value(m, "covey_proxy_backend_errors_total", backend=backend) == 1
+    assert value(m, "covey_proxy_errors_total", code="WRONGTYPE") == value(m, "covey_proxy_errors_total", code="ERR") == 1
     assert value(m, "covey_proxy_command_duration_seconds_count", command="get") == 250
     assert value(m, "covey_proxy_backend_duration_seconds_count", backend=backend) == 352
     assert 0 < value(m, "covey_proxy_command_duration_seconds_sum", command="set") < 10
@@ -96,10 +97,14 @@ def test_every_request_is_counted(proxy, node):
     assert value(m, "covey_proxy_retries_total") == 0 and value(m, "covey_proxy_held_requests") == 0
     assert value(m, "covey_proxy_info", version=proxy_version(proxy)) == 1
     info = proxy.info("everything")
+    assert info["errorstat_WRONGTYPE"] == "count=1" and info["total_error_replies"] == "2"
     assert info["cmdstat_get"].startswith("calls=250,") and "failed_calls=1" in info["cmdstat_hget"]
     assert "p99=" in info["latency_percentiles_usec_get"]
     assert f"backend_{backend.split(':')[0]}" in info
     default = proxy.info()
+    with Wire(proxy) as wire:
+        assert wire("CONFIG", "RESETSTAT") == "OK"
+    assert not [name for name in proxy.info("errorstats") if "WRONGTYPE" in name]
     assert "cmdstat_get" not in default and default["redis_version"] == "7.0.15"
 
 

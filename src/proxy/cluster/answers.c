@@ -155,6 +155,7 @@ static void reset_reply(const struct crowd *q, struct client *c, struct resp_out
 enum outcome answers_reset_stats(struct client *c, const struct command *cmd)
 {
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
+    errorstats_reset(c->worker->proxy->measures.errors);
     crowd_ask(c, cmd, NULL, reset_worker, reset_reply);
     return OUTCOME_DONE;
 }

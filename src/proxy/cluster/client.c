@@ -135,7 +135,9 @@ void client_reply_error(struct client *c, const char *text)
 {
     struct resp_out o;
     struct request *r = client_reply_begin(c, &o);
+    size_t at = o.buf->n;
     resp_error(&o, text);
+    measure_error(c->worker, bytes_make(o.buf->p + at, o.buf->n - at));
     client_reply_end(c, r);
 }
 

@@ -242,7 +242,12 @@ enum outcome local_dispatch(struct client *c, const struct command *cmd, const s
     if (clients_asks_all(cmd)) return clients_ask_all(c, cmd, req->argv, req->argc);
     if (cmd->id == CMD_ID_CLIENT_REPLY) c->is_mute = c->reply_off && !bytes_ieq(req->argv[2], BYTES("on"));
     struct request *r = client_reply_begin(c, &o);
+    size_t at = o.buf->n;
     if (!answer(c, &o, cmd, req)) resp_errorf(&o, "ERR '%s' is not possible through the proxy", cmd->name);
+    if (o.buf->n > at && o.buf->p[at] == '-') {
+        count(&c->worker->measure.commands[cmd->id].failed, 1);
+        measure_error(c->worker, bytes_make(o.buf->p + at, o.buf->n - at));
+    }
     client_reply_end(c, r);
     return OUTCOME_DONE;
 }

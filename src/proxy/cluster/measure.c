@@ -16,12 +16,14 @@ void measures_create(struct proxy *p)
     struct measures *m = &p->measures;
     node_registry_init(&m->nodes, p->front->worker_count, CMD_ID_COUNT);
     m->slowlog = slowlog_create();
+    m->errors = errorstats_create();
 }
 
 void measures_destroy(struct proxy *p)
 {
     struct measures *m = &p->measures;
     slowlog_destroy(m->slowlog);
+    errorstats_destroy(m->errors);
     node_registry_deinit(&m->nodes);
 }
 
@@ -80,6 +82,11 @@ void measure_backend_end(struct worker *w, struct backend *b)
 }
 
 /* ---- requests ---- */
+
+void measure_error(struct worker *w, struct bytes reply)
+{
+    errorstats_note(w->proxy->measures.errors, reply);
+}
 
 /* The request, or the first command of a transaction. */
 static bool read_request(const struct request *r, struct resp_parser *p, struct resp_request *out)

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/histogram.h"
 #include "commands/table.h"
+#include "observe/errorstats.h"
 #include "observe/hotkeys.h"
 #include "observe/nodes.h"
 #include "observe/slowlog.h"
@@ -33,6 +34,7 @@ struct command_counts {
 struct measures {
     struct node_registry nodes;
     struct slowlog *slowlog;
+    struct errorstats *errors; /* that clients were answered */
     _Atomic uint64_t topology_changes, failovers, slots_moved;
 };
 
@@ -59,6 +61,7 @@ void measure_backend_end(struct worker *w, struct backend *b);
 /* Behind inline checks in worker.h. */
 void measure_duration(struct worker_measure *m, uint64_t ticks);
 struct histogram *measure_histogram(struct command_counts *c);
+void measure_error(struct worker *w, struct bytes reply);
 void measure_slow(struct worker *w, const struct request *r, uint64_t us);
 void measure_key_slow(struct client *c, const struct command *cmd, const struct resp_request *req);
 

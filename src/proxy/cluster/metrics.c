@@ -89,6 +89,19 @@ static void write_command_counts(const struct proxy *p, struct buf *b, const cha
     }
 }
 
+static void write_error(void *ctx, const char *code, uint64_t n)
+{
+    struct metric_label l = {"code", bytes_of(code)};
+    metric_u64(ctx, "covey_proxy_errors_total", &l, 1, n);
+}
+
+static void write_errors(const struct proxy *p, struct buf *b)
+{
+    metric_family(b, "covey_proxy_errors_total", METRIC_COUNTER,
+                  "Errors that clients were answered, by their first word.");
+    errorstats_each(p->measures.errors, write_error, b);
+}
+
 static void write_commands(const struct proxy *p, struct buf *b, struct histogram *h)
 {
     static const char name[] = "covey_proxy_command_duration_seconds";
@@ -118,6 +131,7 @@ void proxy_cluster_metrics(struct proxy *p, struct buf *b)
     sum_stats(p, &s);
     write_refusals(p, b);
     write_fates(p, &s, b);
+    write_errors(p, b);
     write_commands(p, b, h);
     nodes_write_metrics(&p->measures.nodes, "covey_proxy", NULL, name_of, b);
     mem_free(h);

@@ -61,6 +61,7 @@ static void info_stats(const struct worker *w, struct buf *b)
     number(b, "total_commands_processed", s.commands);
     number(b, "total_net_input_bytes", s.received);
     number(b, "total_net_output_bytes", s.sent);
+    number(b, "total_error_replies", errorstats_total(p->measures.errors));
     number(b, "acl_access_denied_auth", acl_log_refusals(log, ACL_DENIED_AUTH));
     number(b, "acl_access_denied_cmd", acl_log_refusals(log, ACL_DENIED_COMMAND));
     number(b, "acl_access_denied_key", acl_log_refusals(log, ACL_DENIED_KEY));
@@ -157,6 +158,11 @@ static void info_commandstats(const struct worker *w, struct buf *b)
     }
 }
 
+static void info_errorstats(const struct worker *w, struct buf *b)
+{
+    errorstats_info(w->proxy->measures.errors, b);
+}
+
 static void info_latencystats(const struct worker *w, struct buf *b)
 {
     struct histogram *h = mem_calloc(1, sizeof *h);
@@ -194,6 +200,7 @@ static const struct section {
     {"nodes", "Nodes", true, info_nodes},
     {"backends", "Backends", true, info_backends},
     {"commandstats", "Commandstats", false, info_commandstats},
+    {"errorstats", "Errorstats", true, info_errorstats},
     {"latencystats", "Latencystats", false, info_latencystats},
     {"hotkeys", "Hotkeys", false, info_hotkeys},
 };

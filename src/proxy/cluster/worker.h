@@ -543,7 +543,10 @@ static inline void measure_answered(struct worker *w, const struct request *r, s
     if (!r->cmd) return;
     struct worker_measure *m = &w->measure;
     struct command_counts *c = &m->commands[r->cmd->id];
-    if (reply.p[0] == '-') count(&c->failed, 1);
+    if (reply.p[0] == '-') {
+        count(&c->failed, 1);
+        measure_error(w, reply);
+    }
     if (r->is_blocking) return;
     struct histogram *h = atomic_load_explicit(&c->latency, memory_order_relaxed);
     uint64_t ticks = measure_since(m, r->at);

@@ -1,4 +1,4 @@
-#include "server/errorstats.h"
+#include "observe/errorstats.h"
 
 #include "base/mem.h"
 
@@ -21,6 +21,12 @@ struct errorstats *errorstats_create(void)
     struct errorstats *s = mem_calloc(1, sizeof *s);
     pthread_mutex_init(&s->mu, NULL);
     return s;
+}
+
+void errorstats_destroy(struct errorstats *s)
+{
+    pthread_mutex_destroy(&s->mu);
+    mem_free(s);
 }
 
 static void code_of(struct bytes reply, char out[CODE_LENGTH_MAX])
@@ -64,6 +70,14 @@ void errorstats_info(struct errorstats *s, struct buf *out)
     for (size_t i = 0; i < s->n; i++)
         buf_printf(out, "errorstat_%s:count=%llu\r\n", s->codes[i].code, (unsigned long long)s->codes[i].count);
     if (s->others) buf_printf(out, "errorstat_OTHERS:count=%llu\r\n", (unsigned long long)s->others);
+    pthread_mutex_unlock(&s->mu);
+}
+
+void errorstats_each(struct errorstats *s, void (*each)(void *ctx, const char *code, uint64_t count), void *ctx)
+{
+    pthread_mutex_lock(&s->mu);
+    for (size_t i = 0; i < s->n; i++) each(ctx, s->codes[i].code, s->codes[i].count);
+    if (s->others) each(ctx, "OTHERS", s->others);
     pthread_mutex_unlock(&s->mu);
 }
 
