@@ -5,7 +5,7 @@ usage: ./run bench [--quick | --full] [--only NAME[,NAME...]] [--workers N]
 
   --quick     small counts, to see that everything works; the figures mean little
   --full      five failovers with a node timeout of 15 s as well, instead of one
-  --only      some of: throughput tls commands memory collections eviction snapshot fsync failover sync
+  --only      some of: throughput tls commands memory collections eviction snapshot fsync failover sync proxy
   --workers   workers of the Covey node in the throughput runs (default: its own default)
 """
 import argparse
@@ -18,12 +18,13 @@ import commands
 import figures
 import fsync_figures
 import memory_figures
+import proxies
 import secured
 import snapshot_figures
 from target import COVEY, Failure
 
 
-NAMES = ("throughput", "tls", "commands", "memory", "collections", "eviction", "snapshot", "fsync", "failover", "sync")
+NAMES = ("throughput", "tls", "commands", "memory", "collections", "eviction", "snapshot", "fsync", "failover", "sync", "proxy")
 
 
 class Size:
@@ -67,8 +68,8 @@ def parse(arguments):
 
 
 def measure(options, size, say):
-    """Rows, and what failed."""
-    rows, failed = [], []
+    """Rows, lines to print below them, and what failed."""
+    rows, lines, failed = [], [], []
     runs = {"throughput": lambda: figures.throughput(size, say, options.workers),
             "tls": lambda: secured.figures(size, say, options.workers),
             "commands": lambda: commands.figures(size, say, options.workers), "memory": lambda: figures.memory(size, say),
@@ -77,12 +78,15 @@ def measure(options, size, say):
             "failover": lambda: figures.failover(size, say), "sync": lambda: figures.full_sync(size, say)}
     for name in options.only:
         try:
+            if name == "proxy":
+                lines = proxies.figures(size, say)
+                continue
             for row in runs[name]():
                 rows.append(row)
         except (Failure, OSError) as failure:
             failed.append(f"{name}: {failure}")
             say(f"{name} failed: {failure}")
-    return rows, failed
+    return rows, lines, failed
 
 
 def print_table(rows):
@@ -102,13 +106,18 @@ def main():
 
     if not os.access(COVEY, os.X_OK):
         sys.exit(f"bench: {COVEY} is not there; ./run build makes it")
-    rows, failed = measure(options, size, say)
+    rows, lines, failed = measure(options, size, say)
     print(f"\nMachine  {machine()}; load {os.getloadavg()[0]:.1f} at the end\nCovey    {figures.version('covey')}"
           f"\nRedis    {figures.version('redis')}")
     if "throughput" in options.only:
         print(f"Load     redis-benchmark, 50 connections, {size.keys:,} keys, values of 64 bytes; medians of {size.turns} alternating runs"
               f"; Covey with {options.workers or os.cpu_count()} workers, Redis with one thread")
-    print_table(rows)
+    if rows:
+        print_table(rows)
+    if lines:
+        print(f"\nProxies, one thread each; redis-benchmark, 50 connections, values of 64 bytes; medians of {size.turns} alternating runs. In front of one\n"
+              "redis-server, but for the last column: there six Covey nodes.")
+        print("\n".join(lines))
     print("\nCPU: user and system time of all of the server's threads. Failover: six nodes under `covey up --no-restart`.\n"
           "Full sync: each kind with its own, repl-diskless-sync-delay 0.")
     if options.quick:

@@ -363,8 +363,12 @@ class Runner:
 
     # ---- the end of a sequence: all keys
 
+    def databases(self):
+        """Those whose keys are compared at the end."""
+        return [0] if self.servers[0].cluster else DATABASES_USED
+
     def _compare_keyspace(self):
-        databases = [0] if self.servers[0].cluster else DATABASES_USED
+        databases = self.databases()
         for number in databases:
             self._hold_expiring(number)
         asked = [argv for number in databases for argv in ([b"SELECT", b"%d" % number], [b"KEYS", b"*"])]

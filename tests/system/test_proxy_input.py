@@ -298,3 +298,23 @@ def test_blocked_clients_when_their_node_goes(halves):
         assert popper.recv(100) == b"" and latest.recv(100) == b""
         assert reader.recv(100) == b"*-1\r\n"
         assert not [data for data in asked if b"BLPOP" in data]
+
+
+def test_client_list_tells_of_all_workers(proxy):
+    clients = [proxy.new_client(client_name=f"c{n}") for n in range(6)]
+    for client in clients:
+        client.ping()
+    me = clients[0]
+    names = [client["name"] for client in me.client_list()]
+    assert {f"c{n}" for n in range(6)} <= set(names)
+    assert [client["name"] for client in me.client_list(client_id=[str(clients[3].client_id())])] == ["c3"]
+    listener = clients[5].pubsub()
+    listener.subscribe("news")
+    assert listener.get_message(timeout=5)
+    assert len(me.client_list(_type="pubsub")) == 1 and me.client_list(_type="replica") == []
+    for words in (("TYPE", "x"), ("ID",), ("ID", "x"), ("NOSUCH", "1")):
+        with pytest.raises(redis.ResponseError):
+            me.execute_command("CLIENT", "LIST", *words)
+    listener.close()
+    for client in clients:
+        client.close()

@@ -154,8 +154,8 @@ void client_reply_ok(struct client *c)
 static bool stalled(const struct front_client *base)
 {
     const struct client *c = client_of(base);
-    return c->confirming || !list_empty(&c->orphan) || (c->barrier && base->first) || policy_is_delayed(c) ||
-           c->queued_bytes > REQUESTS_BYTES || base->queued * c->reply_bytes > REPLIES_BYTES;
+    return (c->confirming && c->held_back) || !list_empty(&c->orphan) || (c->barrier && base->first) ||
+           policy_is_delayed(c) || c->queued_bytes > REQUESTS_BYTES || base->queued * c->reply_bytes > REPLIES_BYTES;
 }
 
 /* One that waits for a blocking command is read from to learn that it has gone. */

@@ -66,7 +66,7 @@ static const struct decision rows[CMD_ID_COUNT] = {
     ROW(EXEC, COURSE_TRANSACTION),
     ROW(DISCARD, COURSE_TRANSACTION),
     ROW(WATCH, COURSE_TRANSACTION),
-    ROW(UNWATCH, COURSE_TRANSACTION),
+    ROW(UNWATCH, COURSE_TRANSACTION, .in_multi = true),
 
     /* the connection, which is the proxy's */
     ROW(PING, COURSE_LOCAL, .in_multi = true),

@@ -494,12 +494,18 @@ static void follow(struct worker *w, struct request *r, enum verdict v)
     }
 }
 
-/* Workers of queues know what it means that the connection ends while they wait, and come again; an error in the place
- * of an element ends many of them.  The request goes with its client. */
-static void hang_up(struct client *c)
+/* Nobody knows whether it was executed.  Programs expect of one server that goes that the connection ends.  Those that
+ * wait come again after that, while an error in the place of an element ends many of them; others may be told, or not
+ * (unknown-fate).  A request without an answer goes with its client. */
+static void tell_unknown(struct worker *w, struct request *r)
 {
-    c->base.close_asap = true;
-    client_wants_write(c);
+    count(&w->stats.unknown, 1);
+    if (!r->is_blocking && !w->config->unknown_closes) {
+        request_answer_error(w, r, unknown_fate);
+        return;
+    }
+    r->client->base.close_asap = true;
+    client_wants_write(r->client);
 }
 
 void request_interrupted(struct worker *w, struct request *r, bool not_executed)
@@ -513,8 +519,7 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
     } else if (r->checking) {
         r->checking = false;
         r->reply.bytes.n = 0;
-        count(&w->stats.unknown, 1);
-        request_answer_error(w, r, unknown_fate);
+        tell_unknown(w, r);
     } else if (r->is_watching) {
         r->client->watch_lost = true;
         request_answer(w, r, BYTES("+OK\r\n"));
@@ -523,7 +528,7 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
         if (not_executed)
             abort_watched(w, r);
         else
-            request_answer_error(w, r, unknown_fate);
+            tell_unknown(w, r);
     } else if (not_executed || r->is_safe) {
         r->ask = NULL;
         r->asking = false;
@@ -533,11 +538,7 @@ void request_interrupted(struct worker *w, struct request *r, bool not_executed)
         hold(w, r, bytes_make(c->p + r->offset, r->size), LATER_FIRST_MS);
         chunk_release(c);
     } else {
-        count(&w->stats.unknown, 1);
-        if (r->is_blocking)
-            hang_up(r->client);
-        else
-            request_answer_error(w, r, unknown_fate);
+        tell_unknown(w, r);
     }
 }
 

@@ -179,7 +179,7 @@ void subscriptions_end(struct client *c)
     htable_deinit(&c->subscriptions);
     c->subscriptions = (struct htable){0};
     list_remove(&c->orphan);
-    c->subscribed = c->renewing = false;
+    c->subscribed = c->renewing = c->held_back = false;
     c->channels = c->shard_channels = 0;
     c->confirming = 0;
 }
@@ -219,6 +219,7 @@ void subscriber_receive(struct client *c, struct bytes reply)
 {
     if (c->confirming && is_mark(reply)) {
         c->confirming--;
+        c->held_back = c->held_back && c->confirming;
         c->renewing = false;
         c->subscribed = c->channels > 0 || c->shard_channels > 0 || c->confirming;
         if (c->base.input_waits) client_wants_resume(c);

@@ -219,8 +219,7 @@ static enum outcome route_transaction(struct client *c, const struct command *cm
         transaction_discard(c);
         return OUTCOME_DONE;
     case CMD_ID_MULTI:
-        refuse(c, "ERR MULTI calls can not be nested");
-        c->multi_failed = false; /* the one error that redis-server forgives */
+        client_reply_error(c, "ERR MULTI calls can not be nested"); /* which redis-server forgives */
         return OUTCOME_DONE;
     case CMD_ID_WATCH: client_reply_error(c, "ERR WATCH inside MULTI is not allowed"); return OUTCOME_DONE;
     default: transaction_queue(c, cmd, req, raw); return OUTCOME_DONE;
@@ -282,6 +281,10 @@ static enum outcome route_checked(struct client *c, const struct command *cmd, c
         refuse(c, refusal);
         return OUTCOME_DONE;
     }
+    if (c->confirming && decision_of(cmd)->course != COURSE_SUBSCRIBE) {
+        c->held_back = true;
+        return OUTCOME_NOT_NOW;
+    }
     if (!allowed_while_subscribed(c, cmd)) {
         char text[200];
         snprintf(text, sizeof text,
@@ -335,6 +338,7 @@ static enum outcome route_any(struct client *c, const struct resp_request *req, 
     }
     c->last_cmd = cmd;
     if (!command_arity_ok(cmd, req->argc)) {
+        if (cmd->id == CMD_ID_EXEC) return abort_transaction(c, "wrong number of arguments for 'exec' command");
         refuse_arity(c, cmd);
         return OUTCOME_DONE;
     }

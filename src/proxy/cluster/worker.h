@@ -292,6 +292,7 @@ struct client {
     uint16_t watch_slot;
     int64_t channels, shard_channels; /* subscriptions */
     unsigned confirming;              /* changes of them that the node has not confirmed yet */
+    bool held_back;                   /* its next request is no such change: it waits for the confirmations */
     struct htable subscriptions;      /* struct subscription */
     struct list orphan;               /* in worker.orphans: its node is gone, it waits for another */
     int64_t orphan_until;

@@ -90,6 +90,8 @@ static const struct setting settings[] = {
      "ms for which a request waits for its slot's node"},
     {"failover-hold-requests", NULL, NUMBER, AT(hold_requests), 0, INT32_MAX, "100000", "how many may wait"},
     {"failover-hold-bytes", NULL, MEMORY, AT(hold_bytes), 0, INT64_MAX, "256mb", "their bytes"},
+    {"unknown-fate", NULL, CHOICE, AT(unknown_closes), 0, 0, "error",
+     "error|close  what a client gets when its write may or may not have been executed", 0, "error close"},
     {"node-queue-bytes", NULL, MEMORY, AT(node_queue_bytes), 1 << 16, INT64_MAX, "64mb",
      "requests that a node may owe a worker before others wait"},
     {"replica-reads", NULL, CHOICE, AT(replica_reads), 0, 0, "never",

@@ -1,0 +1,55 @@
+"""The differential test through `covey proxy`: what a plain client gets from it, beside one redis-server.
+
+Behind the proxy are three primaries, of this project or of redis-server (or of the server that VALKEY_SERVER names), or one
+node by itself.  Over several shards only what concerns keys of different shards may be refused (proxied.py); over one
+nothing.  The sequences are those of test_differential.py; PROXY_EXAMPLES=100 makes so many of all commands."""
+
+import os
+
+import pytest
+
+import grammar
+from proxied import BACKENDS, OF_THE_PROXY, Proxied, ProxyRunner
+from registry import FAMILIES, GENERAL
+from runner import Coverage
+from sequences import base_seed, long_run, search
+from servers import ORACLE, SUBJECT, Server
+from test_differential import command_list
+
+EXAMPLES = int(os.environ.get("PROXY_EXAMPLES", 0)) or (2000 if long_run() else 6)
+# The families whose commands the proxy passes on.
+WITH_KEYS = sorted(set(FAMILIES) - {"server", "users", "clients"})
+BEHIND = [(kind, 3) for kind in BACKENDS] + [("covey", 1)]
+
+
+@pytest.fixture(scope="module", params=BEHIND, ids=["%s-%d" % each for each in BEHIND])
+def servers(request):
+    oracle = Server(ORACLE)
+    try:
+        subject = Proxied(*request.param)
+    except BaseException:
+        oracle.stop()
+        raise
+    if not GENERAL:
+        plain = Server(SUBJECT)
+        grammar.learn(plain.connect(), command_list(oracle.connect()))
+        plain.stop()
+    yield oracle, subject
+    oracle.stop()
+    subject.stop()
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_sequences_through_the_proxy(servers, resp):
+    runner = ProxyRunner(*servers, resp, Coverage())
+    seed = base_seed() * 1000 + 500 + resp
+    try:
+        search(runner, seed, EXAMPLES, chosen=grammar.ANY)
+        search(runner, seed + 10, max(1, EXAMPLES // 4), chosen=grammar.general_chooser())
+        for at, family in enumerate(WITH_KEYS):
+            search(runner, seed + 20 + at, max(1, EXAMPLES // 12), chosen=grammar.family_chooser(family))
+    finally:
+        runner.close()
+    print("%d commands, %d refused" % (runner.coverage.commands, runner.refused))
+    assert runner.coverage.commands > 150 * EXAMPLES
+    assert (runner.refused == 0) == servers[1].one
