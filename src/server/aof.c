@@ -438,6 +438,13 @@ const struct rdb_progress *aof_load_progress(const struct aof *a)
     return a->loading ? &a->load_progress : NULL;
 }
 
+uint64_t aof_waiting(const struct aof *a)
+{
+    struct aof_writer_facts facts;
+    aof_writer_facts(a->writer, &facts);
+    return facts.waiting;
+}
+
 void aof_info(struct aof *a, struct buf *out)
 {
     struct aof_writer_facts facts;
@@ -456,12 +463,12 @@ void aof_info(struct aof *a, struct buf *out)
                (unsigned long long)atomic_load(&a->failures), aof_write_error(a) ? "err" : "ok");
     buf_append_cstr(out, "module_fork_in_progress:0\r\nmodule_fork_last_cow_size:0\r\n");
     if (state == AOF_STATE_OFF) return;
+    unsigned long long size = aof_files_older_size(a) + facts.size;
     buf_printf(out,
                "aof_current_size:%llu\r\naof_base_size:%llu\r\naof_pending_rewrite:0\r\naof_buffer_length:%llu\r\n"
                "aof_pending_bio_fsync:%d\r\naof_delayed_fsync:%llu\r\n",
-               (unsigned long long)(aof_files_older_size(a) + facts.size),
-               (unsigned long long)atomic_load(&a->base_growth_from), (unsigned long long)facts.waiting, facts.syncing,
-               (unsigned long long)facts.delayed);
+               size, (unsigned long long)atomic_load(&a->base_growth_from), (unsigned long long)facts.waiting,
+               facts.syncing, (unsigned long long)facts.delayed);
 }
 
 /* ---- commands ---------------------------------------------------------------------------------------------------- */

@@ -49,6 +49,8 @@ bool aof_is_rewriting(const struct aof *a);
 /* Gives up a rewrite under way and waits until it is gone; with the server at rest. */
 void aof_rewrite_cancel(struct aof *a);
 
+/* Bytes that wait to be written. */
+uint64_t aof_waiting(const struct aof *a);
 void aof_info(struct aof *a, struct buf *out);
 /* INFO's loading_ lines while the AOF is being loaded. */
 const struct rdb_progress *aof_load_progress(const struct aof *a);

@@ -221,7 +221,7 @@ static bool take(struct loader *o, const struct aof_reader *r, const struct resp
             return refuse(o, "Command '%.*s' names no database reading the append only file %s", req);
     } else {
         enum verdict v = judge(o, cmd, req);
-        if (v == REFUSED) return false;
+        if (v == REFUSED || !cmd) return false;
         if (v == RUN && o->in_multi) enqueue(o, cmd, req);
         if (v == RUN && !o->in_multi) call_begin(o, &o->calls[o->batched++], cmd, req->argv, req->argc);
     }

@@ -1,4 +1,5 @@
 /* info.c: INFO, with redis-server 7.0's sections and fields in its order.  What Covey does not have says 0. */
+#include "server/aof.h"
 #include "server/conn.h"
 #include "observe/errorstats.h"
 #include "server/latency.h"
@@ -126,11 +127,12 @@ static void info_memory(struct node *n, struct buf *b)
                v.frag, (long long)v.frag_bytes);
     buf_printf(b,
                "mem_not_counted_for_evict:%zu\r\nmem_replication_backlog:%zu\r\nmem_total_replication_buffers:%zu\r\n"
-               "mem_clients_slaves:%zu\r\nmem_clients_normal:%zu\r\nmem_cluster_links:%zu\r\nmem_aof_buffer:0\r\n"
+               "mem_clients_slaves:%zu\r\nmem_clients_normal:%zu\r\nmem_cluster_links:%zu\r\nmem_aof_buffer:%llu\r\n"
                "mem_allocator:%s\r\nactive_defrag_running:0\r\nlazyfree_pending_objects:%llu\r\n"
                "lazyfreed_objects:%llu\r\n",
                memory_not_counted(n), v.backlog, change_log_bytes(n->log), v.replica_buffers, v.clients, v.links,
-               mem_allocator_name(), (ull)reaper_pending(n->reaper), (ull)reaper_freed(n->reaper));
+               (ull)aof_waiting(n->aof), mem_allocator_name(), (ull)reaper_pending(n->reaper),
+               (ull)reaper_freed(n->reaper));
     buf_deinit(&policy);
 }
 
