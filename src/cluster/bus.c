@@ -47,6 +47,7 @@ struct link {
     struct list hash_link;
     uint64_t id;
     bool connecting;
+    bool refused;            /* the other end said that nobody listens */
     struct tls_session *tls; /* NULL: plain; until it is established nothing is read or written */
     int64_t made_ms;
     struct buf in;
@@ -194,8 +195,9 @@ static void link_lost(struct link *l)
 {
     struct cluster *c = l->cluster;
     uint64_t id = l->id;
+    bool refused = l->refused;
     link_free(l);
-    step(c, &(struct cluster_event){.kind = CLUSTER_EV_LINK_DOWN, .link = id});
+    step(c, &(struct cluster_event){.kind = CLUSTER_EV_LINK_DOWN, .link = id, .refused = refused});
 }
 
 /* What to wait for; TLS may need more. */
@@ -353,7 +355,9 @@ static bool link_shake_hands(struct link *l)
 static void link_connect_ready(struct link *l, int events)
 {
     struct tls *tls = l->cluster->host.tls(l->cluster->host.ctx);
-    if (net_connect_error(l->src.fd) != 0) {
+    int error = net_connect_error(l->src.fd);
+    if (error != 0) {
+        l->refused = error == ECONNREFUSED;
         link_lost(l);
     } else if (events & NET_WRITE && !tls) {
         link_connected(l);
@@ -414,9 +418,10 @@ static void do_connect(struct cluster *c, const struct cluster_action *a)
 {
     char source[NET_ADDRESS_MAX];
     c->host.source(c->host.ctx, source);
-    int fd = net_connect(a->ip, a->port, source);
+    int fd = net_connect(a->ip, a->port, source), error = fd < 0 ? errno : 0;
     struct link *l = link_new(c, fd, a->link);
     l->connecting = true;
+    l->refused = error == ECONNREFUSED;
     if (fd >= 0) {
         net_set_nodelay(fd);
         if (loop_add(c->loop, &l->src, NET_WRITE) == OK) return;

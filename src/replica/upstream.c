@@ -16,6 +16,8 @@
 
 enum {
     RETRY_MS = 1000,
+    RETRY_SOON_MS = 100, /* the first times: a primary that is restarted at once is back in a moment */
+    RETRIES_SOON = 5,
     ACK_MS = 1000,
     SYNCED_MS = 5,      /* how often the disk is looked at while the primary waits for it */
     ACKS_FOR_MS = 1000, /* after a GETACK each batch is acknowledged for so long: the primary holds replies for it */
@@ -564,11 +566,17 @@ static void *run(void *arg)
     struct upstream *u = arg;
     char host[256];
     pthread_setname_np(pthread_self(), "primary-link");
-    for (;;) {
+    for (int refused = 0;;) {
         int port = next_target(u, host);
-        /* A link that was lost is made again at once; one that was refused, once a second. */
-        if (one_link(u, host, port)) continue;
-        if (wait_for(u, -1, 0, RETRY_MS) == E_CLOSED) log_debug("The primary has changed");
+        /* A link that was lost is made again at once; one that was refused, after a while. */
+        if (one_link(u, host, port)) {
+            refused = 0;
+            continue;
+        }
+        int ms = refused++ < RETRIES_SOON ? RETRY_SOON_MS : RETRY_MS;
+        if (wait_for(u, -1, 0, ms) != E_CLOSED) continue;
+        log_debug("The primary has changed");
+        refused = 0;
     }
     return NULL;
 }

@@ -307,19 +307,12 @@ struct stand {
     struct node *node;
 };
 
-/* The history we followed last: of which primary, in which config epoch.  On the cluster's thread only. */
 static void consider_full_sync(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out,
                                void *arg)
 {
     struct stand *s = arg;
     struct node *n = s->node;
-    const struct cluster_node *primary = cluster_my_primary(core);
-    if (!primary) return;
-    struct cluster_node_view v;
-    cluster_node_view(core, primary, &v);
-    bool same =
-        cluster_id_eq(&v.id, &n->cluster_state->synced_with) && v.config_epoch == n->cluster_state->synced_epoch;
-    if (!same || s->offered >= s->my_offset || v.slot_count == 0) return;
+    if (!cluster_follows_as_before(core) || s->offered >= s->my_offset) return;
     if (n->cluster_state->refusals >= STAND_INSTEAD_MAX) return;
     n->cluster_state->refusals++;
     s->refuse = true;
@@ -349,18 +342,11 @@ static bool accept_full_sync(void *ctx, const char *id, uint64_t offset)
     return !s.refuse;
 }
 
-static void remember_primary(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+static void note_synced(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
 {
-    struct node *n = arg;
-    struct cluster_node_view v;
-    (void)now;
-    (void)out;
-    const struct cluster_node *primary = cluster_my_primary(core);
-    if (!primary) return;
-    cluster_node_view(core, primary, &v);
-    n->cluster_state->synced_with = v.id;
-    n->cluster_state->synced_epoch = v.config_epoch;
-    n->cluster_state->refusals = 0;
+    (void)now, (void)out;
+    cluster_note_synced(core);
+    ((struct node *)arg)->cluster_state->refusals = 0;
 }
 
 static void copy_my_name(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
@@ -381,7 +367,7 @@ static void my_name(void *ctx, char out[REPLID_LENGTH + 1])
 static void synced(void *ctx)
 {
     struct node *n = ctx;
-    cluster_run(n->cluster, remember_primary, n);
+    cluster_run(n->cluster, note_synced, n);
 }
 
 /* ---- life ---- */

@@ -6,11 +6,8 @@
 #include "cluster/core/message.h"
 #include "server/conn.h"
 
-/* Which primary's history the dataset is, to tell when that primary comes back with less. On the cluster's thread. */
 struct cluster_state {
-    struct cluster_id synced_with;
-    uint64_t synced_epoch;
-    int refusals; /* of full syncs since then */
+    int refusals; /* of full syncs from a primary that came back with less, since the last one; the cluster's thread */
     int bus_port; /* where the bus listens, for as long as the process lives */
 };
 

@@ -32,8 +32,8 @@ void snapshot_budget_destroy(struct snapshot_budget *b)
 
 static bool above(const struct node *n, unsigned part)
 {
+    if (!store_has_cut(n->store)) return false; /* asked for each command, so this comes first */
     size_t kept = store_retained_bytes(n->store);
-    if (kept < BUDGET_MIN / 2) return false; /* nearly always: nothing else is looked at */
     const struct snapshot_budget *b = n->snapshot_budget;
     return kept > atomic_load_explicit(&b->limit, memory_order_relaxed) / part;
 }

@@ -297,3 +297,8 @@ uint64_t store_cut_steps(const struct store *s)
 {
     return atomic_load_explicit(&s->cut_steps, memory_order_relaxed);
 }
+
+bool store_has_cut(const struct store *s)
+{
+    return atomic_load_explicit(&s->cuts_open, memory_order_relaxed) != 0;
+}

@@ -131,6 +131,8 @@ void store_walks_stop(struct store *s);
 bool store_walks_go(struct store *s);
 /* Bytes retained now, for all cuts, beyond what the dataset itself takes; any thread. */
 size_t store_retained_bytes(const struct store *s);
+/* Whether a cut is open; any thread, cheap. */
+bool store_has_cut(const struct store *s);
 /* Steps that cuts have taken so far: it stands still when none of them moves.  Any thread. */
 uint64_t store_cut_steps(const struct store *s);
 

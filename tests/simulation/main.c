@@ -79,9 +79,10 @@ static void print_totals(const struct totals *t)
     const uint64_t *n = t->notes;
     printf("  virtual time %.1f h, %llu steps, %llu messages, %.1f GB on the wire\n", (double)t->virtual_ms / 3.6e6,
            ull(t->steps), ull(t->messages), (double)t->bytes / 1e9);
-    printf("  faults %llu: crashes %llu (disk lost %llu), partitions %llu, freezes %llu, clock jumps %llu, slot moves "
+    printf("  faults %llu: crashes %llu (disk lost %llu), partitions %llu, refusals %llu, freezes %llu, clock jumps "
+           "%llu, slot moves "
            "%llu, joins %llu, forgotten %llu\n",
-           ull(t->faults), ull(t->crashes), ull(t->disks_lost), ull(t->partitions), ull(t->freezes),
+           ull(t->faults), ull(t->crashes), ull(t->disks_lost), ull(t->partitions), ull(t->refusals), ull(t->freezes),
            ull(t->clock_jumps), ull(t->slot_moves), ull(t->joins), ull(t->forgotten));
     printf("  elections won %llu (manual %llu, takeover %llu), expired %llu, votes %llu, denied %llu\n",
            ull(n[CLUSTER_NOTE_PROMOTED]), ull(t->manual_failovers), ull(t->takeovers),

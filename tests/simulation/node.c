@@ -456,8 +456,10 @@ static void on_link_down(struct world *w, struct sim_node *n, const struct sim_e
     bool was_open = conn->open[ev->side];
     conn->open[ev->side] = false;
     if (!was_open) return;
-    cluster_step(n->core, &(struct cluster_event){.kind = CLUSTER_EV_LINK_DOWN, .link = conn->link[ev->side]},
-                 node_time(w, n), &w->out);
+    cluster_step(
+        n->core,
+        &(struct cluster_event){.kind = CLUSTER_EV_LINK_DOWN, .link = conn->link[ev->side], .refused = ev->arg},
+        node_time(w, n), &w->out);
     node_carry_out(w, n);
 }
 

@@ -191,6 +191,17 @@ static void fault_deaf(struct world *w)
     later(w, pick(w, 1000, 5 * w->node_timeout_ms), UNPARTITION, 0);
 }
 
+/* Alive, but its bus port is closed to others, by a firewall for instance; perhaps to what it opened itself, too. */
+static void fault_refuse(struct world *w, struct sim_node *n)
+{
+    if (!n) return;
+    bool its_own = chance(w, 50);
+    trace(w, "n%d refuses connections%s", n->index, its_own ? ", and its own are cut" : "");
+    net_refuse(w, n->index, its_own);
+    w->totals->refusals++;
+    later(w, pick(w, 100, 3 * w->node_timeout_ms), UNPARTITION, 0);
+}
+
 static void fault_crash(struct world *w, struct sim_node *n)
 {
     bool host = chance(w, 30), fast = chance(w, 30);
@@ -344,7 +355,8 @@ static void single_fault(struct world *w)
     struct sim_node *n = choose(w, chance(w, 70) ? PRIMARY : ANY);
     if (!n) return;
     int64_t ms = pick(w, 200, 4 * w->node_timeout_ms);
-    switch (random_below(&w->random, 5)) {
+    switch (random_below(&w->random, 6)) {
+    case 5: fault_refuse(w, n); break;
     case 4: stale_heir(w, ms); break;
     case 0:
         if (chance(w, 30)) memset(&n->disk_data, 0, sizeof n->disk_data); /* no dump was ever saved */
@@ -380,7 +392,7 @@ static void fault(struct world *w, int left)
         later(w, pick(w, 0, 2000) + 14 * w->node_timeout_ms + 4000, FAULT, left - 1);
         return;
     }
-    switch (random_below(&w->random, 16)) {
+    switch (random_below(&w->random, 18)) {
     case 0:
     case 1:
     case 2: fault_partition(w); break;
@@ -396,6 +408,8 @@ static void fault(struct world *w, int left)
     case 12: fault_failover(w, choose(w, REPLICA)); break;
     case 13: fault_move_slots(w); break;
     case 14: fault_join(w); break;
+    case 15:
+    case 16: fault_refuse(w, choose(w, chance(w, 80) ? PRIMARY : ANY)); break;
     default: fault_forget(w, choose(w, REPLICA)); break;
     }
     int64_t rest = w->heal_at - w->now;
@@ -438,6 +452,7 @@ static void unpartition(struct world *w)
     trace(w, "no partition any more");
     memset(w->group, 0, sizeof w->group);
     memset(w->deaf, 0, sizeof w->deaf);
+    memset(w->refusing, 0, sizeof w->refusing);
 }
 
 static void calm(struct world *w)

@@ -21,7 +21,7 @@ enum { NODES_MAX = 72, TICK_MS = 100, SAMPLE_STEP = 61, SAMPLES = SLOT_COUNT / S
 struct totals {
     uint64_t notes[CLUSTER_NOTE_COUNT];
     uint64_t messages, steps, faults, manual_failovers, takeovers, slot_moves, joins, forgotten, repairs;
-    uint64_t crashes, disks_lost, partitions, freezes, clock_jumps, virtual_ms, votes_cast, lone_epochs;
+    uint64_t crashes, disks_lost, partitions, refusals, freezes, clock_jumps, virtual_ms, votes_cast, lone_epochs;
     uint64_t bytes, released, taken_over; /* acknowledged writes (bytes of the log); elections checked against them */
 };
 
@@ -161,6 +161,7 @@ struct world {
     /* the network's temper */
     int group[NODES_MAX];            /* nodes of different groups do not hear each other */
     bool deaf[NODES_MAX][NODES_MAX]; /* [a][b]: what a sends does not reach b */
+    bool refusing[NODES_MAX];        /* alive, and refuses connections */
     unsigned loss_ppm, duplicate_ppm, reset_ppm;
     int delay_max_ms;
 
@@ -193,6 +194,8 @@ struct frame *frame_new(struct world *w);
 void frame_put(struct world *w, struct frame *f);
 void net_connect(struct world *w, struct sim_node *n, uint64_t link, const char *ip);
 void net_close(struct world *w, int conn, int side);
+/* From now on node n refuses connections; those it has accepted are cut, and perhaps its own. */
+void net_refuse(struct world *w, int n, bool cut_its_own);
 void net_send(struct world *w, int conn, int side, struct frame *f);
 int net_find(struct world *w, struct sim_node *n, uint64_t link, int *side);
 void net_drop_node(struct world *w, struct sim_node *n, bool quietly);

@@ -155,8 +155,9 @@ static void connect_arrives(struct world *w, int c)
     int a = conn->node[0], b = conn->node[1];
     if (!conn->open[0] || !world_connected(w, a, b) || !world_connected(w, b, a)) return; /* it hangs */
     struct sim_event back = {.node = a, .incarnation = conn->incarnation[0], .conn = c, .side = 0};
-    if (!w->nodes[b].core) {
+    if (!w->nodes[b].core || w->refusing[b]) {
         back.kind = SIM_LINK_DOWN;
+        back.arg = 1; /* refused */
     } else {
         conn->open[1] = true;
         conn->incarnation[1] = w->nodes[b].incarnation;
@@ -191,6 +192,13 @@ static void reset(struct world *w, int c)
                                           .incarnation = conn->incarnation[side],
                                           .conn = c,
                                           .side = side});
+}
+
+void net_refuse(struct world *w, int n, bool cut_its_own)
+{
+    w->refusing[n] = true;
+    for (size_t c = 0; c < w->conn_count; c++)
+        if (w->conns[c].node[1] == n || (cut_its_own && w->conns[c].node[0] == n)) reset(w, (int)c);
 }
 
 /* From `side`; takes the frame. */

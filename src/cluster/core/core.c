@@ -115,14 +115,21 @@ void cluster_set_config(struct cluster_core *core, const struct cluster_config *
     step_end(core);
 }
 
-static void link_down(struct cluster_core *core, uint64_t id)
+static void link_down(struct cluster_core *core, uint64_t id, bool refused)
 {
     struct cluster_link *link = link_find(core, id);
     if (!link) return;
     struct cluster_node *node = link->node;
+    bool inbound = link == &node->in, stood = inbound || link->up;
     /* Refused: nothing was asked, and yet an answer is missing. */
-    if (link == &node->out && !link->up && !node->ping_sent_ms) node->ping_sent_ms = core->now.mono_ms;
+    if (!stood && !node->ping_sent_ms) node->ping_sent_ms = core->now.mono_ms;
     link_forget(core, link);
+    if (stood)
+        gone_link_lost(core, node);
+    else if (refused)
+        gone_refused(core, node);
+    else
+        gone_cancel(node);
 }
 
 static void link_connected(struct cluster_core *core, uint64_t id)
@@ -131,6 +138,7 @@ static void link_connected(struct cluster_core *core, uint64_t id)
     if (!link || link->up) return;
     struct cluster_node *node = link->node;
     link->up = true;
+    gone_connected(node);
     /* A ping that waited already keeps its age: a new connection is no sign of life. */
     int64_t waiting = node->ping_sent_ms;
     if (node->flags & CLUSTER_NODE_MEET)
@@ -142,9 +150,12 @@ static void link_connected(struct cluster_core *core, uint64_t id)
 
 static void take_facts(struct cluster_core *core, const struct cluster_facts *facts)
 {
+    const struct cluster_node *primary = core->myself->primary;
     core->facts = *facts;
     noloss_facts(core);
     core->todo |= TODO_MANUAL;
+    if (facts->link_up && primary && cluster_id_eq(&primary->id, &core->synced_with))
+        core->synced_epoch = primary->config_epoch;
 }
 
 static void persisted(struct cluster_core *core, uint64_t seq)
@@ -161,7 +172,7 @@ void cluster_step(struct cluster_core *core, const struct cluster_event *ev, str
     switch (ev->kind) {
     case CLUSTER_EV_TICK: tick(core); break;
     case CLUSTER_EV_CONNECTED: link_connected(core, ev->link); break;
-    case CLUSTER_EV_LINK_DOWN: link_down(core, ev->link); break;
+    case CLUSTER_EV_LINK_DOWN: link_down(core, ev->link, ev->refused); break;
     case CLUSTER_EV_MESSAGE: receive(core, ev); break;
     case CLUSTER_EV_PERSISTED: persisted(core, ev->seq); break;
     case CLUSTER_EV_FACTS: take_facts(core, &ev->facts); break;
@@ -200,6 +211,21 @@ uint64_t cluster_current_epoch(const struct cluster_core *core)
 uint64_t cluster_my_config_epoch(const struct cluster_core *core)
 {
     return my_shard_primary(core)->config_epoch;
+}
+
+void cluster_note_synced(struct cluster_core *core)
+{
+    const struct cluster_node *primary = core->myself->primary;
+    if (!primary) return;
+    core->synced_with = primary->id;
+    core->synced_epoch = primary->config_epoch;
+}
+
+bool cluster_follows_as_before(const struct cluster_core *core)
+{
+    const struct cluster_node *primary = core->myself->primary;
+    return primary && primary->slot_count && cluster_id_eq(&primary->id, &core->synced_with) &&
+           primary->config_epoch == core->synced_epoch;
 }
 
 uint64_t cluster_last_vote_epoch(const struct cluster_core *core)

@@ -257,6 +257,7 @@ enum cluster_event_kind {
 struct cluster_event {
     enum cluster_event_kind kind;
     uint64_t link;                         /* CONNECTED, LINK_DOWN, MESSAGE */
+    bool refused;                          /* LINK_DOWN of one that never stood: nobody listens there (ECONNREFUSED) */
     uint64_t seq;                          /* PERSISTED */
     const struct cluster_message *message; /* MESSAGE; borrowed */
     const char *peer_ip, *local_ip;        /* MESSAGE: both ends of the connection, numeric; borrowed, "" = unknown */
@@ -333,6 +334,11 @@ void cluster_membership_over(struct cluster_core *core);
 int64_t cluster_lease_until(const struct cluster_core *core);
 /* True while a manual failover of mine waits for applied_offset: give facts whenever it moves. */
 bool cluster_waits_for_offset(const struct cluster_core *core);
+/* The stream of my primary stands, and I hold its data. */
+void cluster_note_synced(struct cluster_core *core);
+/* Whether my primary is the one whose stream I had last, and has not been elected anew since: what I hold is what it
+ * acknowledged. */
+bool cluster_follows_as_before(const struct cluster_core *core);
 uint64_t cluster_current_epoch(const struct cluster_core *core);
 uint64_t cluster_my_config_epoch(const struct cluster_core *core); /* of my primary, when I am a replica */
 uint64_t cluster_last_vote_epoch(const struct cluster_core *core);

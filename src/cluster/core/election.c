@@ -76,6 +76,20 @@ static bool may_stand(struct cluster_core *core)
     return true;
 }
 
+/* The delay is there for a majority to see the failure: what is gone has been seen by it.  Several replicas still have
+ * to learn of each other's offsets. */
+static int64_t first_delay_ms(struct cluster_core *core)
+{
+    const struct cluster_node *p = core->myself->primary;
+    if (!p->gone) return 500 + (int64_t)random_below(&core->random, 500);
+    return p->replica_count > 1 ? 50 + (int64_t)random_below(&core->random, 50) : 0;
+}
+
+static int64_t rank_delay_ms(const struct cluster_core *core)
+{
+    return core->myself->primary->gone ? 200 : 1000;
+}
+
 static void schedule(struct cluster_core *core)
 {
     struct election *e = &core->election;
@@ -83,7 +97,7 @@ static void schedule(struct cluster_core *core)
     e->rank = 0;
     if (!is_manual(core)) {
         e->rank = rank(core);
-        delay = 500 + (int64_t)random_below(&core->random, 500) + (int64_t)e->rank * 1000;
+        delay = first_delay_ms(core) + (int64_t)e->rank * rank_delay_ms(core);
     }
     e->at_ms = core->now.mono_ms + delay;
     e->votes = 0;
@@ -100,7 +114,7 @@ static void reconsider_rank(struct cluster_core *core)
     struct election *e = &core->election;
     unsigned r = rank(core);
     if (r <= e->rank) return;
-    e->at_ms += (int64_t)(r - e->rank) * 1000;
+    e->at_ms += (int64_t)(r - e->rank) * rank_delay_ms(core);
     e->rank = r;
 }
 

@@ -58,11 +58,11 @@ void failure_try_quorum(struct cluster_core *core, struct cluster_node *node)
     broadcast_fail(core, node);
 }
 
-void failure_suspect(struct cluster_core *core, struct cluster_node *node)
+void failure_suspect(struct cluster_core *core, struct cluster_node *node, const char *why)
 {
     node_set_flags(core, node, CLUSTER_NODE_PFAIL, 0);
     core->todo |= TODO_STATE;
-    note(core, CLUSTER_NOTE_PFAIL, node, 0, NULL);
+    note(core, CLUSTER_NOTE_PFAIL, node, 0, why);
     /* The only voter there is waits for nobody's gossip. */
     if (size_now(core) == 1 && node_is_primary(core->myself) && core->myself->slot_count)
         failure_try_quorum(core, node);

@@ -68,6 +68,11 @@ struct cluster_node {
     int64_t lease_ms;          /* when the last answered one left */
     int64_t ponged_ms;         /* when I last answered a ping of its */
 
+    /* gone.c.  Mono ms, 0: none. */
+    int64_t lost_ms;    /* when a connection that stood was closed; none has stood since */
+    int64_t refused_ms; /* the first of the connections it refused since then, with nothing heard in between */
+    bool gone;
+
     /* Mono ms.  0 means "none" for ping_sent, pong_received, offset_at, orphaned_since. */
     int64_t created_ms, ping_sent_ms, pong_received_ms, data_received_ms;
     int64_t fail_ms, voted_ms, orphaned_since_ms, offset_at_ms;
@@ -211,6 +216,8 @@ struct cluster_core {
     struct manual manual;
     struct probation probation;
     struct cluster_facts facts;
+    struct cluster_id synced_with; /* the primary whose stream stood last (null: none), */
+    uint64_t synced_epoch;         /* and its config epoch while it stood */
     struct {
         struct cluster_id node;
         char ip[CLUSTER_IP_SIZE + 1];
@@ -340,9 +347,15 @@ bool report_add(struct cluster_core *core, struct cluster_node *node, struct clu
 bool report_remove(struct cluster_node *node, const struct cluster_node *reporter);
 size_t reports_valid(struct cluster_core *core, struct cluster_node *node);
 void failure_try_quorum(struct cluster_core *core, struct cluster_node *node);
-void failure_suspect(struct cluster_core *core, struct cluster_node *node);
+void failure_suspect(struct cluster_core *core, struct cluster_node *node, const char *why);
 void failure_set(struct cluster_core *core, struct cluster_node *node, const char *reason);
 void failure_heard_pong(struct cluster_core *core, struct cluster_node *node);
+
+/* gone.c */
+void gone_link_lost(struct cluster_core *core, struct cluster_node *node); /* a connection that stood was closed */
+void gone_connected(struct cluster_node *node);
+void gone_refused(struct cluster_core *core, struct cluster_node *node);
+void gone_cancel(struct cluster_node *node); /* heard of, or out of reach */
 
 /* state.c */
 void state_update(struct cluster_core *core);

@@ -136,6 +136,7 @@ bool lease_is_refused(const struct cluster_core *core, const struct cluster_node
 const char *lease_why_no_vote(const struct cluster_core *core, const struct cluster_node *p)
 {
     int64_t now = core->now.mono_ms, timeout = core->config.node_timeout_ms;
+    if (p->gone) return NULL; /* what is not there acknowledges nothing */
     if (now - core->started_ms < timeout) return "I have just started, and may have answered its primary before";
     if (p->ponged_ms && now - p->ponged_ms < timeout) return "I answered its primary a short time ago";
     return NULL;

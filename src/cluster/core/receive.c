@@ -273,6 +273,7 @@ void receive(struct cluster_core *core, const struct cluster_event *ev)
     bool foreign = sender && !cluster_id_eq(&sender->id, &m->sender); /* another one answers on my link */
     if (sender && !foreign) {
         sender->data_received_ms = core->now.mono_ms;
+        gone_cancel(sender);
         take_epochs(core, sender, m);
     }
     if (is_heartbeat(m))

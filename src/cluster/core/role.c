@@ -37,6 +37,7 @@ void become_replica_of(struct cluster_core *core, struct cluster_node *primary)
     core->election.at_ms = LONG_AGO;
     core->election.sent = core->election.sealed = false;
     core->wired.valid = false;
+    if (!cluster_id_eq(&core->synced_with, &primary->id)) core->synced_with = (struct cluster_id){{0}};
     core->todo |= TODO_VITAL | TODO_MAP | TODO_STATE | TODO_ADDRESS;
     wire_replication(core);
 }
@@ -52,6 +53,7 @@ void promote_myself(struct cluster_core *core)
         slot_assign(core, s, me);
     core->facts.primary_offset = core->facts.applied_offset;
     core->wired.valid = false;
+    core->synced_with = (struct cluster_id){{0}};
     core->election.at_ms = LONG_AGO;
     core->election.sent = core->election.sealed = false;
     act(core, CLUSTER_DO_PROMOTE);

@@ -53,7 +53,8 @@ static void watch(struct cluster_core *core, struct cluster_node *node)
     }
     if (!pending) return;
     int64_t silent = ping_age < data_age ? ping_age : data_age;
-    if (silent > timeout && !(node->flags & (CLUSTER_NODE_PFAIL | CLUSTER_NODE_FAIL))) failure_suspect(core, node);
+    if (silent > timeout && !(node->flags & (CLUSTER_NODE_PFAIL | CLUSTER_NODE_FAIL)))
+        failure_suspect(core, node, NULL);
 }
 
 static void watch_all(struct cluster_core *core)
