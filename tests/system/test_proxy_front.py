@@ -72,6 +72,7 @@ def ask(s, data, end=b"\r\n"):
 
 # ---------------------------------------------------------------------------------------------------- TLS
 
+@pytest.mark.sanitizer
 def test_tls_for_clients(servers, backend, authority):
     plain = covey.free_port()
     proxy = Proxy(servers, [backend], listen=[f"127.0.0.1:{plain}"], wait=False, authority=authority, **authority.directives)
@@ -127,6 +128,7 @@ def test_tls_certificates_are_read_again(servers, backend, authority):
     kept.close()
 
 
+@pytest.mark.sanitizer
 def test_tls_towards_the_nodes(servers, authority):
     node = servers.node("redis", tls=authority, **authority.directives)
     for directives in (authority.directives, {"tls_client_cert_file": authority.path("client.crt"), "tls_ca_cert_file":
@@ -225,6 +227,7 @@ def test_header_names_the_client(behind, authority, header, address):
             assert address_seen(t) == (address or own)
 
 
+@pytest.mark.sanitizer
 @pytest.mark.parametrize("bad", [b"PING\r\n", b"PROXY TCP4 1.2.3.4\r\n", b"PROXY TCP4 999.1.1.1 1.1.1.1 1 1\r\n", V2 + b"\x41\x11\0\0", V2 + b"\x21\x11\0\x03abc",
                                  b"PROXY UNKNOWN " + b"x" * 200, b"*1\r\n$4\r\nPING\r\n", b"\x16\x03\x01\x02\0\x01\0"])
 def test_what_is_no_header_is_hung_up_on(behind, bad):
@@ -247,6 +250,7 @@ def test_a_header_has_to_come_in_time(behind):
     behind.wait_log("PROXY header: it was not there in time", 3)
 
 
+@pytest.mark.sanitizer
 def test_headers_from_those_who_may_send_them(servers, backend):
     proxy = Proxy(servers, [backend], accept_proxy="yes", accept_proxy_from="10.0.0.0/8,127.0.0.2")
     with proxy.raw() as s:  # a client without header, from elsewhere
@@ -290,6 +294,7 @@ def test_several_listeners_and_a_socket(servers, backend):
     assert proxy.terminate() == 0 and not os.path.exists(path)
 
 
+@pytest.mark.sanitizer
 def test_reload(servers, backend):
     file = os.path.join(servers.base, "proxy.conf")
     new_port = covey.free_port()
@@ -369,6 +374,7 @@ def test_pidfile_and_background(servers, backend):
         assert "Stopping" in f.read()
 
 
+@pytest.mark.sanitizer
 def test_a_cluster_and_pools_in_one_process(servers, backend):
     other, conf, pool_port = servers.node("redis"), os.path.join(servers.base, "pools.yml"), covey.free_port()
     with open(conf, "w") as f:
@@ -443,6 +449,7 @@ def test_clients_are_listed_and_killed(servers, backend):
         assert all(s.recv(10) == b"" for s in some[6:])
 
 
+@pytest.mark.sanitizer
 def test_callers_that_leave_before_the_list_is_there(servers, backend):
     proxy = Proxy(servers, [backend], workers=4)
     for _ in range(300):
@@ -453,6 +460,7 @@ def test_callers_that_leave_before_the_list_is_there(servers, backend):
 
 # ---------------------------------------------------------------------------------------------------- timeout
 
+@pytest.mark.sanitizer
 def test_silent_clients_are_closed(servers, backend):
     proxy = Proxy(servers, [backend], timeout=1)
     assert proxy.config_get("timeout") == "1" and proxy.config_get("tcp-keepalive") == "300"

@@ -31,6 +31,7 @@ def gone(pid):
 
 # ---------------------------------------------------------------------------------------------------- SIGTERM
 
+@pytest.mark.sanitizer
 def test_the_end_is_polite(servers, backend):
     proxy = Proxy(servers, [backend])
     proxy.cmd("DEL", "l", "t")
@@ -60,6 +61,7 @@ def test_the_end_is_polite(servers, backend):
     assert b"cut off" not in proxy.log_text()
 
 
+@pytest.mark.sanitizer
 def test_the_end_comes_when_its_time_has_come(servers, backend):
     proxy = Proxy(servers, [backend], drain_timeout=300)
     with proxy.raw() as blocked:
@@ -177,6 +179,7 @@ def serving_pid(proxy):
         return client.info("server")["process_id"]
 
 
+@pytest.mark.sanitizer
 def test_hand_over_to_a_new_program(servers, backend):
     """SIGUSR2: the program starts itself anew, from the file that is now at its place."""
     pidfile = os.path.join(servers.base, "pid")
@@ -211,6 +214,7 @@ def test_hand_over_to_a_new_program(servers, backend):
     assert not os.path.exists(pidfile)
 
 
+@pytest.mark.sanitizer
 def test_hand_over_by_the_control_socket(servers, backend):
     path, local = os.path.join(servers.base, "control"), os.path.join(servers.base, "proxy.sock")
     old = Proxy(servers, [backend], listen=["127.0.0.1:PORT", local], control_socket=path)
@@ -292,6 +296,7 @@ def test_nobody_to_take_over_from(servers, backend):
     assert done.returncode == 1 and "Cannot take over from" in done.stdout
 
 
+@pytest.mark.sanitizer
 def test_pools_are_handed_over(servers, backend):
     conf, local, pidfile = (os.path.join(servers.base, name) for name in ("pools.yml", "pool.sock", "pid"))
     port, stats = covey.free_port(), covey.free_port()

@@ -166,7 +166,7 @@ static bool awaits_end(const struct front_client *base)
 
 static bool subscribed(const struct front_client *base)
 {
-    return client_of(base)->subscribed;
+    return client_of(base)->subscribed || client_of(base)->monitoring;
 }
 
 static bool engaged(const struct front_client *base)
