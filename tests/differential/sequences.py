@@ -142,9 +142,9 @@ def long_run():
 
 def how_many(full, seeded):
     """How many: `full` in a long run, `seeded` otherwise; on a sanitizer build, which takes five times as long, the
-    seeded number in a long run and a twelfth of it otherwise."""
+    seeded number in a long run and a small part of it otherwise."""
     if SANITIZED:
-        return seeded if long_run() else max(1, seeded // 12)
+        return seeded if long_run() else max(1, seeded // 24)
     return full if long_run() else seeded
 
 
