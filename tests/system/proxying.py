@@ -6,8 +6,8 @@ from covey import Node, wait_for
 class Proxy(Node):
     """covey proxy in front of these nodes (or addresses); settings as its command line has them, a_b for a-b."""
 
-    def __init__(self, servers, nodes, wait=True, **settings):
-        super().__init__("covey", servers.directory(f"proxy-{len(servers.nodes)}"))
+    def __init__(self, servers, nodes, wait=True, port=None, **settings):
+        super().__init__("covey", servers.directory(f"proxy-{len(servers.nodes)}"), port=port)
         seeds = ",".join(node if isinstance(node, str) else node.address for node in nodes)
         self.settings = {"cluster": seeds, "workers": 2, "refresh-period": 1000,
                          **{k.replace("_", "-"): v for k, v in settings.items()}}

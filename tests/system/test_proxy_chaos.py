@@ -282,6 +282,103 @@ def restart(cluster, replica, primary):
     covey.wait_in_sync(primary, replica)
 
 
+class Waiter(threading.Thread):
+    """A worker of a queue with a list of its own, which another connection fills: every element comes once and in order, but
+    for one that was under way when its connection ended."""
+
+    def __init__(self, load, number):
+        super().__init__(daemon=True)
+        self.load, self.key, self.pushed, self.taken = load, f"{{waiter:{number}}}", 0, []
+        self.pusher = threading.Thread(target=self.push, daemon=True)
+        self.start()
+        self.pusher.start()
+
+    def push(self):
+        with Wire(self.load.proxy, timeout=90) as wire:
+            while not self.load.stopped:
+                reply = wire("RPUSH", self.key, self.pushed)
+                if isinstance(reply, Error):
+                    self.load.error("RPUSH", reply)
+                self.pushed += 1
+                time.sleep(0.02)
+
+    def run(self):
+        while not self.load.stopped:
+            try:
+                with Wire(self.load.proxy, timeout=90) as wire:
+                    while not self.load.stopped:
+                        reply = wire("BLPOP", self.key, 1)
+                        if isinstance(reply, Error):
+                            self.load.saw("errors", f"BLPOP: {reply}")
+                        elif reply:
+                            self.taken.append(int(reply[1]))
+                            self.load.saw("answered")
+            except (OSError, Closed):
+                self.load.saw("unknown", "BLPOP: hung up on")
+
+    def finish(self):
+        self.join(30)
+        self.pusher.join(30)
+        assert self.taken == sorted(set(self.taken)), "elements twice, or not in their order"
+        return self.pushed - len(self.taken)
+
+
+def test_waiting_clients_when_a_primary_dies(setup):
+    cluster, proxy = setup
+    in_sync(cluster)
+    victim, (replica,) = cluster.pairs()[0]
+    with Load(proxy, clients=4) as load:
+        waiters = [Waiter(load, number) for number in range(12)]
+        load.flow()
+        victim.kill()
+        cluster.wait_primary(replica)
+        before = [len(waiter.taken) for waiter in waiters]
+        wait_for("all to get elements again", lambda: all(len(waiter.taken) > n for waiter, n in zip(waiters, before)), 20)
+        load.stop()
+        missing = [waiter.finish() for waiter in waiters]
+        # What is still in the lists, and one that was under way at the fault.
+        assert all(n <= proxy.client.llen(waiter.key) + 2 for n, waiter in zip(missing, waiters)), missing
+        load.end("kill -9 under waiting clients")
+    victim.start()
+    cluster.wait_replica_of(victim, replica)
+    cluster.wait_whole()
+
+
+def test_hand_over_to_a_new_process(setup, module_servers, tmp_path):
+    """Connections stay where they are, those that have one node for themselves too; no connect is refused."""
+    cluster = setup[0]
+    old = Proxy(module_servers, cluster.nodes[:2], control_socket=tmp_path / "control")
+    refused, connected, stop = [], [0, 0], threading.Event()
+
+    def connect():
+        while not stop.is_set():
+            try:
+                with Wire(old) as wire:
+                    connected[wire("INFO", "server").find(b"process_id:%d\r" % old.pid) < 0] += 1
+            except (OSError, Closed) as error:
+                refused.append(repr(error))
+    with Load(old) as load, Wire(old) as waiter, Wire(old) as listener, Wire(old) as watcher:
+        waiter.send("BLPOP", "handed", 0)
+        assert listener("SUBSCRIBE", "handed")[0] == b"subscribe"
+        assert watcher("WATCH", "{chaos:0:0}n") == "OK"
+        connector = threading.Thread(target=connect, daemon=True)
+        connector.start()
+        load.flow(0.3)
+        new = Proxy(module_servers, cluster.nodes[:2], wait=False, port=old.port, take_over=tmp_path / "control")
+        wait_for("the new process to have the new clients", lambda: connected[1] > 20, 20)
+        load.flow(0.3)
+        stop.set()
+        connector.join(20)
+        with Wire(old) as other:
+            assert other("RPUSH", "handed", "x") == 1 and waiter.read() == [b"handed", b"x"]
+            assert other("PUBLISH", "handed", "y") >= 0 and listener.read() == [b"message", b"handed", b"y"]
+        assert watcher("MULTI") == "OK" and watcher("PING") == "QUEUED" and isinstance(watcher("EXEC"), (list, type(None)))
+        load.end("hand-over to a new process", unknown=0)
+    assert not refused, refused[:3]
+    assert old.wait_exit() == 0
+    assert new.client.ping() and new.terminate() == 0
+
+
 def test_reload(setup):
     proxy = setup[1]
     with Load(proxy) as load:
