@@ -311,12 +311,12 @@ def test_reload(servers, backend):
     assert ask(pinned, b"WATCH a\r\n") == b"+OK\r\n" and ask(pinned, b"MULTI\r\n") == b"+OK\r\n"
     assert ask(subscriber, b"SUBSCRIBE c\r\n", b":1\r\n")
     os.rename(log, log + ".1")
-    write(f"cluster {backend.address}\nmaxclients 7\nlogfile {log}\npidfile {file}.pid\nlisten 127.0.0.1:{new_port}\nrequirepass x\n")
+    write(f"cluster {backend.address}\nmaxclients 7\nlogfile {log}\npidfile {file}.pid\nlisten 127.0.0.1:{new_port}\n")
     proxy.signal(signal.SIGHUP)
     proxy.wait_log("The settings are read again")
     with open(log + ".1") as f:
         text = f.read()
-    assert "pidfile stays as it was" in text and "requirepass stays as it was" in text
+    assert "pidfile stays as it was" in text
     assert proxy.config_get("maxclients") == "7" and proxy.config_get("pidfile") == ""
     with redis.Redis(port=new_port) as other:
         assert other.get("a") == b"1"
@@ -332,6 +332,29 @@ def test_reload(servers, backend):
         socket.create_connection(("127.0.0.1", new_port)).close()
     for s in (kept, pinned, subscriber):
         s.close()
+
+
+def test_reload_of_the_password(servers, backend):
+    file = os.path.join(servers.base, "proxy.conf")
+
+    def write(password):
+        with open(file, "w") as f:
+            f.write(f"cluster {backend.address}\nrequirepass {password}\n")
+    write("one")
+    proxy = Proxy(servers, None, file=file, wait=False)
+    wait_for("the proxy", lambda: proxy.new_client(password="one").ping())
+    with proxy.raw() as kept:
+        assert ask(kept, b"AUTH one\r\n") == b"+OK\r\n"
+        for password, old in (("two", "one"), ("three", "two")):
+            write(password)
+            proxy.reload()
+            with pytest.raises(redis.RedisError, match="WRONGPASS"):
+                proxy.new_client(password=old).ping()
+            assert proxy.new_client(password=password).ping()
+            assert ask(kept, b"PING\r\n") == b"+PONG\r\n"
+        write('""')
+        proxy.reload()
+        assert proxy.new_client().ping()
 
 
 def test_a_reload_that_cannot_listen_changes_nothing(servers, backend):

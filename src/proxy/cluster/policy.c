@@ -137,6 +137,7 @@ void policy_configure(struct proxy *p)
     struct proxy_config *before = p->policy.limits, *now = proxy_config_hold(p->front->config);
     address_limits_configure(p->policy.addresses, &now->address_limit);
     users_set_limits(&p->policy.users, now->user_limits);
+    if (strcmp(before->password, now->password) != 0) users_set_password(&p->policy.users, now->password);
     p->policy.limits = now;
     proxy_config_release(before);
     tell_workers(p, NULL);

@@ -49,7 +49,7 @@ static const struct setting settings[] = {
     {"stats-port", NULL, NUMBER, AT(stats_port), 0, 65535, "22222", "port of the pools' statistics; 0: none", FIXED},
     {"workers", NULL, NUMBER, AT(workers), 0, PROXY_WORKERS_MAX, "0", "threads; 0: one a processor", FIXED},
     {"tcp-backlog", NULL, NUMBER, AT(backlog), 1, INT32_MAX, "511", "length of the queue of new connections"},
-    {"requirepass", NULL, SECRET, AT(password), 0, 0, "", "password that clients must give", FIXED},
+    {"requirepass", NULL, SECRET, AT(password), 0, 0, "", "password that clients must give"},
     {"aclfile", NULL, TEXT, AT(aclfile), 0, 0, "", "users of clients, in redis-server's ACL syntax", FIXED},
     {"acl-pubsub-default", NULL, CHOICE, AT(all_channels), 0, 0, "resetchannels", "resetchannels|allchannels", FIXED,
      "resetchannels allchannels"},

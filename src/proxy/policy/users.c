@@ -113,6 +113,17 @@ void users_set_limits(struct users *u, const struct limit_rules *limits)
     pthread_mutex_unlock(&u->mu);
 }
 
+void users_set_password(struct users *u, const char *password)
+{
+    struct bytes name = BYTES("default");
+    pthread_mutex_lock(&u->mu);
+    struct acl *a = acl_copy(u->current->acl);
+    u->options.password = password;
+    acl_set_default_password(a, bytes_of(password));
+    publish(u, a, &name, false, false);
+    pthread_mutex_unlock(&u->mu);
+}
+
 bool users_set(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc)
 {
     pthread_mutex_lock(&u->mu);

@@ -64,6 +64,8 @@ static inline struct bytes account_name(const struct account *a)
 
 /* Other limits (borrowed, constant) for the same users; the old ones are not looked at any more.  Any thread. */
 void users_set_limits(struct users *u, const struct limit_rules *limits);
+/* The default user's password, as requirepass sets it (borrowed, constant); who has logged in stays.  Any thread. */
+void users_set_password(struct users *u, const char *password);
 
 /* Changes; any thread.  They reply to o what went wrong, or how it went. True: there is a new set. */
 bool users_set(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc);
