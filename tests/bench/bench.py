@@ -5,7 +5,7 @@ usage: ./run bench [--quick | --full] [--only NAME[,NAME...]] [--workers N]
 
   --quick     small counts, to see that everything works; the figures mean little
   --full      five failovers with a node timeout of 15 s as well, instead of one
-  --only      some of: throughput tls commands memory collections eviction snapshot fsync failover sync proxy
+  --only      some of: throughput tls commands memory collections eviction snapshot fsync noloss failover sync proxy
   --workers   workers of the Covey node in the throughput runs (default: its own default)
 """
 import argparse
@@ -18,13 +18,14 @@ import commands
 import figures
 import fsync_figures
 import memory_figures
+import noloss_figures
 import proxies
 import secured
 import snapshot_figures
 from target import COVEY, Failure
 
 
-NAMES = ("throughput", "tls", "commands", "memory", "collections", "eviction", "snapshot", "fsync", "failover", "sync", "proxy")
+NAMES = ("throughput", "tls", "commands", "memory", "collections", "eviction", "snapshot", "fsync", "noloss", "failover", "sync", "proxy")
 
 
 class Size:
@@ -75,6 +76,7 @@ def measure(options, size, say):
             "commands": lambda: commands.figures(size, say, options.workers), "memory": lambda: figures.memory(size, say),
             "collections": lambda: memory_figures.collections(size, say), "eviction": lambda: memory_figures.eviction(size, say),
             "snapshot": lambda: snapshot_figures.figures(size, say), "fsync": lambda: fsync_figures.figures(size, say),
+            "noloss": lambda: noloss_figures.figures(size, say),
             "failover": lambda: figures.failover(size, say), "sync": lambda: figures.full_sync(size, say)}
     for name in options.only:
         try:
