@@ -323,7 +323,8 @@ static bool refuse(struct client *c, struct limiter *user, struct limiter *addre
     if (address) wait = longer(wait, limiter_wait(address, now_ns(c)));
     if (wait == 0) return false;
     char text[96];
-    snprintf(text, sizeof text, "ERR rate limit exceeded, try again in %lld ms", (long long)(wait / 1000000 + 1));
+    long long ms = wait / 1000000 + 1;
+    snprintf(text, sizeof text, "ERR rate limit exceeded, try again in %lld ms", ms);
     client_reply_error(c, text);
     count(&c->worker->stats.limit_refusals, 1);
     return true;
