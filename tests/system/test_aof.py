@@ -739,3 +739,29 @@ def test_cluster_nodes_come_back_with_their_aofs(servers):
     assert_same_data(before, cluster.dataset())
     cluster.populate(500, prefix="more")
     cluster.assert_replicas_equal()
+
+
+@pytest.mark.parametrize("ignore", ["no", "yes"])
+def test_replica_whose_disk_is_full(servers, ignore):
+    """As redis-server: the process ends, unless replica-ignore-disk-write-errors says that it goes on without its AOF."""
+    primary = servers.node()
+    replica = servers.node(start=False, appendonly="yes", replica_ignore_disk_write_errors=ignore)
+    replica.start(limits=no_file_above_a_megabyte)
+    replica.cmd("REPLICAOF", "127.0.0.1", primary.port)
+    wait_in_sync(primary, replica)
+    wait_for("the AOF to be on again", lambda: replica.stat("aof_rewrites", "persistence") >= 1)
+    replica.expected_dead = ignore == "no"
+    populate(primary.client, 6000, size=300)
+    if ignore == "no":
+        assert replica.wait_exit() == 1
+        assert b"Replica was unable to write command to disk." in replica.log_text()
+        return
+    wait_in_sync(primary, replica)
+    assert replica.stat("aof_last_write_status", "persistence") == "err"
+    assert replica.cmd("DBSIZE") == 6000
+    limit_file_size(replica.pid, resource.RLIM_INFINITY)
+    wait_for("the AOF to be written", lambda: replica.stat("aof_last_write_status", "persistence") == "ok")
+    before = dataset(replica)
+    replica.kill()
+    replica.start(replicaof="no one")
+    assert_same_data(before, dataset(replica))

@@ -172,3 +172,31 @@ def test_a_rewrite_whose_rename_fails(servers):
     node.cmd("INCR", "counter")
     wait_for("the file to be written", lambda: node.stat("aof_buffer_length", "persistence") == 0)
     assert int(traced.without().cmd("GET", "counter")) == 102
+
+
+def test_a_disk_too_slow_for_the_writers(servers):
+    """Writers wait before the log takes all memory; readers do not, and nothing is lost."""
+    traced = Traced(servers, "writev:delay_enter=150000", appendfsync="always")
+    node, most, value = traced.node, 0, b"x" * (1 << 20)
+
+    def write(n):
+        client = node.new_client(socket_timeout=120)
+        for k in range(5):
+            pipe = client.pipeline(transaction=False)
+            for i in range(16):
+                pipe.set(f"{n}:{k}:{i}", value)
+            pipe.execute()
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    slowest = 0.0
+    while any(thread.is_alive() for thread in threads):
+        began = time.monotonic()
+        most = max(most, node.stat("aof_buffer_length", "persistence"))
+        slowest = max(slowest, time.monotonic() - began)
+        time.sleep(0.02)
+    assert node.cmd("DBSIZE") == 4 * 5 * 16
+    assert 16 << 20 < most < 230 << 20, f"{most >> 20} MB waited at most"
+    assert slowest < 2 * covey.PATIENCE, f"INFO took {slowest:.2f} s"
+    assert traced.without().cmd("DBSIZE") == 4 * 5 * 16
