@@ -108,7 +108,7 @@ def test_a_node_without_a_cluster(servers):
 def test_passwords_and_users(servers, tmp_path):
     at = At(free_port())
     node = servers.node("covey", proxy_port=at.port, requirepass="secret", wait=False)
-    wait_for("the node to listen", lambda: node.raw().close() is None)
+    wait_for("the node to listen", lambda: node.raw().close() is None and at.client().connection_pool.make_connection().connect() is None)
     with pytest.raises(redis.AuthenticationError):
         at.client().get("a")
     client = at.client(password="secret")
@@ -118,7 +118,7 @@ def test_passwords_and_users(servers, tmp_path):
     path.write_text("user default off\nuser node on >nodepass ~* &* +@all\nuser alice on >alicepass ~a:* +@read +@write\n")
     at = At(free_port())
     node = servers.node("covey", proxy_port=at.port, aclfile=str(path), masteruser="node", masterauth="nodepass", wait=False)
-    wait_for("the node to listen", lambda: node.raw().close() is None)
+    wait_for("the node to listen", lambda: node.raw().close() is None and at.client().connection_pool.make_connection().connect() is None)
     with pytest.raises(redis.AuthenticationError):
         at.client().get("a")
     alice = at.client(username="alice", password="alicepass")

@@ -49,7 +49,7 @@ def test_who_answers(servers, cluster, policy):
     by_replicas, by_primaries = (sum(map(reads_of, nodes)) for nodes in (replicas(cluster), primaries(cluster)))
     assert by_replicas + by_primaries == 200
     if policy == "prefer":
-        assert by_replicas > 190
+        assert by_replicas > (50 if covey.SANITIZED else 190)
     if policy == "never":
         assert by_replicas == 0
     # a pipeline reads what it has written, and does not read what it writes later
