@@ -146,8 +146,13 @@ static void write_map_of_pairs(struct input *in, int64_t n, struct buf *out, int
 {
     buf_printf(out, "%%%lld\r\n", (long long)n);
     for (int64_t i = 0; i < n && in->p < in->end; i++) {
-        take_line(in); /* *2 */
-        write_value(in, &any, out, depth);
+        struct input start = *in;
+        if (bytes_eq(take_line(in), BYTES("*2"))) {
+            write_value(in, &any, out, depth);
+        } else { /* no pair: a node that is not what it says */
+            *in = start;
+            buf_append_cstr(out, "_\r\n");
+        }
         write_value(in, &any, out, depth);
     }
 }
@@ -189,6 +194,13 @@ static void write_aggregate(struct input *in, const struct shape *s, struct byte
         write_array(in, s, n, out, depth + 1);
 }
 
+/* Whether it can stand in a double. */
+static bool is_number(struct bytes b)
+{
+    double d;
+    return b.n < NUMBER_TEXT_MAX && parse_double(b, &d);
+}
+
 static void write_bulk(struct input *in, const struct shape *s, struct bytes line, struct buf *out)
 {
     int64_t n = length_of(line);
@@ -197,7 +209,7 @@ static void write_bulk(struct input *in, const struct shape *s, struct bytes lin
         return;
     }
     struct bytes b = take_bulk(in, n);
-    if (s->kind == DOUBLE)
+    if (s->kind == DOUBLE && is_number(b))
         buf_append_char(out, ',');
     else if (s->kind == VERBATIM)
         buf_printf(out, "=%zu\r\ntxt:", b.n + 4);
@@ -256,6 +268,8 @@ static const struct shape *shape_of_ranges(const struct command *cmd, const stru
     case CMD_ID_ZINCRBY:
     case CMD_ID_ZADD: return &number; /* ZADD's integers are none of its business */
     case CMD_ID_ZMSCORE: return &numbers;
+    case CMD_ID_ZRANK:
+    case CMD_ID_ZREVRANK: return &member_and_score; /* WITHSCORE; else a number */
     case CMD_ID_GEOPOS: return &positions;
     case CMD_ID_GEOSEARCH:
     case CMD_ID_GEORADIUS:
