@@ -457,7 +457,10 @@ bool conn_push_begin(struct conn *c, size_t n)
     if (c->src.fd < 0 || c->close_asap || c->close_after_reply) return false;
     config_output_limit(c->worker->node->config, output_class(c), &limit);
     bool over = limit.hard && pending + n > limit.hard;
-    if (!over && buf_try_reserve(&c->out, n) == OK) return true;
+    if (!over && buf_try_reserve(&c->out, n) == OK) {
+        c->push_at = c->out.n;
+        return true;
+    }
     if (over) note_over_limit(c);
     c->close_asap = true;
     conn_wants_write(c);
@@ -466,6 +469,11 @@ bool conn_push_begin(struct conn *c, size_t n)
 
 void conn_push_end(struct conn *c)
 {
+    /* Of a muted command, EXEC for instance, the pushed messages are all that leaves. */
+    if (c->muted && c->push_at > c->keep_out) {
+        memmove(c->out.p + c->keep_out, c->out.p + c->push_at, c->out.n - c->push_at);
+        c->out.n -= c->push_at - c->keep_out;
+    }
     c->keep_out = c->out.n;
     conn_wants_write(c);
 }

@@ -98,6 +98,8 @@ struct conn {
     struct list monitor_link;
     bool is_monitor;
     struct tracking_conn *tracking; /* CLIENT TRACKING; NULL: off */
+    bool muted;                     /* a command is under way whose reply nobody gets: CLIENT REPLY OFF or SKIP */
+    size_t push_at;                 /* where the pushed message begins that is being written */
     size_t keep_out;       /* the output of the present command up to here is pushed: CLIENT REPLY OFF leaves it */
     size_t counted_memory; /* its part of worker.client_memory */
 };

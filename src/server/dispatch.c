@@ -5,10 +5,10 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/cluster.h"
+#include "observe/errorstats.h"
 #include "server/acl_node.h"
 #include "server/aof.h"
 #include "server/cluster_link.h"
-#include "observe/errorstats.h"
 #include "server/latency.h"
 #include "server/memory.h"
 #include "server/monitor.h"
@@ -572,7 +572,7 @@ static enum dispatch_result queue_in_multi(struct conn *c, struct call *call)
     return DISPATCH_DONE;
 }
 
-static void finish(struct conn *c, const struct command *cmd, size_t reply_at)
+static void finish(struct conn *c, const struct command *cmd)
 {
     /* ASKING is for one command, or for a whole transaction. */
     if (!c->in_multi && !(cmd && cmd->id == CMD_ID_ASKING)) c->asking = false;
@@ -581,7 +581,7 @@ static void finish(struct conn *c, const struct command *cmd, size_t reply_at)
         c->reply_mode = REPLY_SKIP;
         return;
     }
-    c->out.n = reply_at > c->keep_out ? reply_at : c->keep_out;
+    c->out.n = c->keep_out;
     if (c->reply_mode == REPLY_SKIP) c->reply_mode = REPLY_ON;
 }
 
@@ -616,7 +616,8 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     call->now_ms = c->worker->now_ms;
     size_t reply_at = c->out.n;
     uint64_t wrote = c->write_offset;
-    c->keep_out = 0;
+    c->keep_out = reply_at;
+    c->muted = c->reply_mode == REPLY_OFF || c->reply_mode == REPLY_SKIP;
     enum dispatch_result result = DISPATCH_DONE;
     (void)req;
     c->worker->executing = c->id;
@@ -649,8 +650,9 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
         pubsub_hold_up(c);
     }
     if (call->cmd) c->last_cmd = call->cmd;
-    finish(c, call->cmd, reply_at);
-    if (c->write_offset != wrote) reply_gate_wrote(c, call->cmd, reply_at > c->keep_out ? reply_at : c->keep_out);
+    finish(c, call->cmd);
+    c->muted = false;
+    if (c->write_offset != wrote) reply_gate_wrote(c, call->cmd, c->keep_out);
     tracking_after_command(c, call->cmd);
     if (c->out.n > c->out_pos) conn_wants_write(c);
     return result;

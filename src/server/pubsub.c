@@ -350,6 +350,7 @@ void pubsub_reply_change(struct conn *c, struct resp_out *out, const char *what,
 {
     size_t left = kind == PUBSUB_SHARD ? pubsub_count(c, PUBSUB_SHARD)
                                        : pubsub_count(c, PUBSUB_CHANNEL) + pubsub_count(c, PUBSUB_PATTERN);
+    c->push_at = c->out.n;
     resp_push(out, 3);
     resp_bulk_cstr(out, what);
     if (name)
