@@ -180,14 +180,19 @@ static void delete_history(struct aof *a)
 {
     if (config_bool(a->node->config, CFG_AOF_DISABLE_AUTO_GC) || aof_manifest_count(&a->manifest, AOF_HISTORY) == 0)
         return;
+    bool all = true;
     for (size_t i = 0; i < a->manifest.n; i++) {
         const struct aof_file *f = &a->manifest.files[i];
         if (f->type != AOF_HISTORY) continue;
         log_notice("Removing the history file %s in the background", f->name);
         char *path = path_of(a, f->name);
-        unlink(path);
+        if (unlink(path) != 0 && errno != ENOENT) {
+            log_warning("Can't remove the history file %s: %s", f->name, strerror(errno));
+            all = false;
+        }
         mem_free(path);
     }
+    if (!all) return; /* they stay in the manifest, and the next rewrite tries again */
     struct aof_manifest next;
     aof_manifest_copy(&a->manifest, &next);
     aof_manifest_drop_history(&next);
