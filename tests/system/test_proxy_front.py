@@ -501,3 +501,14 @@ def test_silent_clients_are_closed(servers, backend):
     assert ask(blocked, b"", b"x\r\n")
     for s in (silent, blocked, subscriber, busy):
         s.close()
+
+
+def test_a_pipeline_that_is_written_before_it_is_read(servers, backend):
+    """Both directions are larger than all buffers: a client that writes everything first must not wait for ever."""
+    proxy = Proxy(servers, [backend])
+    big = os.urandom(10_000_000)
+    pipe = proxy.new_client(socket_timeout=30 * covey.PATIENCE).pipeline(transaction=False)
+    for _ in range(8):
+        pipe.set("big", big)
+        pipe.get("big")
+    assert pipe.execute() == [True, big] * 8

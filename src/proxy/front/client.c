@@ -41,6 +41,7 @@ void front_client_create(struct front_worker *w, struct front_listener *l, void 
     w->next_client_id += (uint64_t)w->front->worker_count;
     c->created_ms = clock_wall_ms();
     c->last_ms = w->now_ms;
+    c->unread_limit = w->config->output_limit;
     c->is_strange = true;
     if (!l->is_unix) {
         net_set_nodelay(fd);
@@ -124,7 +125,7 @@ void front_drain(struct front_client *c)
 bool front_stalled(const struct front_client *c)
 {
     return c->close_after_reply || c->close_asap || c->queued >= FRONT_QUEUE_MAX ||
-           (int64_t)(c->out.n - c->out_pos) > c->worker->config->output_limit || c->backend->stalled(c);
+           (int64_t)(c->out.n - c->out_pos) > c->unread_limit || c->backend->stalled(c);
 }
 
 static bool awaits_end(const struct front_client *c)
@@ -236,6 +237,7 @@ static void write_some(struct front_client *c)
             return;
         }
         c->out_pos += put;
+        c->sent += put;
         front_count(&c->worker->stats.sent, (int64_t)put);
         if (c->backend->sent) c->backend->sent(c, put);
     }
@@ -253,6 +255,7 @@ void front_client_flush(struct front_client *c)
     }
     if (all) {
         c->soft_since_ms = 0;
+        c->unread_limit = c->worker->config->output_limit;
         c->out.n = c->out_pos = 0;
         if (c->out.cap > OUT_KEEP) buf_deinit(&c->out);
     } else if (c->out_pos > c->out.n / 2 && c->out_pos > OUT_KEEP) {

@@ -102,6 +102,8 @@ static const struct setting settings[] = {
     {"proto-max-bulk-len", NULL, MEMORY, AT(bulk_limit), 1 << 20, INT64_MAX, "512mb", "longest argument"},
     {"client-output-limit", NULL, MEMORY, AT(output_limit), 1 << 12, INT64_MAX, "1mb",
      "unread output above which nothing more is read from a client"},
+    {"client-output-limit-stuck", NULL, MEMORY, AT(output_limit_stuck), 1 << 12, INT64_MAX, "256mb",
+     "the same while a client reads nothing at all: it may be writing a pipeline first"},
     {"accept-proxy", NULL, BOOL, AT(accept_proxy), 0, 0, "no", "yes: every listener expects PROXY headers"},
     {"accept-proxy-from", NULL, NETWORKS, 0, 0, 0, "",
      "ADDRESS[/BITS],...  who sends PROXY headers; others are clients without (everybody)"},

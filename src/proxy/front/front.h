@@ -94,6 +94,8 @@ struct front_client {
     int64_t created_ms;         /* wall clock */
     int64_t strange_until;      /* monotonic */
     int64_t last_ms;            /* monotonic: when something came from it */
+    int64_t unread_limit;       /* bytes of output above which nothing more is taken from it */
+    uint64_t sent, looked_sent; /* bytes in all; the same when it was looked at last */
     int64_t soft_since_ms;      /* since when its output is over the soft limit; 0: it is not */
     char peer[NET_ADDRESS_MAX]; /* as CLIENT LIST shows it; behind a balancer the address that the header names */
 };

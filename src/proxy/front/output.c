@@ -2,6 +2,8 @@
 #include "base/log.h"
 #include "proxy/front/internal.h"
 
+enum { MORE = 4 }; /* times what it was */
+
 static bool is_over(struct front_client *c, const struct output_limit *limit)
 {
     int64_t unread = (int64_t)(c->out.n - c->out_pos), now = c->worker->now_ms;
@@ -24,12 +26,26 @@ bool front_output_over(struct front_client *c)
     return true;
 }
 
+/* Many clients write a whole pipeline before they read.  One that reads nothing and is not read from would wait for
+ * ever, so it may have more unread, up to another limit. */
+static void let_go_on(struct front_client *c)
+{
+    int64_t most = c->worker->config->output_limit_stuck;
+    bool is_over = (int64_t)(c->out.n - c->out_pos) > c->unread_limit;
+    if (is_over && c->sent == c->looked_sent && c->unread_limit < most) {
+        c->unread_limit = c->unread_limit < most / MORE ? c->unread_limit * MORE : most;
+        front_wants_write(c); /* and is read from again */
+    }
+    c->looked_sent = c->sent;
+}
+
 /* Whoever reads nothing at all gives no other occasion. */
 void front_output_tick(struct front_worker *w)
 {
     list_each(it, &w->clients)
     {
         struct front_client *c = container_of(it, struct front_client, link);
+        let_go_on(c);
         if (!c->soft_since_ms || c->close_asap || !front_output_over(c)) continue;
         c->close_asap = true;
         front_wants_write(c);
