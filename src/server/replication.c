@@ -971,11 +971,12 @@ void replication_info(struct replication *r, struct buf *out)
                "master_failover_state:%s\r\nmaster_replid:%s\r\nmaster_replid2:%s\r\nmaster_repl_offset:%llu\r\n"
                "second_repl_offset:%lld\r\nrepl_backlog_active:%d\r\nrepl_backlog_size:%zu\r\n"
                "repl_backlog_first_byte_offset:%llu\r\nrepl_backlog_histlen:%llu\r\n"
-               "held_replies:%d\r\nheld_replies_oldest_ms:%lld\r\nheld_replies_failed:%llu\r\n",
+               "held_replies:%d\r\nheld_replies_oldest_ms:%lld\r\nheld_replies_failed:%llu\r\n"
+               "ack_members_ready:%d\r\n",
                failover_state(r->node), id.id, id.id2, (unsigned long long)change_offset(r->node->log),
                (long long)id.second_offset, w.active, w.size, (unsigned long long)w.first, (unsigned long long)w.length,
                held.held, held.oldest_ms ? (long long)(clock_mono_ms() - held.oldest_ms) : 0ll,
-               (unsigned long long)held.timed_out);
+               (unsigned long long)held.timed_out, atomic_load(&r->members_ready));
 }
 
 static void list_replica(void *ctx, const struct hub_replica *h)

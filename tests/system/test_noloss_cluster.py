@@ -90,7 +90,6 @@ def test_a_stopped_primary_says_no_late_yes(servers, kinds):
                     assert isinstance(reply, Error) and reply.split()[0] in ("MOVED", "CLUSTERDOWN", "NOACK"), reply
                     refused += 1
             wire.close()
-        print(f"round {number}: {len(kept)} of {len(wires) * (depth + more)} acknowledged, {len(wires) * depth} sent before the stop")
         acknowledged += len(kept)
         cluster.wait_whole(timeout=40)
         assert_acknowledged_is_kept(cluster, tag, kept, f"seed {seed}, round {number}")
@@ -134,6 +133,35 @@ def shard_of_three(servers, **options):
         replica.cmd("CLUSTER", "REPLICATE", nodes[0].id)
     cluster.wait_whole()
     return cluster
+
+
+def test_the_option_is_live(servers):
+    """Set while the cluster runs, at the primary first; its replicas learn of it on the bus."""
+    cluster = shard_of_three(servers)
+    for node in cluster.nodes:
+        node.cmd("CONFIG", "SET", "min-replicas-to-ack", 0)
+    primary, replicas = cluster.nodes[0], cluster.nodes[3:]
+    ready = lambda: primary.stat("ack_members_ready", "replication")
+    tag = tag_on(primary)
+    wire = Wire(primary)
+    wait_for("no waiting for members", lambda: ready() == -1)
+    for replica in replicas:
+        replica.pause()
+    assert wire("SET", b"{%s}a" % tag, 1) == "OK"  # nobody waits
+    for replica in replicas:
+        replica.resume()
+    cluster.wait_whole()
+    for node in cluster.nodes:
+        node.cmd("CONFIG", "SET", "min-replicas-to-ack", 1)
+    wait_for("both to be members", lambda: ready() == 2)
+    assert wire("SET", b"{%s}a" % tag, 2) == "OK"
+    for replica in replicas:
+        replica.pause()
+    wire.send("SET", b"{%s}a" % tag, 3)
+    assert wire.silent(0.5)
+    for replica in replicas:
+        replica.resume()
+    assert wire.read() == "OK"
 
 
 class Flow:
