@@ -56,7 +56,7 @@ def test_killed_at_a_system_call(servers, call):
     kills = 0
     node = servers.node(start=False, appendonly="yes", appendfsync="always", workers=1)
     last = 0
-    for _ in range(20 if LONG else 3):
+    for _ in range(20 if LONG else 2):
         number = chance.randint(1, CALLS[call])
         node.prefix = strace(call, number)
         with contextlib.suppress(covey.TestFailure):  # killed while it starts
