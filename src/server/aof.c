@@ -262,7 +262,9 @@ static bool turn_on(struct aof *a)
         aof_rewrite_cancel(a);
     }
     atomic_store(&a->state, AOF_STATE_FIRST_REWRITE);
-    if (atomic_load(&a->node->loading)) return true; /* the tick does it */
+    if (a->node->exec_at_rest)
+        log_notice("AOF was enabled during a transaction. An AOF background was scheduled to start when possible.");
+    if (a->node->exec_at_rest || atomic_load(&a->node->loading)) return true; /* the tick does it */
     if (rewrite_begin(a)) return true;
     (void)aof_writer_stop(a->writer);
     atomic_store(&a->state, AOF_STATE_OFF);

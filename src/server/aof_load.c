@@ -32,7 +32,7 @@ struct loader {
     struct random rng;
     struct buf replies, effects; /* thrown away */
     int db;
-    bool in_multi;
+    bool in_multi, refused;
     struct queued_command *queue;
     size_t queue_n, queue_cap;
     struct resp_request requests[BATCH]; /* the batch, and the one being read behind it */
@@ -172,6 +172,7 @@ static bool refuse(struct loader *o, const char *fmt, const struct resp_request 
 {
     struct bytes name = req->argv[0];
     log_warning(fmt, (int)(name.n < 128 ? name.n : 128), name.p, o->name);
+    o->refused = true;
     return false;
 }
 
@@ -305,9 +306,10 @@ static enum aof_loaded verdict_of(struct loader *o, enum aof_item end, const str
         log_warning("Unrecoverable error reading the append only file %s: %s", o->name, strerror(errno));
         return AOF_NOT_LOADED;
     default:
-        log_warning("Bad file format reading the append only file %s: make a backup of your AOF file, then use "
-                    "./redis-check-aof --fix <filename.manifest>",
-                    o->name);
+        if (!o->refused)
+            log_warning("Bad file format reading the append only file %s: make a backup of your AOF file, then use "
+                        "./redis-check-aof --fix <filename.manifest>",
+                        o->name);
         log_warning("The append only file %s cannot be read from offset %llu on", o->name,
                     (unsigned long long)r->offset);
         return AOF_NOT_LOADED;

@@ -7,8 +7,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "server/cluster_link.h"
 #include "observe/errorstats.h"
+#include "server/cluster_link.h"
 #include "server/persistence.h"
 #include "server/reply_gate.h"
 #include "server/scripting.h"
@@ -398,7 +398,9 @@ void cmd_exec(struct call *call)
             return;
         }
         if (call->flags & CALL_EXCLUSIVE) {
+            c->worker->node->exec_at_rest = true;
             exec_locked(c, call, &plan);
+            c->worker->node->exec_at_rest = false;
             serve_sleepers(c, call, &plan);
         } else if (dispatch_lock_slots(c, plan.slots, plan.slot_count)) {
             exec_locked(c, call, &plan);

@@ -114,6 +114,7 @@ struct node {
     _Atomic bool auth_required; /* a new connection has to log in: the default user is off or has a password */
     _Atomic bool open_to_all;   /* the default user needs no password */
     _Atomic bool shutdown_requested;
+    bool exec_at_rest; /* a transaction runs with the server at rest: what it has changed is not in the log yet */
     _Atomic bool replies_need_sync; /* appendfsync always */
 };
 

@@ -470,8 +470,10 @@ void cmd_bgsave(struct call *c)
         resp_error(&c->out, ERR_SYNTAX);
         return;
     }
-    if (aof_is_rewriting(of(c)->node->aof) && !persistence_is_saving(of(c))) {
-        if (c->argc == 2 || c->flags & CALL_IN_EXEC) {
+    bool in_exec = c->flags & CALL_IN_EXEC;
+    if ((in_exec || aof_is_rewriting(of(c)->node->aof)) && !persistence_is_saving(of(c))) {
+        /* In a transaction: what it has changed so far is in the dataset, and not in the log yet. */
+        if (c->argc == 2 || in_exec) {
             atomic_store(&of(c)->scheduled, true);
             resp_status(&c->out, "Background saving scheduled");
         } else {

@@ -280,6 +280,27 @@ def test_flushall_and_expiry_are_kept(servers):
     assert node.cmd("KEYS", "*") == [b"a"]
 
 
+def test_turned_on_in_a_transaction(servers):
+    """What the transaction has done by then is neither lost nor there twice."""
+    node = servers.node()
+    pipe = node.client.pipeline(transaction=True)
+    pipe.incr("counter").rpush("list", 1)
+    pipe.execute_command("CONFIG", "SET", "appendonly", "yes")
+    pipe.execute_command("BGSAVE")
+    pipe.incr("counter").rpush("list", 2)
+    pipe.execute()
+    node.cmd("INCR", "counter")
+    wait_for("the first base", lambda: node.stat("aof_rewrites", "persistence") == 1
+             and not node.stat("aof_rewrite_in_progress", "persistence"))
+    node.cmd("RPUSH", "list", 3)
+    before = dataset(node)
+    time.sleep(1.1)
+    node.kill()
+    node.start(appendonly="yes")
+    assert_same_data(before, dataset(node))
+    assert node.cmd("LRANGE", "list", 0, -1) == [b"1", b"2", b"3"]
+
+
 # ---- rewrites --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.sanitizer
