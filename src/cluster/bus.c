@@ -114,6 +114,7 @@ static struct cluster_time now(void)
 }
 
 static void carry_out(struct cluster *c);
+static void give_facts(struct cluster *c);
 
 static void step(struct cluster *c, const struct cluster_event *ev)
 {
@@ -272,6 +273,8 @@ static void link_frame(struct link *l, struct bytes frame)
     step(c,
          &(struct cluster_event){
              .kind = CLUSTER_EV_MESSAGE, .link = l->id, .message = &m, .peer_ip = l->peer_ip, .local_ip = l->local_ip});
+    /* What the message asks for may have been reached already, and then nothing else would tell. */
+    if (cluster_wants_facts(c->core)) give_facts(c);
 }
 
 /* Takes whole frames off the buffer.  False: not the protocol. */
@@ -967,7 +970,8 @@ static void deliver_poke(struct mail *m)
 {
     struct signal_mail *s = container_of(m, struct signal_mail, mail);
     atomic_store(&s->cluster->poked, false);
-    if (cluster_waits_for_offset(s->cluster->core)) give_facts(s->cluster);
+    /* Twice: a new member is told of it only with facts from after it counted. */
+    for (int i = 0; i < 2 && cluster_wants_facts(s->cluster->core); i++) give_facts(s->cluster);
     mem_free(s);
 }
 

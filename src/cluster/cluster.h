@@ -81,7 +81,7 @@ void cluster_shut(struct cluster *c);
 typedef void cluster_fn(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg);
 void cluster_run(struct cluster *c, cluster_fn *fn, void *arg);
 void cluster_paused(struct cluster *c); /* the writers stand still; from the thread that carries acts out */
-/* Facts have changed that the core waits for (applied offset). Any thread, cheap. */
+/* Facts have changed that the core may wait for (applied offset, acknowledgements, the link). Any thread, cheap. */
 void cluster_poke(struct cluster *c);
 
 /* ---- the published map: any thread ---- */

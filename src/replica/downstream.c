@@ -70,12 +70,14 @@ struct hub {
     _Atomic bool checking;     /* the mail `check` is under way */
     struct mail check;
     _Atomic int online, good, count;
-    _Atomic int timer_askers; /* of those online: replicas that acknowledge only when asked or once a second */
-    _Atomic int64_t fell_ms;  /* when `online` last fell, monotonic */
-    _Atomic uint64_t sent_to; /* every online replica was given all up to here, or its socket is full */
-    _Atomic bool joined;      /* a replica has come online since, which has nothing yet */
-    _Atomic bool sent_wanted; /* host.sent is to be called when sent_to has moved */
-    _Atomic int64_t asked_ms; /* last GETACK of hub_want_acks(), monotonic */
+    _Atomic int timer_askers;   /* of those online: replicas that acknowledge only when asked or once a second */
+    _Atomic int64_t fell_ms;    /* when `online` last fell, monotonic */
+    _Atomic uint64_t sent_to;   /* every online replica was given all up to here, or its socket is full */
+    _Atomic bool joined;        /* a replica has come online since, which has nothing yet */
+    _Atomic bool sent_wanted;   /* host.sent is to be called when sent_to has moved */
+    _Atomic int64_t asked_ms;   /* last GETACK of hub_want_acks(), monotonic */
+    _Atomic bool acks_wanted;   /* hub_want_acks() was called: replies have waited here */
+    _Atomic bool ask_newcomers; /* a replica has come online that nobody has asked yet */
 };
 
 struct add_mail {
@@ -137,6 +139,7 @@ static void sink_online(struct sink *s)
     atomic_store(&s->hub->joined, true);
     atomic_fetch_add(&s->hub->online, 1);
     atomic_store(&s->hub->limit_at, 0);
+    if (atomic_load(&s->hub->acks_wanted)) atomic_store(&s->hub->ask_newcomers, true);
     log_notice("Synchronization with replica %s succeeded", s->req.peer);
 }
 
@@ -223,6 +226,17 @@ static void hub_unlock(struct hub *h)
 {
     pthread_mutex_unlock(&h->mu);
     if (atomic_exchange(&h->again, false)) hub_flush(h);
+}
+
+/* On the hub's thread: whoever comes online while replies wait for acknowledgements is asked at once, for the writes
+ * that wait may be the last ones for a while. */
+static void ask_newcomers(struct hub *h)
+{
+    if (!atomic_load(&h->ask_newcomers) || !atomic_exchange(&h->ask_newcomers, false)) return;
+    gate_enter(h->gate);
+    if (change_log_active(h->host.log)) hub_ask_ack(h);
+    gate_exit(h->gate);
+    hub_flush(h);
 }
 
 /* ---- full sync ---- */
@@ -520,6 +534,7 @@ static void admit(struct mail *m)
         start_sync(s, s->created_ms);
     }
     hub_unlock(h);
+    ask_newcomers(h);
 }
 
 void hub_add(struct hub *h, const struct hub_request *request)
@@ -593,6 +608,7 @@ static void sink_ready(struct loop_source *src, int events)
         sink_flush(s);
     }
     hub_unlock(h);
+    ask_newcomers(h);
     h->host.acked(h->host.ctx);
 }
 
@@ -683,6 +699,7 @@ static void tick(struct loop_timer *t, int64_t now)
         count_good(h, &limits, now);
     }
     hub_unlock(h);
+    ask_newcomers(h);
     hub_flush(h);
 }
 
@@ -742,6 +759,7 @@ void hub_ask_ack(struct hub *h)
 /* Inside the gate, as hub_ask_ack(). */
 void hub_want_acks(struct hub *h)
 {
+    if (!atomic_load_explicit(&h->acks_wanted, memory_order_relaxed)) atomic_store(&h->acks_wanted, true);
     if (atomic_load(&h->online) == 0) return;
     int64_t now = clock_mono_ms();
     if (atomic_load(&h->timer_askers) == 0 && now - atomic_load(&h->asked_ms) < ASK_AGAIN_MS) return;

@@ -101,6 +101,7 @@ static void carry_out(struct node *n, const struct cluster_act *a)
     case CLUSTER_ACT_FOLLOW: replication_follow(n->replication, a->ip, a->port); break;
     case CLUSTER_ACT_PROMOTE:
         replication_promote(n->replication);
+        if (a->until_ms) replication_expect_members(n->replication);
         replication_seal(n->replication, false);
         break;
     case CLUSTER_ACT_PAUSE: drain(n); break;

@@ -155,6 +155,11 @@ void replication_require(struct replication *r, const struct cluster_required *r
     count_acks(r);
 }
 
+void replication_expect_members(struct replication *r)
+{
+    atomic_store(&r->members_fell_ms, clock_mono_ms());
+}
+
 size_t replication_acks(struct replication *r, struct hub_ack *out, size_t max)
 {
     return hub_acks(r->hub, out, max);
@@ -166,6 +171,8 @@ static void hub_acked(void *ctx)
     struct node *n = r->node;
     if (atomic_load(&n->blocked_count)) node_post_workers(n, replication_check_waits);
     count_acks(r);
+    int ready = atomic_load(&r->members_ready);
+    if (n->cluster && ready >= 0 && ready < config_num(n->config, CFG_MIN_REPLICAS_TO_ACK)) cluster_poke(n->cluster);
 }
 
 static void hub_sent(void *ctx)
@@ -328,6 +335,7 @@ static void upstream_changed(void *ctx, enum upstream_state state)
     struct replication *r = ctx;
     atomic_store(&r->link_state, state);
     if (state == UPSTREAM_CONNECTED && r->guard.synced) r->guard.synced(r->guard.ctx);
+    if (state == UPSTREAM_CONNECTED && r->node->cluster) cluster_poke(r->node->cluster);
     if (state == UPSTREAM_CONNECT) applier_reset(r->applier, change_selected_db(r->node->log));
 }
 

@@ -171,7 +171,7 @@ struct cluster_action {
     const struct cluster_message *message; /* SEND, DELIVER; borrowed until the next use of `out` */
     struct cluster_id node;       /* REPLICATE, PROBE, YIELD, NOTE (null: none); SEND, CONNECT: the peer, if known */
     uint64_t epoch;               /* NOTE */
-    int64_t until_ms;             /* PAUSE_WRITES */
+    int64_t until_ms;             /* PAUSE_WRITES; PROMOTE: its old primary agreed and comes back as a replica at once */
     const char *reason;           /* NOTE: a fixed text or NULL */
     uint16_t port;                /* CONNECT: bus port; REPLICATE, PROBE, YIELD: client port */
     char ip[CLUSTER_IP_SIZE + 1]; /* CONNECT, REPLICATE, PROBE, YIELD */
@@ -226,7 +226,7 @@ void cluster_set_config(struct cluster_core *core, const struct cluster_config *
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 /* What the data side knows.  Give it before every tick; give it at once, too, when `applied_offset` moves while
- * cluster_waits_for_offset(). */
+ * cluster_waits_for_offset(), or anything else changes while cluster_wants_facts(). */
 struct cluster_facts {
     uint64_t primary_offset;     /* as a primary: end of the change log */
     uint64_t applied_offset;     /* as a replica: applied of the primary's stream */
@@ -339,6 +339,8 @@ void cluster_note_synced(struct cluster_core *core);
 /* Whether my primary is the one whose stream I had last, and has not been elected anew since: what I hold is what it
  * acknowledged. */
 bool cluster_follows_as_before(const struct cluster_core *core);
+/* True while something stands still until newer facts are given: that, or a membership (noloss.c) that begins. */
+bool cluster_wants_facts(const struct cluster_core *core);
 uint64_t cluster_current_epoch(const struct cluster_core *core);
 uint64_t cluster_my_config_epoch(const struct cluster_core *core); /* of my primary, when I am a replica */
 uint64_t cluster_last_vote_epoch(const struct cluster_core *core);

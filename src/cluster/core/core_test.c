@@ -300,6 +300,42 @@ static void a_vote_is_given_once_and_only_when_durable(void **state)
     harness_stop(&h);
 }
 
+/* There and back by hand, and there again. */
+static void a_vote_is_spent_once_its_candidate_has_the_place(void **state)
+{
+    struct harness h;
+    struct cluster_message request;
+    start_voter(&h, &request);
+    request.mflags = CLUSTER_MSG_FORCEACK;
+    assert_true(voted(&h, &request));
+    h.now.mono_ms += 100;
+    struct cluster_message ping = header(&h, CLUSTER_PING, 'b'); /* d has b's slots, and b is its replica */
+    ping.sender = harness_id('d');
+    ping.current_epoch = ping.config_epoch = 4;
+    harness_receive(&h, IN | 4, &ping);
+    assert_int_equal(harness_view(&h, 'd').slot_count, 100);
+    ping = header(&h, CLUSTER_PING, 'd');
+    ping.sender = harness_id('b');
+    ping.replica_of = harness_id('d');
+    ping.current_epoch = ping.config_epoch = 4;
+    harness_receive(&h, IN | 2, &ping);
+    assert_true(harness_view(&h, 'b').flags & CLUSTER_NODE_REPLICA);
+    h.now.mono_ms += 100;
+    ping = header(&h, CLUSTER_PING, 'b'); /* others have elected b in epoch 5 */
+    ping.current_epoch = ping.config_epoch = 5;
+    harness_receive(&h, IN | 2, &ping);
+    ping = header(&h, CLUSTER_PING, 'd');
+    ping.current_epoch = ping.config_epoch = 5;
+    harness_receive(&h, IN | 4, &ping);
+    assert_int_equal(harness_view(&h, 'b').slot_count, 100);
+    request = header(&h, CLUSTER_AUTH_REQUEST, 'd');
+    request.mflags = CLUSTER_MSG_FORCEACK;
+    request.current_epoch = 6;
+    request.config_epoch = 5;
+    assert_true(voted(&h, &request));
+    harness_stop(&h);
+}
+
 static void votes_are_refused_for_a_reason(void **state)
 {
     struct harness h;
@@ -620,6 +656,7 @@ int main(void)
         cmocka_unit_test(reports_expire_and_are_taken_back),
         cmocka_unit_test(a_failed_primary_with_slots_is_taken_back_late),
         cmocka_unit_test(a_vote_is_given_once_and_only_when_durable),
+        cmocka_unit_test(a_vote_is_spent_once_its_candidate_has_the_place),
         cmocka_unit_test(votes_are_refused_for_a_reason),
         cmocka_unit_test(a_replica_with_a_majority_takes_over),
         cmocka_unit_test(old_data_does_not_stand),

@@ -145,6 +145,7 @@ struct noloss {
     bool valid;
     struct cluster_id primary;
     uint64_t epoch, of, join;
+    bool owed;          /* the CONFIRM is still to be sent */
     bool known;         /* the primary knows of me ... */
     int64_t follows_ms; /* ... as its replica since then */
 };

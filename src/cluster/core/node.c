@@ -189,7 +189,9 @@ void node_make_replica(struct cluster_core *core, struct cluster_node *node)
 {
     if (node_is_replica(node)) return;
     slots_unassign_all(core, node);
+    /* Somebody has its place: the vote is spent, and whoever is elected in its place later needs another. */
     node->voted_epoch = 0;
+    node->voted_ms = LONG_AGO;
     node->excluded_count = 0;
     node_set_flags(core, node, CLUSTER_NODE_REPLICA, CLUSTER_NODE_PRIMARY | CLUSTER_NODE_MIGRATE_TO);
     core->todo |= TODO_SAVE | TODO_STATE;

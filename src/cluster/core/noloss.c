@@ -131,13 +131,13 @@ void noloss_update(struct cluster_core *core)
 /* Nobody was granted anything in the epoch of an election just won. */
 void noloss_promoted(struct cluster_core *core)
 {
-    core->noloss.valid = false;
+    core->noloss.valid = core->noloss.owed = false;
     begin(core, wanted(core), false);
 }
 
 void noloss_demoted(struct cluster_core *core)
 {
-    core->noloss.valid = core->noloss.known = false;
+    core->noloss.valid = core->noloss.owed = core->noloss.known = false;
     core->noloss.follows_ms = core->now.mono_ms;
     if (core->noloss.on) begin(core, false, false);
 }
@@ -281,10 +281,36 @@ static bool is_granted(const struct cluster_core *core, const struct cluster_nod
            core->facts.applied_offset >= nl->join;
 }
 
+static void confirm(struct cluster_core *core)
+{
+    struct noloss *nl = &core->noloss;
+    struct cluster_node *p = core->myself->primary;
+    nl->owed = nl->valid && p && cluster_id_eq(&nl->primary, &p->id) && nl->epoch == p->config_epoch;
+    if (!nl->owed || core->election.sealed || !core->facts.link_up || !is_granted(core, p)) return;
+    nl->owed = false;
+    tell(core, p, CONFIRM, nl->epoch, nl->of, 0, NULL, 0);
+}
+
+static bool is_short(const struct cluster_core *core)
+{
+    return core->noloss.on && ready_count(core) < (size_t)core->config.min_replicas_to_ack;
+}
+
 void noloss_facts(struct cluster_core *core)
 {
     /* This end of the log is behind whatever was acknowledged before they counted. */
     for (size_t i = 0; i < core->noloss.count; i++) core->noloss.members[i].is_new = false;
+    if (core->noloss.owed) confirm(core);
+    if (!is_short(core)) return;
+    /* Writes are held until somebody is ready: not so long as to the next tick. */
+    look_at_members(core);
+    take_new_members(core);
+    require(core);
+}
+
+bool cluster_wants_facts(const struct cluster_core *core)
+{
+    return cluster_waits_for_offset(core) || core->noloss.owed || is_short(core);
 }
 
 const char *noloss_why_not_stand(const struct cluster_core *core, bool forced)
@@ -304,7 +330,7 @@ void noloss_on_pong(struct cluster_core *core, const struct cluster_node *node, 
 
 void cluster_membership_over(struct cluster_core *core)
 {
-    core->noloss.valid = false;
+    core->noloss.valid = core->noloss.owed = false;
 }
 
 static void take_grant(struct cluster_core *core, struct cluster_node *p, uint64_t epoch, uint64_t incarnation,
@@ -320,7 +346,7 @@ static void take_grant(struct cluster_core *core, struct cluster_node *p, uint64
         nl->of = incarnation;
         nl->join = end;
     }
-    if (core->facts.link_up && is_granted(core, p)) tell(core, p, CONFIRM, epoch, incarnation, 0, NULL, 0);
+    confirm(core);
 }
 
 /* ---- the voter ---- */

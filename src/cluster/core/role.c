@@ -56,7 +56,8 @@ void promote_myself(struct cluster_core *core)
     core->synced_with = (struct cluster_id){{0}};
     core->election.at_ms = LONG_AGO;
     core->election.sent = core->election.sealed = false;
-    act(core, CLUSTER_DO_PROMOTE);
+    struct cluster_action *a = act(core, CLUSTER_DO_PROMOTE);
+    a->until_ms = core->manual.offset_known ? core->now.mono_ms + core->config.ack_patience_ms : 0;
     core->todo |= TODO_VITAL | TODO_MAP;
     core->serve_after_seq = core->persist_seq + 1;
     noloss_promoted(core);
