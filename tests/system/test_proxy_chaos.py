@@ -176,7 +176,11 @@ class Load:
         assert self.counts["answered"] > 500
 
 
-@pytest.fixture(scope="module", params=["covey", "redis"])
+BOTH = pytest.mark.parametrize("setup", ["covey", "redis"], indirect=True, scope="module")
+COVEY = BOTH if covey.LONG else pytest.mark.parametrize("setup", ["covey"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
 def setup(request, module_servers):
     cluster = module_servers.cluster([request.param] * 6, replicas=1)
     return cluster, Proxy(module_servers, cluster.nodes[:2], refresh_period=500)
@@ -191,6 +195,7 @@ def in_sync(cluster):
         covey.wait_in_sync(primary, *replicas)
 
 
+@BOTH
 def test_kill_9_of_a_primary(setup):
     cluster, proxy = setup
     in_sync(cluster)
@@ -207,6 +212,7 @@ def test_kill_9_of_a_primary(setup):
     cluster.wait_whole()
 
 
+@BOTH
 def test_a_primary_is_stopped(setup):
     cluster, proxy = setup
     in_sync(cluster)
@@ -245,6 +251,7 @@ def move_slots(cluster, source, target, slots):
             each(node, part, lambda slot: ("CLUSTER", "SETSLOT", slot, "NODE", target.id))
 
 
+@BOTH
 def test_resharding(setup):
     cluster, proxy = setup
     in_sync(cluster)
@@ -258,6 +265,7 @@ def test_resharding(setup):
     cluster.wait_whole()
 
 
+@COVEY
 def test_rolling_restart_of_the_nodes(setup):
     """As it is done: replicas first; a primary hands over before it ends."""
     cluster, proxy = setup
@@ -323,6 +331,7 @@ class Waiter(threading.Thread):
         return self.pushed - len(self.taken)
 
 
+@COVEY
 def test_waiting_clients_when_a_primary_dies(setup):
     cluster, proxy = setup
     in_sync(cluster)
@@ -344,6 +353,7 @@ def test_waiting_clients_when_a_primary_dies(setup):
     cluster.wait_whole()
 
 
+@COVEY
 def test_hand_over_to_a_new_process(setup, module_servers, tmp_path):
     """Connections stay where they are, those that have one node for themselves too; no connect is refused."""
     cluster = setup[0]
@@ -379,6 +389,7 @@ def test_hand_over_to_a_new_process(setup, module_servers, tmp_path):
     assert new.client.ping() and new.terminate() == 0
 
 
+@COVEY
 def test_reload(setup):
     proxy = setup[1]
     with Load(proxy) as load:
