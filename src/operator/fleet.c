@@ -67,6 +67,13 @@ static void arguments_deinit(struct arguments *a)
     mem_free(a->list);
 }
 
+int fleet_proxy_port(const struct fleet *f, int i)
+{
+    int given = f->options->proxy_port, first = given < 0 ? f->shape.port + f->n : given;
+    if (first == 0 || other_server()) return 0;
+    return given < 0 && first + f->n > 65535 ? 0 : first + i;
+}
+
 /* Everything that makes the node what it is stands on its command line, so that a directory can be moved. */
 static enum status node_arguments(const struct fleet *f, int i, struct arguments *a)
 {
@@ -86,6 +93,7 @@ static enum status node_arguments(const struct fleet *f, int i, struct arguments
     add_pair(a, "--cluster-config-file", "nodes.conf");
     add_pair(a, "--logfile", "covey.log");
     add_pair(a, "--pidfile", "covey.pid");
+    if (fleet_proxy_port(f, i)) add_number(a, "--proxy-port", fleet_proxy_port(f, i));
     if (f->options->node_timeout_ms) add_number(a, "--cluster-node-timeout", f->options->node_timeout_ms);
     for (int k = 0; k < f->options->extra_count; k++) add(a, f->options->extra[k]);
     return OK;

@@ -22,6 +22,8 @@ struct fleet {
     int n;
 };
 
+/* Where node i's proxy listens; 0: it has none. */
+int fleet_proxy_port(const struct fleet *f, int i);
 /* Files for node i: its directory and covey.conf, if they are not there yet.  E_IO with errno. */
 MUST_USE enum status fleet_prepare(struct fleet *f, int i);
 /* Starts node i, which must not run.  E_IO with errno. */

@@ -17,6 +17,8 @@ static const char up_usage[] =
     "  --primaries N        primaries (3)\n"
     "  --replicas N         replicas of each primary (1)\n"
     "  --port P             first port (7000); the nodes take P, P+1, ... and the same plus 10000 for the cluster bus\n"
+    "  --proxy-port P       first port of the proxies for plain clients, one in each node (behind the nodes' ports); "
+    "0: none\n"
     "  --dir DIR            where data, logs and configuration go (./" UP_DIR_DEFAULT ")\n"
     "  --bind ADDRESS       address to listen on (127.0.0.1)\n"
     "  --node-timeout MS    cluster-node-timeout of the nodes\n"
@@ -42,12 +44,24 @@ static bool take_number(const char *text, int64_t min, int64_t max, int64_t *out
     return parse_i64(bytes_of(text), out) && *out >= min && *out <= max;
 }
 
-enum option { PRIMARIES, REPLICAS, PORT, DIRECTORY, BIND, NODE_TIMEOUT, STOP_TIMEOUT, NO_RESTART, DETACH, NONE };
+enum option {
+    PRIMARIES,
+    REPLICAS,
+    PORT,
+    PROXY_PORT,
+    DIRECTORY,
+    BIND,
+    NODE_TIMEOUT,
+    STOP_TIMEOUT,
+    NO_RESTART,
+    DETACH,
+    NONE
+};
 
 static enum option which_option(const char *name)
 {
-    static const char *const names[] = {"--primaries",    "--replicas",     "--port",       "--dir",   "--bind",
-                                        "--node-timeout", "--stop-timeout", "--no-restart", "--detach"};
+    static const char *const names[] = {"--primaries", "--replicas",     "--port",         "--proxy-port", "--dir",
+                                        "--bind",      "--node-timeout", "--stop-timeout", "--no-restart", "--detach"};
     for (int i = 0; i < NONE; i++)
         if (strcmp(name, names[i]) == 0) return (enum option)i;
     return NONE;
@@ -73,6 +87,10 @@ static bool take_value(struct up_options *o, enum option option, const char *val
         fine = take_number(value, 1, 65535, &n);
         o->shape.port = (int)n;
         o->port_given = true;
+        break;
+    case PROXY_PORT:
+        fine = take_number(value, 0, 65535, &n);
+        o->proxy_port = (int)n;
         break;
     case DIRECTORY:
         fine = *value != '\0';
@@ -105,8 +123,12 @@ static void take_extra(struct up_options *o, int argc, char **argv)
 
 enum parsed up_options_parse(int argc, char **argv, struct up_options *o)
 {
-    *o = (struct up_options){
-        .shape = {3, 1, 7000}, .dir = UP_DIR_DEFAULT, .bind = "127.0.0.1", .restart = true, .stop_timeout_s = 60};
+    *o = (struct up_options){.shape = {3, 1, 7000},
+                             .proxy_port = -1,
+                             .dir = UP_DIR_DEFAULT,
+                             .bind = "127.0.0.1",
+                             .restart = true,
+                             .stop_timeout_s = 60};
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             fputs(up_usage, stdout);

@@ -15,6 +15,7 @@ struct up_options {
     const char *dir;
     const char *bind;
     bool detach, restart;
+    int proxy_port;          /* of the first node's proxy; 0: none; -1: behind the nodes' ports */
     int64_t node_timeout_ms; /* 0: the server's default */
     int stop_timeout_s;      /* after which a node that does not end is killed */
     char **extra;            /* directives for every node; borrowed from argv */

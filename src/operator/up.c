@@ -103,16 +103,22 @@ static bool port_is_free(const struct up *up, int port, int client_port)
         fprintf(stderr, "port %d is in use", port);
     else
         fprintf(stderr, "cannot listen on %s port %d: %s", up->options.bind, port, strerror(errno));
-    if (port != client_port) fprintf(stderr, " (the cluster bus of node %d needs it)", client_port);
+    if (port == client_port + PLAN_BUS_OFFSET)
+        fprintf(stderr, " (the cluster bus of node %d needs it)", client_port);
+    else if (port != client_port)
+        fprintf(stderr, " (the proxy of node %d needs it; see --proxy-port)", client_port);
     fprintf(stderr, "; nothing has been started\n");
     return false;
 }
 
-static bool ports_are_free(const struct up *up)
+static bool ports_are_free(struct up *up)
 {
+    up->fleet = (struct fleet){
+        .options = &up->options, .home = &up->home, .shape = up->state.shape, .n = plan_nodes(&up->state.shape)};
     for (int i = 0; i < plan_nodes(&up->state.shape); i++) {
-        int port = up->state.shape.port + i;
+        int port = up->state.shape.port + i, proxy = fleet_proxy_port(&up->fleet, i);
         if (!port_is_free(up, port, port) || !port_is_free(up, port + PLAN_BUS_OFFSET, port)) return false;
+        if (proxy && !port_is_free(up, proxy, port)) return false;
     }
     return true;
 }
@@ -157,6 +163,9 @@ static void print_cluster(const struct up *up)
     printf("\nConnect   redis-cli -c %s%s%s-p %d%s\n", local ? "" : "-h ", local ? "" : host, local ? "" : " ", port,
            up->options.password ? " --askpass" : "");
     printf("          any client that knows Redis Cluster, with %s:%d or any other node\n", host, port);
+    if (fleet_proxy_port(&up->fleet, 0))
+        printf("          any other client, as to one server: %s:%d, or the proxy of another node, to %d\n", host,
+               fleet_proxy_port(&up->fleet, 0), fleet_proxy_port(&up->fleet, up->fleet.n - 1));
     printf("Files     %s\n", up->home.dir);
     if (up->options.detach)
         printf("Stop      covey down --dir %s\n\n", up->home.dir);
@@ -213,8 +222,6 @@ static void watch(struct up *up)
 static int supervise(struct up *up, int ready_fd)
 {
     int status = 0;
-    up->fleet = (struct fleet){
-        .options = &up->options, .home = &up->home, .shape = up->state.shape, .n = plan_nodes(&up->state.shape)};
     up->members = (struct members){.list = up->member_list, .n = up->fleet.n, .port = up->fleet.shape.port};
     if (bring_up(up)) {
         up->ready = true;

@@ -21,7 +21,7 @@ class Up:
     def __init__(self, servers, *arguments, port=None, directory=None, nodes=6, wait=True):
         self.nodes_wanted = nodes
         covey.server_command("covey")  # says so when the binary is missing
-        self.port = port or free_ports(nodes)
+        self.port = port or free_ports(2 * nodes)  # the proxies are behind the nodes
         self.dir = directory or servers.directory(f"up-{self.port}")
         self.text = ""
         self.pids = set()
@@ -127,6 +127,23 @@ def test_up_makes_a_cluster_and_prints_it(servers):
     assert "0-5460" in up.text.replace(" ", "") or "0-5461" in up.text.replace(" ", "")
     cluster.populate(100)
     assert len(cluster.dataset()) == 100
+    # Every node is an endpoint for plain clients, too.
+    first, last = map(int, up.wait_text(r"any other client.*:(\d+), or .* to (\d+)").groups())
+    assert last - first == 5
+    for port in (first, last):
+        plain = redis.Redis(port=port)
+        wait_for("the proxy", plain.ping)
+        assert plain.mset({f"{port}:{n}": n for n in range(50)})
+        assert plain.mget([f"{port}:{n}" for n in range(50)]) == [b"%d" % n for n in range(50)]
+        plain.close()
+
+
+def test_proxies_can_be_left_out_or_put_elsewhere(servers):
+    assert "any other client" not in Up(servers, "--proxy-port", 0).text
+    first = free_ports(6)
+    up = Up(servers, "--proxy-port", first)
+    up.wait_text(rf"any other client.*:{first}, or .* to {first + 5}")
+    assert redis.Redis(port=first + 5).ping()
 
 
 def test_ctrl_c_stops_what_it_started_and_nothing_else(servers):
