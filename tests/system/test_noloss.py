@@ -178,7 +178,7 @@ def test_replies_held_when_the_role_is_lost_become_errors(servers):
 @pytest.mark.parametrize("replica_kind", ["covey", "redis"])
 def test_what_was_acknowledged_before_a_kill_is_at_the_replica(servers, replica_kind):
     """Without waiting for acknowledgements: the stream leaves before the replies of the same turn."""
-    rounds = 60 if LONG else 6
+    rounds = 100 if LONG else 12
     rng = random.Random(seed := random.randrange(1 << 32))
     acknowledged_in_all = 0
     for number in range(rounds):
