@@ -59,8 +59,9 @@ struct aof_writer {
     _Atomic bool on, again, congested;
     _Atomic uint64_t written, durable, synced, size, delayed;
     _Atomic int write_errno, sync_errno;
-    _Atomic int64_t syncing_since_ms; /* 0: no sync is under way */
-    int64_t synced_ms;                /* the thread's */
+    _Atomic int64_t syncing_since_ms;   /* 0: no sync is under way */
+    _Atomic int64_t switching_since_ms; /* 0: no change of files under way; read without a lock */
+    int64_t synced_ms;                  /* the thread's */
     pthread_mutex_t mu;
     pthread_cond_t woken;
     pthread_t thread;
@@ -350,11 +351,21 @@ static enum status write_batch(struct aof_writer *w)
     return OK;
 }
 
+/* Whether a change of files has kept replies ahead of the file for as long as is promised: then writers wait for its
+ * end. */
+static bool switch_is_overdue(const struct aof_writer *w)
+{
+    int64_t since = atomic_load(&w->switching_since_ms);
+    return since && (clock_mono_ms() - since > SYNC_PATIENCE_MS ||
+                     change_offset(w->host.log) - atomic_load(&w->written) >= SYNC_PATIENCE_BYTES);
+}
+
 static void note_congestion(struct aof_writer *w)
 {
     uint64_t behind = change_offset(w->host.log) - atomic_load(&w->written);
-    if (behind > BEHIND_MAX && !atomic_exchange(&w->congested, true)) w->host.congested(w->host.ctx, true);
-    if (behind < BEHIND_MAX / 2 && atomic_load(&w->congested) && atomic_exchange(&w->congested, false))
+    bool overdue = switch_is_overdue(w);
+    if ((behind > BEHIND_MAX || overdue) && !atomic_exchange(&w->congested, true)) w->host.congested(w->host.ctx, true);
+    if (behind < BEHIND_MAX / 2 && !overdue && atomic_load(&w->congested) && atomic_exchange(&w->congested, false))
         w->host.congested(w->host.ctx, false);
 }
 
@@ -430,6 +441,7 @@ static enum status settle(struct aof_writer *w)
 
 static void change_files(struct aof_writer *w)
 {
+    atomic_store(&w->switching_since_ms, clock_mono_ms());
     int fd = settle(w) == OK ? w->host.next_file(w->host.ctx) : -1;
     if (fd >= 0) {
         pthread_mutex_lock(&w->sync);
@@ -443,6 +455,7 @@ static void change_files(struct aof_writer *w)
         w->select_db = w->switch_db;
     }
     atomic_store(&w->stop_at, NEVER);
+    atomic_store(&w->switching_since_ms, 0);
 }
 
 /* True: there is more to do at once. */

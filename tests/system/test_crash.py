@@ -8,6 +8,7 @@ import select
 import time
 
 import pytest
+import redis
 
 import covey
 from covey import LONG
@@ -312,6 +313,41 @@ def test_kill_of_a_process_loses_little(servers, policy):
     """The page cache outlives the process: only what came while a sync or a switch of files was under way may be missing."""
     crasher = crash(servers, 500 if LONG else 25, saves_and_rewrites, "never", appendfsync=policy)
     assert crasher.oldest < 2
+
+
+@pytest.mark.parametrize("policy", ["everysec", "no"])
+def test_a_rewrite_on_a_slow_disk_loses_little(servers, policy):
+    """While files are switched replies are ahead of the file for two seconds at most: then writes wait, and reads do not."""
+    node = servers.node(start=False, appendonly="yes", appendfsync=policy, workers=2)
+    disk = Disk(servers, node)
+    node.start()
+    disk("delay", "sync", "*", 5000)
+    client, reader, times, longest_read = node.new_client(), node.new_client(), [], 0.0
+    client.connection_pool.connection_kwargs["socket_timeout"] = 3
+    began = time.monotonic()
+    node.cmd("BGREWRITEAOF")
+    try:
+        while time.monotonic() - began < 4:
+            client.incr("counter")
+            times.append(time.monotonic())
+    except redis.RedisError:
+        pass
+    for _ in range(50):
+        at = time.monotonic()
+        assert reader.get("counter")
+        longest_read = max(longest_read, time.monotonic() - at)
+    node.expected_dead = True
+    disk.die()
+    died = time.monotonic()
+    disk.close()
+    node.prefix = []
+    node.start()
+    kept = int(node.cmd("GET", "counter") or 0)
+    lost = times[kept:]
+    print(f"{policy}: {len(times)} acknowledged, {len(lost)} lost, within {lost[-1] - lost[0] if lost else 0:.2f} s; "
+          f"longest read {longest_read * 1000:.0f} ms, dead after {died - began:.1f} s")
+    assert not lost or lost[-1] - lost[0] < 2.3
+    assert longest_read < 1
 
 
 def test_everysec_loses_the_last_second_of_power(servers):
