@@ -2,8 +2,8 @@
 #include "server/conn.h"
 
 #include "base/log.h"
-#include "server/cluster_node.h"
 #include "observe/errorstats.h"
+#include "server/cluster_node.h"
 #include "server/latency.h"
 
 #include <errno.h>

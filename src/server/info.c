@@ -1,7 +1,7 @@
 /* info.c: INFO, with redis-server 7.0's sections and fields in its order.  What Covey does not have says 0. */
+#include "observe/errorstats.h"
 #include "server/aof.h"
 #include "server/conn.h"
-#include "observe/errorstats.h"
 #include "server/latency.h"
 #include "server/memory.h"
 

@@ -38,7 +38,8 @@ void replication_check_waits(struct worker *w);
 /* Which replicas have to acknowledge writes (cluster/core/noloss.c); from the cluster's thread. */
 struct cluster_required;
 void replication_require(struct replication *r, const struct cluster_required *required);
-/* After a failover that our old primary agreed to: it is about to be a replica, so writes are held for it, not refused. */
+/* After a failover that our old primary agreed to: it is about to be a replica, so writes are held for it, not refused.
+ */
 void replication_expect_members(struct replication *r);
 struct hub_ack;
 size_t replication_acks(struct replication *r, struct hub_ack *out, size_t max); /* returns how many; any thread */

@@ -169,11 +169,11 @@ struct cluster_action {
     uint64_t after_persist;                /* SEND */
     uint64_t seq;                          /* PERSIST */
     const struct cluster_message *message; /* SEND, DELIVER; borrowed until the next use of `out` */
-    struct cluster_id node;       /* REPLICATE, PROBE, YIELD, NOTE (null: none); SEND, CONNECT: the peer, if known */
-    uint64_t epoch;               /* NOTE */
-    int64_t until_ms;             /* PAUSE_WRITES; PROMOTE: its old primary agreed and comes back as a replica at once */
-    const char *reason;           /* NOTE: a fixed text or NULL */
-    uint16_t port;                /* CONNECT: bus port; REPLICATE, PROBE, YIELD: client port */
+    struct cluster_id node; /* REPLICATE, PROBE, YIELD, NOTE (null: none); SEND, CONNECT: the peer, if known */
+    uint64_t epoch;         /* NOTE */
+    int64_t until_ms;       /* PAUSE_WRITES; PROMOTE: its old primary agreed and comes back as a replica at once */
+    const char *reason;     /* NOTE: a fixed text or NULL */
+    uint16_t port;          /* CONNECT: bus port; REPLICATE, PROBE, YIELD: client port */
     char ip[CLUSTER_IP_SIZE + 1]; /* CONNECT, REPLICATE, PROBE, YIELD */
 };
 
