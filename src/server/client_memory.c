@@ -94,3 +94,34 @@ void memory_evict_clients(struct worker *w)
     if (!close_largest(n, limit)) w->client_eviction_after_ms = w->now_mono_ms + RETRY_MS;
     gate_open(n->gate);
 }
+
+bool memory_client_classes(struct node *n, struct buf *out)
+{
+    enum { CLASSES = 19, FIRST_BITS = 15 };
+    struct class
+    {
+        size_t memory, clients;
+    } classes[CLASSES] = {0};
+    if (limit_of(n) == 0) return false;
+    for (int i = 0; i < n->worker_count; i++) {
+        list_each(it, &n->workers[i]->conns)
+        {
+            struct conn *c = container_of(it, struct conn, link);
+            conn_count_memory(c);
+            if (c->no_evict || c->is_replica_link || c->is_primary_link) continue;
+            int at = 0;
+            while (at < CLASSES - 1 && c->counted_memory >> (FIRST_BITS + at)) at++;
+            classes[at].memory += c->counted_memory;
+            classes[at].clients++;
+        }
+    }
+    for (int i = 0; i < CLASSES; i++) {
+        unsigned long long from = i ? 1ull << (FIRST_BITS + i - 1) : 0, to = (1ull << (FIRST_BITS + i)) - 1;
+        if (i < CLASSES - 1)
+            buf_printf(out, "bucket %10llu - %10llu", from, to);
+        else
+            buf_printf(out, "bucket %10llu+            ", from);
+        buf_printf(out, ": tot-mem: %10zu, clients: %zu\n", classes[i].memory, classes[i].clients);
+    }
+    return true;
+}

@@ -88,9 +88,9 @@ void config_force_text(struct config *c, enum config_id id, struct bytes text);
 
 /* CONFIG GET pattern...: writes the whole map reply. */
 void config_reply_get(const struct config *c, const struct bytes *patterns, size_t n, struct resp_out *out);
-/* CONFIG REWRITE: keeps comments and order, replaces the file atomically.  E_NOT_FOUND: started without a file. E_IO:
- * errno. */
-MUST_USE enum status config_rewrite(struct config *c);
+/* CONFIG REWRITE: keeps comments and order, replaces the file atomically.  `all`: options that have their defaults are
+ * written, too.  E_NOT_FOUND: started without a file.  E_IO: errno. */
+MUST_USE enum status config_rewrite(struct config *c, bool all);
 
 /* The "user" lines of redis.conf as requests: name and rules of each, one behind the other. */
 struct bytes config_users(const struct config *c);

@@ -45,7 +45,7 @@ void cmd_config_rewrite(struct call *c)
 {
     /* At rest: no second one writes the same file. */
     if (!call_exclusive(c)) return;
-    enum status st = config_rewrite(node_of(c)->config);
+    enum status st = config_rewrite(node_of(c)->config, false);
     if (st == E_NOT_FOUND) {
         resp_error(&c->out, "ERR The server is running without a config file");
     } else if (st != OK) {

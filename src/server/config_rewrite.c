@@ -20,6 +20,7 @@ struct rewrite {
     struct buf out;
     bool written[CFG_COUNT];
     bool signed_already;
+    bool all;         /* defaults, too */
     struct buf users; /* "user" lines; up to `users_at` they are written */
     size_t users_at;
 };
@@ -132,7 +133,7 @@ static void rewrite_line(struct rewrite *r, struct bytes line)
 static void append_changed(struct rewrite *r)
 {
     for (int id = 0; id < CFG_COUNT; id++) {
-        if (r->written[id] || config_is_default(r->config, (enum config_id)id)) continue;
+        if (r->written[id] || (!r->all && config_is_default(r->config, (enum config_id)id))) continue;
         if (!r->signed_already) buf_printf(&r->out, "%s\n", signature);
         r->signed_already = true;
         write_option(r, (enum config_id)id);
@@ -165,11 +166,11 @@ static enum status read_old(const char *path, struct buf *out)
     return got < 0 ? E_IO : OK;
 }
 
-enum status config_rewrite(struct config *c)
+enum status config_rewrite(struct config *c, bool all)
 {
     const char *path = config_file(c);
     if (!*path) return E_NOT_FOUND;
-    struct rewrite r = {.config = c};
+    struct rewrite r = {.config = c, .all = all};
     struct buf old = {0};
     config_user_lines(c, &r.users);
     enum status st = read_old(path, &old);

@@ -307,7 +307,7 @@ static void rewrite(void **state)
     assert_set(c, "requirepass", "p \"w\n", NULL);
     assert_set(c, "timeout", "0", NULL);
     assert_set(c, "save", "1 2 3 4", NULL);
-    assert_int_equal(config_rewrite(c), OK);
+    assert_int_equal(config_rewrite(c, false), OK);
     char want[1024], cwd[512];
     assert_non_null(getcwd(cwd, sizeof cwd));
     snprintf(
@@ -324,12 +324,12 @@ static void rewrite(void **state)
         assert_text(d, (enum config_id)id, text);
         mem_free(text);
     }
-    assert_int_equal(config_rewrite(d), OK);
+    assert_int_equal(config_rewrite(d, false), OK);
     assert_string_equal(read_file(path), want);
     config_destroy(c);
     config_destroy(d);
     c = load(0);
-    assert_int_equal(config_rewrite(c), E_NOT_FOUND);
+    assert_int_equal(config_rewrite(c, false), E_NOT_FOUND);
     config_destroy(c);
 }
 
@@ -344,7 +344,7 @@ static void rewrite_all(void **state)
         "maxmemory-policy volatile-ttl\nrepl-backlog-size 1000\n";
     struct config *c = load_text(lines);
     assert_non_null(c);
-    assert_int_equal(config_rewrite(c), OK);
+    assert_int_equal(config_rewrite(c, false), OK);
     struct config *d = load(1, path);
     assert_non_null(d);
     for (int id = 0; id < CFG_COUNT; id++) {

@@ -1,19 +1,18 @@
 /* debug.c: the DEBUG subcommands that test suites and redis-cli use. */
+#include "server/debug.h"
+
 #include "base/glob.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
-#include "persist/persist.h"
 #include "server/aof.h"
 #include "server/conn.h"
-#include "server/digest.h"
+#include "server/memory.h"
 #include "server/persistence.h"
-#include "store/listtype.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static struct node *node_of(const struct call *c)
@@ -21,7 +20,14 @@ static struct node *node_of(const struct call *c)
     return call_conn(c)->worker->node;
 }
 
-static void sleep_seconds(double seconds)
+static void debug_unknown(struct call *c)
+{
+    struct bytes name = c->argv[1];
+    resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try DEBUG HELP.",
+                (int)(name.n < 128 ? name.n : 128), name.p);
+}
+
+void debug_sleep_seconds(double seconds)
 {
     if (!(seconds > 0)) return;
     if (seconds > 1e6) seconds = 1e6;
@@ -39,144 +45,39 @@ static void debug_sleep(struct call *c)
     struct worker *w = call_conn(c)->worker;
     bool leave = !(c->flags & (CALL_EXCLUSIVE | CALL_IN_EXEC));
     if (leave) worker_leave_gate(w);
-    sleep_seconds(seconds);
+    debug_sleep_seconds(seconds);
     if (leave) worker_enter_gate(w);
     resp_ok(&c->out);
 }
 
-/* ---- OBJECT ---- */
-
-static void append_list_facts(struct call *c, const struct entry *e, struct buf *out)
-{
-    struct list_node_iter it;
-    struct bytes blob;
-    bool packed;
-    size_t size = 0;
-    uint64_t nodes = list_node_count(e);
-    list_node_iter_init(&it, e);
-    while (list_node_iter_next(&it, &blob, &packed)) size += blob.n;
-    buf_printf(out, " ql_nodes:%llu ql_avg_node:%.2f ql_listpack_max:%lld ql_compressed:0 ql_uncompressed_size:%zu",
-               (unsigned long long)nodes, nodes ? (double)list_len(e) / (double)nodes : 0.0,
-               (long long)c->env->options->limits.list_max_listpack_size, size);
-}
-
-/* What the value takes in an RDB file: a payload without type, version and checksum. */
-static size_t serialized_length(const struct entry *e)
-{
-    enum { AROUND = 1 + 2 + 8 };
-    struct buf payload = {0};
-    size_t n = persist_dump(e, true, &payload) == OK && payload.n > AROUND ? payload.n - AROUND : 0;
-    buf_deinit(&payload);
-    return n;
-}
-
-static void debug_object(struct call *c)
-{
-    struct key k = key_of(c->argv[2]);
-    call_lock_slot(c, k.slot);
-    const struct entry *e = store_find(node_of(c)->store, c->db, &k);
-    if (!e) {
-        call_unlock_slot(c, k.slot);
-        resp_error(&c->out, ERR_NO_SUCH_KEY);
-        return;
-    }
-    struct buf line = {0};
-    bool lfu = c->env->options->lfu;
-    uint32_t lru = entry_lru(e), idle = lfu ? 0 : (c->lru_clock - lru) & 0xffffff;
-    buf_printf(&line, "Value at:%p refcount:1 encoding:%s serializedlength:%zu lru:%u lru_seconds_idle:%u",
-               (const void *)e, encoding_name(entry_enc(e)), serialized_length(e), lru, idle);
-    if (entry_enc(e) == ENC_QUICKLIST) append_list_facts(c, e, &line);
-    call_unlock_slot(c, k.slot);
-    buf_append_char(&line, '\0');
-    resp_status(&c->out, line.p);
-    buf_deinit(&line);
-}
-
 /* True after an error reply: a load goes on beside the gate, so the whole dataset is nobody's then. */
-static bool loading(struct call *c)
+bool debug_loading(struct call *c)
 {
     bool yes = atomic_load(&node_of(c)->loading);
     if (yes) resp_error(&c->out, "LOADING Redis is loading the dataset in memory");
     return yes;
 }
 
-/* ---- digests ---- */
-
-static void hex(const unsigned char digest[DIGEST_SIZE], char out[2 * DIGEST_SIZE + 1])
-{
-    static const char digits[] = "0123456789abcdef";
-    for (int i = 0; i < DIGEST_SIZE; i++) {
-        out[2 * i] = digits[digest[i] >> 4];
-        out[2 * i + 1] = digits[digest[i] & 15];
-    }
-    out[2 * DIGEST_SIZE] = '\0';
-}
-
-static void debug_digest_value(struct call *c)
-{
-    resp_array(&c->out, c->argc - 2);
-    for (size_t i = 2; i < c->argc; i++) {
-        unsigned char digest[DIGEST_SIZE] = {0};
-        char text[2 * DIGEST_SIZE + 1];
-        struct key k = key_of(c->argv[i]);
-        call_lock_slot(c, k.slot);
-        const struct entry *e = store_find(node_of(c)->store, c->db, &k);
-        bool gone = e && entry_has_ttl(e) && entry_expire_at(e) <= c->now_ms;
-        if (e && !gone) digest_entry(e, digest);
-        call_unlock_slot(c, k.slot);
-        hex(digest, text);
-        resp_bulk_cstr(&c->out, text);
-    }
-}
-
-static void add_to_digest(void *ctx, struct entry *e)
-{
-    unsigned char *all = ctx, one[DIGEST_SIZE] = {0};
-    digest_mix(one, entry_key(e));
-    digest_entry(e, one);
-    digest_xor(all, bytes_make(one, DIGEST_SIZE));
-}
-
-static void debug_digest(struct call *c)
-{
-    struct store *s = node_of(c)->store;
-    unsigned char digest[DIGEST_SIZE] = {0};
-    char text[2 * DIGEST_SIZE + 1];
-    if (!call_exclusive(c) || loading(c)) return;
-    for (int db = 0; db < store_databases(s); db++) {
-        uint32_t number = htonl((uint32_t)db);
-        if (store_db_count(s, db) == 0) continue;
-        digest_mix(digest, bytes_make(&number, sizeof number));
-        for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
-            if (store_slot_count(s, db, slot) == 0) continue;
-            uint64_t cursor = 0;
-            do cursor = store_scan_slot(s, db, slot, cursor, add_to_digest, digest);
-            while (cursor != 0);
-        }
-    }
-    hex(digest, text);
-    resp_status(&c->out, text);
-}
-
 /* ---- the rest ---- */
 
 static void debug_reload(struct call *c)
 {
-    bool save = true;
+    struct reload how = {.save = true, .flush = true};
     for (size_t i = 2; i < c->argc; i++) {
         if (call_arg_is(c, i, "NOSAVE"))
-            save = false;
-        else if (!call_arg_is(c, i, "NOFLUSH") && !call_arg_is(c, i, "MERGE")) {
+            how.save = false;
+        else if (call_arg_is(c, i, "NOFLUSH"))
+            how.flush = false;
+        else if (call_arg_is(c, i, "MERGE"))
+            how.merge = true;
+        else {
             resp_error(&c->out, "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.");
-            return;
-        } else {
-            resp_error(&c->out, "ERR DEBUG RELOAD MERGE and NOFLUSH are not supported");
             return;
         }
     }
-    if (!call_exclusive(c) || loading(c)) return;
+    if (!call_exclusive(c) || debug_loading(c)) return;
     char *error = NULL;
-    if (persistence_reload(node_of(c)->persistence, save, &error) == OK) {
+    if (persistence_reload(node_of(c)->persistence, &how, &error) == OK) {
         log_warning("DB reloaded by DEBUG RELOAD");
         resp_ok(&c->out);
     } else {
@@ -188,7 +89,7 @@ static void debug_reload(struct call *c)
 
 static void debug_loadaof(struct call *c)
 {
-    if (!call_exclusive(c) || loading(c)) return;
+    if (!call_exclusive(c) || debug_loading(c)) return;
     if (!aof_has_files(node_of(c)->aof)) {
         resp_error(&c->out, "ERR Error trying to load the AOF files, check server logs.");
         return;
@@ -238,6 +139,60 @@ static void debug_accepted(struct call *c)
     resp_ok(&c->out);
 }
 
+/* A whole number is asked for, and nothing done with it. */
+static void debug_accepted_number(struct call *c)
+{
+    int64_t v;
+    if (call_arg_i64(c, 2, &v, NULL)) resp_ok(&c->out);
+}
+
+static void debug_replybuffer(struct call *c)
+{
+    int64_t v;
+    if (call_arg_is(c, 2, "peak-reset-time")) {
+        bool word = call_arg_is(c, 3, "never") || call_arg_is(c, 3, "reset");
+        if (word || call_arg_i64(c, 3, &v, NULL)) resp_ok(&c->out);
+    } else if (call_arg_is(c, 2, "resizing")) {
+        resp_ok(&c->out);
+    } else {
+        debug_unknown(c);
+    }
+}
+
+static void debug_client_eviction(struct call *c)
+{
+    if (!call_exclusive(c)) return;
+    struct buf text = {0};
+    if (memory_client_classes(node_of(c), &text))
+        resp_verbatim(&c->out, "txt", buf_bytes(&text));
+    else
+        resp_error(&c->out, "ERR maxmemory-clients is disabled.");
+    buf_deinit(&text);
+}
+
+static void debug_config_rewrite(struct call *c)
+{
+    if (!call_exclusive(c)) return;
+    enum status st = config_rewrite(node_of(c)->config, true);
+    if (st == OK)
+        resp_ok(&c->out);
+    else
+        resp_errorf(&c->out, "ERR CONFIG-REWRITE-FORCE-ALL failed: %s",
+                    st == E_NOT_FOUND ? "The server is running without a config file" : strerror(errno));
+}
+
+/* Whatever it is, the replicas get it, and may then differ.  The AOF would get it, too, and could not be loaded again.
+ */
+static void debug_replicate(struct call *c)
+{
+    if (aof_is_on(node_of(c)->aof)) {
+        resp_error(&c->out, "ERR DEBUG REPLICATE is not possible with appendonly yes");
+        return;
+    }
+    call_effect(c, c->argc - 2, c->argv + 2);
+    resp_ok(&c->out);
+}
+
 static void debug_packed_threshold(struct call *c)
 {
     int64_t v;
@@ -256,54 +211,6 @@ static void debug_log(struct call *c)
 {
     log_warning("DEBUG LOG: %.*s", (int)(c->argv[2].n < 1024 ? c->argv[2].n : 1024), c->argv[2].p);
     resp_ok(&c->out);
-}
-
-/* ---- POPULATE ---- */
-
-enum { POPULATE_SIZE_MAX = 512 * 1024 * 1024 };
-
-/* "value:<i>", cut or filled with zero bytes to the size (0: as it is).  NULL: no memory. */
-static struct entry *populate_entry(struct bytes key, int64_t i, size_t size)
-{
-    char text[32];
-    size_t n = (size_t)snprintf(text, sizeof text, "value:%lld", (long long)i);
-    if (size == 0) return entry_try_new_string(key, bytes_make(text, n));
-    char *value = mem_try_alloc(size);
-    if (!value) return NULL;
-    memset(value, 0, size);
-    memcpy(value, text, n < size ? n : size);
-    struct entry *e = entry_try_new_string(key, bytes_make(value, size));
-    mem_free(value);
-    return e;
-}
-
-/* Not propagated, and without regard to who serves the slots, as redis-server does it. */
-static void debug_populate(struct call *c)
-{
-    int64_t count, size = 0;
-    static const char range[] = "ERR value is out of range, must be positive";
-    if (!call_arg_range(c, 2, 0, INT64_MAX, &count, range)) return;
-    if (c->argc > 4 && !call_arg_range(c, 4, 0, POPULATE_SIZE_MAX, &size, range)) return;
-    if (!call_exclusive(c)) return;
-    struct bytes prefix = c->argc > 3 ? c->argv[3] : BYTES("key");
-    struct buf name = {0};
-    struct store *s = node_of(c)->store;
-    bool ok = true;
-    for (int64_t i = 0; i < count && ok; i++) {
-        name.n = 0;
-        buf_append_bytes(&name, prefix);
-        buf_printf(&name, ":%lld", (long long)i);
-        struct key k = key_of(buf_bytes(&name));
-        if (store_find(s, c->db, &k)) continue;
-        struct entry *e = populate_entry(k.name, i, (size_t)size);
-        ok = e != NULL;
-        if (ok) store_put(s, c->db, &k, e);
-    }
-    buf_deinit(&name);
-    if (ok)
-        resp_ok(&c->out);
-    else
-        resp_error(&c->out, "ERR out of memory");
 }
 
 /* ---- PROTOCOL: a reply of each type, for the tests of clients ---- */
@@ -381,19 +288,39 @@ static void debug_protocol(struct call *c)
 static void debug_help(struct call *c)
 {
     static const char *const lines[] = {
+        "ASSERT|OOM|PANIC|SEGFAULT",
+        "    Crash the server: a failed assertion, memory that is not there, a panic, a bad access.",
+        "AOF-FLUSH-SLEEP <microsec>",
+        "    Accepted, without effect.",
         "CHANGE-REPL-ID",
         "    Change the replication IDs of the instance.",
         "    Dangerous: should be used only for testing the replication subsystem.",
+        "CLIENT-EVICTION",
+        "    How many clients take how much memory, while maxmemory-clients is set.",
+        "CONFIG-REWRITE-FORCE-ALL",
+        "    Like CONFIG REWRITE, with the options that have their defaults, too.",
+        "CRASH-AND-RECOVER [<milliseconds>]",
+        "    Start anew after that delay, without saving anything.",
         "DIGEST",
         "    Output a hex signature representing the current DB content.",
         "DIGEST-VALUE <key> [<key> ...]",
         "    Output a hex signature of the values of all the specified keys.",
         "ERROR <string>",
         "    Return an error with <string> as message.",
+        "HTSTATS <dbid>",
+        "    How many keys, and keys with a time of expiry, a database has.",
+        "HTSTATS-KEY <key>",
+        "    How many elements a large value has.",
+        "LEAK <string>",
+        "    Accepted, without effect.",
+        "LISTPACK <key>",
+        "    Write the size of a small value to the server log.",
         "LOG <message>",
         "    Write <message> to the server log.",
         "OBJECT <key>",
         "    Show low level info about `key` and associated value.",
+        "PAUSE-CRON <0|1>",
+        "    Accepted, without effect.",
         "POPULATE <count> [<prefix>] [<size>]",
         "    Create <count> string keys named key:<num>, or <prefix>:<num>. They are not propagated to replicas,",
         "    and do not respect who serves their slots.",
@@ -401,16 +328,30 @@ static void debug_help(struct call *c)
         "    Reply with a test value of the specified type. <type> can be: string,",
         "    integer, double, bignum, null, array, set, map, attrib, push, verbatim,",
         "    true, false.",
+        "QUICKLIST <key> [<0|1>]",
+        "    Write the sizes of a list to the server log.",
         "QUICKLIST-PACKED-THRESHOLD <size>",
         "    Accepted, without effect: elements of any size are kept alike.",
         "LOADAOF",
         "    Flush the AOF buffers on disk and reload the AOF in memory.",
-        "RELOAD [NOSAVE]",
-        "    Save the RDB on disk and reload it back to memory.",
+        "RELOAD [MERGE] [NOFLUSH] [NOSAVE]",
+        "    Save the RDB on disk (not with NOSAVE), empty the memory (not with NOFLUSH), and load the file.",
+        "    Keys that are there already are an error, or with MERGE are replaced.",
+        "REPLICATE <command> [<arg> ...]",
+        "    Send a command to the replicas only, which may then differ.",
+        "REPLYBUFFER PEAK-RESET-TIME <NEVER|RESET|time>",
+        "REPLYBUFFER RESIZING <0|1>",
+        "    Accepted, without effect.",
+        "RESTART [<milliseconds>]",
+        "    Save configuration and data, and start anew after that delay.",
+        "SDSLEN <key>",
+        "    Show lengths of a key and its string.",
         "SET-ACTIVE-EXPIRE <0|1>",
         "    Whether expired keys are deleted that nobody asks for.",
         "SLEEP <seconds>",
         "    Stop the worker of this connection for <seconds>. Decimals allowed.",
+        "STRUCTSIZE",
+        "    Show the sizes of the structures that hold keys.",
         "STRINGMATCH-LEN <len> <pattern>",
         "    Match a pattern against a string of <len> letters 'x'.",
     };
@@ -438,6 +379,25 @@ static const struct {
     {"populate", 3, 5, debug_populate},
     {"protocol", 3, 3, debug_protocol},
     {"error", 3, 3, debug_error},
+    {"sdslen", 3, 3, debug_sdslen},
+    {"structsize", 2, 2, debug_structsize},
+    {"listpack", 3, 3, debug_listpack},
+    {"quicklist", 3, 4, debug_quicklist},
+    {"htstats", 3, 4, debug_htstats},
+    {"htstats-key", 3, 4, debug_htstats_key},
+    {"replicate", 3, SIZE_MAX, debug_replicate},
+    {"client-eviction", 2, 2, debug_client_eviction},
+    {"config-rewrite-force-all", 2, 2, debug_config_rewrite},
+    {"replybuffer", 4, 4, debug_replybuffer},
+    {"pause-cron", 3, 3, debug_accepted},
+    {"leak", 3, 3, debug_accepted},
+    {"aof-flush-sleep", 3, 3, debug_accepted_number},
+    {"segfault", 2, 2, debug_segfault},
+    {"panic", 2, 2, debug_panic},
+    {"assert", 2, 2, debug_assert},
+    {"oom", 2, 2, debug_oom},
+    {"restart", 2, 3, debug_restart},
+    {"crash-and-recover", 2, 3, debug_crash_and_recover},
     {"log", 3, 3, debug_log},
 };
 
@@ -449,7 +409,5 @@ void cmd_debug(struct call *c)
         subcommands[i].run(c);
         return;
     }
-    struct bytes name = c->argv[1];
-    resp_errorf(&c->out, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try DEBUG HELP.",
-                (int)(name.n < 128 ? name.n : 128), name.p);
+    debug_unknown(c);
 }

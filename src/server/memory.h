@@ -37,6 +37,9 @@ void memory_trim(const struct node *n, struct memory_trim *t);
 /* At the end of a turn, outside the gate: when all clients together take more than maxmemory-clients, closes the
  * largest. */
 void memory_evict_clients(struct worker *w);
+/* DEBUG CLIENT-EVICTION: the clients that may be closed, by classes of the memory they take.  With the server at rest.
+ * False: maxmemory-clients is not set. */
+bool memory_client_classes(struct node *n, struct buf *out);
 size_t memory_of_clients(const struct node *n);
 
 /* How MEMORY STATS and INFO see it; each a moment of its own. */

@@ -292,11 +292,12 @@ struct rdb_load_options persistence_load_options(const struct node *n, bool keep
                                      .lru_clock = (uint32_t)(now / 1000) & 0xffffff};
 }
 
-static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start,
+static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start, bool replace,
                              struct rdb_aux *aux, struct rdb_error *err)
 {
     struct rdb_load_options options = persistence_load_options(p->node, keep_expired);
     struct rdb_load_result result = {0};
+    options.replace = replace;
     if (at_start) {
         options.ctx = p->node;
         options.tick = load_tick;
@@ -326,13 +327,14 @@ static char *file_path(struct persistence *p)
     return text;
 }
 
-static enum status load_file(struct persistence *p, bool keep_expired, bool restore_position, char **error)
+static enum status load_file(struct persistence *p, bool keep_expired, bool restore_position, bool replace,
+                             char **error)
 {
     char *path = file_path(p);
     struct rdb_error err = {0};
     struct rdb_aux aux = {0};
     atomic_store(&p->node->loading, true);
-    enum status st = load_path(p, path, keep_expired, restore_position, &aux, &err);
+    enum status st = load_path(p, path, keep_expired, restore_position, replace, &aux, &err);
     atomic_store(&p->node->loading, false);
     if (st == OK && restore_position && aux.has_repl) {
         struct replication_position at = {.offset = aux.repl_offset, .db = aux.repl_db};
@@ -353,7 +355,7 @@ enum status persistence_load_snapshot(struct persistence *p, const char *path, i
 {
     struct rdb_error err = {0};
     struct rdb_aux aux = {.repl_db = -1};
-    enum status st = load_path(p, path, true, false, &aux, &err);
+    enum status st = load_path(p, path, true, false, false, &aux, &err);
     if (st != OK) {
         log_warning("Failed trying to load the PRIMARY synchronization DB: %s", err.text);
         return st;
@@ -376,7 +378,7 @@ enum status persistence_load(struct persistence *p, char **error)
     char *follow = config_cstr(p->node->config, CFG_REPLICAOF);
     bool replica = *follow != '\0';
     mem_free(follow);
-    enum status st = load_file(p, replica || config_bool(p->node->config, CFG_CLUSTER_ENABLED), true, error);
+    enum status st = load_file(p, replica || config_bool(p->node->config, CFG_CLUSTER_ENABLED), true, false, error);
     return st == E_NOT_FOUND ? OK : st;
 }
 
@@ -389,17 +391,17 @@ void persistence_empty(struct persistence *p)
     }
 }
 
-enum status persistence_reload(struct persistence *p, bool save_first, char **error)
+enum status persistence_reload(struct persistence *p, const struct reload *how, char **error)
 {
     persistence_save_cancel(p);
-    if (save_first) {
+    if (how->save) {
         enum status st = persistence_save_now(p);
         if (st != OK) return st;
     }
     watch_flushed(p->node, -1, -1, clock_wall_ms());
     tracking_flushed(p->node);
-    persistence_empty(p);
-    return load_file(p, data_node_is_replica(p->node), false, error);
+    if (how->flush) persistence_empty(p);
+    return load_file(p, data_node_is_replica(p->node), false, how->merge, error);
 }
 
 /* ---- INFO ---- */

@@ -28,8 +28,12 @@ MUST_USE enum status persistence_save_now(struct persistence *p);
 /* Gives up the background save, if any, and waits until it is gone; with the server at rest, so that no other begins.
  */
 void persistence_save_cancel(struct persistence *p);
-/* DEBUG RELOAD: save, empty, load; with the server at rest. */
-MUST_USE enum status persistence_reload(struct persistence *p, bool save_first, char **error);
+/* DEBUG RELOAD: save, empty, load; with the server at rest.  Without `merge` a key of the file that is there already is
+ * an error, after which part of the file has been loaded. */
+struct reload {
+    bool save, flush, merge;
+};
+MUST_USE enum status persistence_reload(struct persistence *p, const struct reload *how, char **error);
 /* Loads the snapshot that a primary sent (a file of its own, which takes the place of dbfilename on success) into the
  * empty store. *db: the database its stream has selected. */
 MUST_USE enum status persistence_load_snapshot(struct persistence *p, const char *path, int *db);

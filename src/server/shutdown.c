@@ -47,6 +47,15 @@ static void end(struct node *n)
     _exit(0);
 }
 
+bool shutdown_prepare(struct node *n)
+{
+    persistence_save_cancel(n->persistence);
+    if (!aof_shutdown(n->aof, false) || !save_for_the_last_time(n, SAVE_BY_CONFIG, false)) return false;
+    replication_flush(n->replication);
+    if (n->cluster) cluster_node_stop(n);
+    return true;
+}
+
 void shutdown_on_signal(struct node *n)
 {
     gate_close(n->gate);

@@ -6,6 +6,9 @@
 
 /* SIGTERM or SIGINT: saves if there are save points, then the main loop ends. On the main thread. */
 void shutdown_on_signal(struct node *n);
+/* What precedes the end: files are written, connections of replicas flushed.  With the server at rest; false: that
+ * failed, and the server can go on. */
+bool shutdown_prepare(struct node *n);
 bool shutdown_finished(const struct node *n);
 
 #endif

@@ -1,0 +1,153 @@
+"""DEBUG's subcommands: what they change, what they say, and what a crash on purpose leaves behind."""
+import signal
+
+import pytest
+import redis
+
+import covey
+from covey import wait_for, wait_in_sync
+
+
+@pytest.fixture
+def node(servers):
+    return servers.node(save="")
+
+
+def client_of(node):
+    return node.new_client(decode_responses=True)
+
+
+def debug(node, *words):
+    return client_of(node).execute_command("DEBUG", *words)
+
+
+def error(node, *words):
+    with pytest.raises(redis.ResponseError) as caught:
+        debug(node, *words)
+    return str(caught.value)
+
+
+@pytest.mark.sanitizer
+def test_reload_options(node):
+    client = client_of(node)
+    client.mset({"a": "file", "b": "file"})
+    client.save()
+    client.set("a", "memory")
+    client.set("c", "memory")
+    assert debug(node, "RELOAD", "NOSAVE", "NOFLUSH", "MERGE") == "OK"
+    assert client.mget("a", "b", "c") == ["file", "file", "memory"]
+    client.flushall()
+    client.set("c", "memory")
+    assert debug(node, "RELOAD", "NOSAVE", "NOFLUSH") == "OK", "no key stands in both"
+    assert client.mget("a", "b", "c") == ["file", "file", "memory"]
+    assert debug(node, "RELOAD", "NOSAVE") == "OK"
+    assert client.mget("a", "b", "c") == ["file", "file", None]
+    assert "only supports" in error(node, "RELOAD", "NOTHING")
+
+
+def test_reload_of_keys_that_are_there(node):
+    if covey.COVEY_IS_REDIS:
+        pytest.skip("redis-server ends")
+    node.client.set("a", 1)
+    assert "Error trying to load the RDB dump" in error(node, "RELOAD", "NOFLUSH")
+    assert client_of(node).get("a") == "1"
+
+
+@pytest.mark.parametrize("how", ["SEGFAULT", "PANIC", "ASSERT", "OOM"])
+def test_crashes(servers, how):
+    if covey.SANITIZED:
+        pytest.skip("the sanitizer reports it")
+    node = servers.node(save="")
+    node.client.set("a", 1)
+    with pytest.raises(redis.ConnectionError):
+        debug(node, how)
+    assert node.process.wait(10) in (-signal.SIGSEGV, -signal.SIGABRT)
+    node.start()
+    assert node.client.dbsize() == 0
+
+
+@pytest.mark.parametrize("how, left", [("RESTART", "1"), ("CRASH-AND-RECOVER", None)])
+def test_restarts(servers, how, left):
+    node = servers.node(save="3600 1")
+    node.client.set("a", 1)
+    before = node.client.info("server")["run_id"]
+    with pytest.raises(redis.ConnectionError):
+        debug(node, how, 50)
+    wait_for("another server", lambda: node.new_client().info("server")["run_id"] != before)
+    assert node.process.poll() is None, "the process is the same"
+    assert client_of(node).get("a") == left
+    assert "out of range" in error(node, how, "-1")
+
+
+def test_config_rewrite_of_everything(servers):
+    node = servers.node(start=False)
+    node.config = "# kept\n"
+    node.start()
+    before = client_of(node).config_get("*")
+    assert debug(node, "CONFIG-REWRITE-FORCE-ALL") == "OK"
+    node.terminate()
+    node.start()
+    assert client_of(node).config_get("*") == before
+    with open(node.config_file) as file:
+        text = file.read()
+    assert text.startswith("# kept\n") and "\ntcp-backlog 511\n" in text
+
+
+def test_replicate(servers):
+    primary, replica = servers.node(save=""), servers.node(save="")
+    replica.cmd("REPLICAOF", primary.host, primary.port)
+    wait_in_sync(primary, replica)
+    primary.client.set("a", 1)
+    assert debug(primary, "REPLICATE", "SET", "b", "2") == "OK"
+    wait_for("the command", lambda: client_of(replica).get("b") == "2")
+    assert client_of(primary).get("b") is None
+    assert client_of(replica).get("a") == "1"
+
+
+@pytest.mark.sanitizer
+def test_looks_at_values(node):
+    client = client_of(node)
+    client.set("text", "hello")
+    client.set("number", 12)
+    client.rpush("list", *range(5))
+    client.hset("hash", "f", "v")
+    client.sadd("set", *(f"member {i}" for i in range(1000)))
+    client.expire("set", 1000)
+    assert debug(node, "SDSLEN", "text").startswith("key_sds_len:4, key_sds_avail:0, key_zmalloc: ")
+    assert "val_sds_len:5, val_sds_avail:0" in debug(node, "SDSLEN", "text")
+    client.append("text", " " * 5000)
+    assert "val_sds_len:5005" in debug(node, "SDSLEN", "text")
+    for key in "number", "list":
+        assert "Not an sds encoded string." in error(node, "SDSLEN", key)
+    assert "no such key" in error(node, "SDSLEN", "none")
+    assert debug(node, "LISTPACK", "hash").startswith("Listpack structure printed")
+    assert "Not a listpack encoded object." in error(node, "LISTPACK", "text")
+    assert debug(node, "QUICKLIST", "list", 1).startswith("Quicklist structure printed")
+    assert "Not a quicklist encoded object." in error(node, "QUICKLIST", "text")
+    keys, expires = debug(node, "HTSTATS", 0).split("[Expires HT]\n")
+    assert keys.startswith("[Dictionary HT]\nHash table 0 stats") and "\n number of elements: 5\n" in keys
+    assert "\n number of elements: 1\n" in expires
+    assert "No stats available for empty dictionaries" in debug(node, "HTSTATS", 1)
+    assert "Out of range database" in error(node, "HTSTATS", 99)
+    assert "\n number of elements: 1000\n" in debug(node, "HTSTATS-KEY", "set")
+    assert "not represented using an hash table" in error(node, "HTSTATS-KEY", "text")
+    assert "no such key" in error(node, "HTSTATS-KEY", "none")
+    assert debug(node, "STRUCTSIZE").startswith("bits:64 ")
+
+
+def test_client_eviction(node):
+    assert "maxmemory-clients is disabled." in error(node, "CLIENT-EVICTION")
+    node.client.config_set("maxmemory-clients", "100mb")
+    lines = debug(node, "CLIENT-EVICTION").splitlines()
+    assert len(lines) == 19 and lines[1].startswith("bucket      32768 -      65535: tot-mem: "), lines
+    assert lines[-1].startswith("bucket 4294967296+            : tot-mem:          0, clients: 0")
+    assert covey.COVEY_IS_REDIS or sum(int(line.rsplit(" ", 1)[1]) for line in lines) >= 1
+
+
+def test_accepted(node):
+    for words in (("PAUSE-CRON", 1), ("PAUSE-CRON", 0), ("LEAK", "x"), ("REPLYBUFFER", "PEAK-RESET-TIME", "never"), ("AOF-FLUSH-SLEEP", 0),
+                  ("REPLYBUFFER", "peak-reset-time", 100), ("REPLYBUFFER", "RESIZING", 0), ("SET-DISABLE-DENY-SCRIPTS", 0)):
+        assert debug(node, *words) == "OK", words
+    assert "not an integer" in error(node, "REPLYBUFFER", "PEAK-RESET-TIME", "x")
+    for words in (("REPLYBUFFER", "x", "y"), ("NOSUCH",), ("SDSLEN",), ("REPLICATE",)):
+        assert "unknown subcommand or wrong number of arguments" in error(node, *words)
