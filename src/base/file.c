@@ -35,7 +35,7 @@ static bool write_all(int fd, struct bytes b)
     return true;
 }
 
-static void sync_directory_of(const char *path)
+void file_sync_directory_of(const char *path)
 {
     char *dir = mem_strdup(path);
     char *slash = strrchr(dir, '/');
@@ -67,7 +67,7 @@ bool file_replace(const char *path, struct bytes content)
         saved = errno;
     }
     if (ok)
-        sync_directory_of(path);
+        file_sync_directory_of(path);
     else if (fd >= 0)
         unlink(temporary.p);
     buf_deinit(&temporary);

@@ -11,4 +11,8 @@ MUST_USE bool file_read_all(int fd, size_t max, struct buf *out);
  * False: errno. */
 MUST_USE bool file_replace(const char *path, struct bytes content);
 
+/* Makes it durable that the file or directory at the path is there, under this name.  What cannot be synced stays as it
+ * is: some file systems cannot. */
+void file_sync_directory_of(const char *path);
+
 #endif

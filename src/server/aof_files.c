@@ -85,7 +85,8 @@ static bool exists(const char *path)
 bool aof_files_make_directory(struct aof *a)
 {
     char *path = path_of(a, NULL);
-    bool ok = mkdir(path, 0755) == 0 || errno == EEXIST;
+    bool made = mkdir(path, 0755) == 0, ok = made || errno == EEXIST;
+    if (made) file_sync_directory_of(path); /* or all that is synced in it is lost with the directory */
     if (!ok) log_warning("Can't open or create append-only dir %s: %s", path, strerror(errno));
     mem_free(path);
     return ok;

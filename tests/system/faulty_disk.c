@@ -47,11 +47,11 @@ static const struct {
     int number;
     enum class class;
 } CALLS[] = {
-    {__NR_write, WRITE},     {__NR_writev, WRITE},    {__NR_pwrite64, WRITE},     {__NR_pwritev, WRITE},
-    {__NR_fsync, SYNC},      {__NR_fdatasync, SYNC},  {__NR_openat, OPEN},        {__NR_renameat2, RENAME},
-    {__NR_renameat, RENAME}, {__NR_unlinkat, UNLINK}, {__NR_ftruncate, TRUNCATE},
+    {__NR_write, WRITE},     {__NR_writev, WRITE},    {__NR_pwrite64, WRITE}, {__NR_pwritev, WRITE},
+    {__NR_fsync, SYNC},      {__NR_fdatasync, SYNC},  {__NR_openat, OPEN},    {__NR_renameat2, RENAME},
+    {__NR_renameat, RENAME}, {__NR_unlinkat, UNLINK}, {__NR_mkdirat, OPEN},   {__NR_ftruncate, TRUNCATE},
 #ifdef __NR_open
-    {__NR_open, OPEN},       {__NR_rename, RENAME},   {__NR_unlink, UNLINK},
+    {__NR_open, OPEN},       {__NR_mkdir, OPEN},      {__NR_rename, RENAME},  {__NR_unlink, UNLINK},
 #endif
 };
 enum { CALL_COUNT = sizeof CALLS / sizeof CALLS[0], HANDLERS = 8, RULES = 16, FILES = 4096, OPS = 16384, SHORT = 9999 };
@@ -266,11 +266,13 @@ static bool find_paths(struct request *r)
     pid_t pid = (pid_t)r->in->pid;
     char what[32];
     switch (r->in->data.nr) {
+    case __NR_mkdirat:
     case __NR_openat: return resolve(pid, (int)a[0], a[1], r->path);
     case __NR_unlinkat: return resolve(pid, (int)a[0], a[1], r->path);
     case __NR_renameat:
     case __NR_renameat2: return resolve(pid, (int)a[0], a[1], r->path) && resolve(pid, (int)a[2], a[3], r->path2);
 #ifdef __NR_open
+    case __NR_mkdir:
     case __NR_open:
     case __NR_unlink: return resolve(pid, AT_FDCWD, a[0], r->path);
     case __NR_rename: return resolve(pid, AT_FDCWD, a[0], r->path) && resolve(pid, AT_FDCWD, a[1], r->path2);
@@ -279,8 +281,17 @@ static bool find_paths(struct request *r)
     }
 }
 
+static bool is_mkdir(const struct request *r)
+{
+#ifdef __NR_mkdir
+    if (r->in->data.nr == __NR_mkdir) return true;
+#endif
+    return r->in->data.nr == __NR_mkdirat;
+}
+
 static bool is_changing_open(const struct request *r)
 {
+    if (is_mkdir(r)) return true;
     uint64_t flags = r->in->data.args[r->in->data.nr == __NR_openat ? 2 : 1];
     return flags & (O_CREAT | O_TRUNC);
 }
@@ -353,7 +364,7 @@ static int64_t carry_out(struct request *r, enum class class, bool *go_on)
     case UNLINK: return do_unlink(r);
     case OPEN:
         pthread_mutex_lock(&mu);
-        if (access(r->path, F_OK)) note_op("create", r->path, NULL, NULL);
+        if (access(r->path, F_OK)) note_op(is_mkdir(r) ? "mkdir" : "create", r->path, NULL, NULL);
         pthread_mutex_unlock(&mu);
         break;
     default: break;

@@ -81,10 +81,10 @@ class Disk:
 
     # ---- loss of power
 
-    def lose_power(self, chance):
+    def lose_power(self, chance, worst=False):
         """After the process's death: takes back what was not synced, as far as chance has it.  Creations, renamings and deletions
         are lost from some moment on, unless their directory was synced; files are cut somewhere behind what was synced
-        of them.  Returns how many operations and bytes that were."""
+        of them; worst: all of that.  Returns how many operations and bytes that were."""
         synced, operations = {}, []
         with open(os.path.join(self.shadow, "journal")) as file:
             for line in file:
@@ -93,7 +93,7 @@ class Disk:
                     synced[int(words[1])] = int(words[2])
                 else:
                     operations.append(words[1:])
-        kept = chance.randint(0, len(operations)) if chance.random() < 0.5 else 0
+        kept = chance.randint(0, len(operations)) if chance.random() < 0.5 and not worst else 0
         lost = collections.Counter()
         for number in range(len(operations) - 1, kept - 1, -1):
             durable, kind, path, saved, path2 = operations[number]
@@ -103,7 +103,7 @@ class Disk:
         for path in self.files():
             stat = os.stat(path)
             low = min(stat.st_size, max(synced.get(stat.st_ino, 0), self.at_start.get(stat.st_ino, 0)))
-            size = low if chance.random() < 0.5 else chance.randint(low, stat.st_size)
+            size = low if worst or chance.random() < 0.5 else chance.randint(low, stat.st_size)
             if size < stat.st_size:
                 lost["bytes"] += stat.st_size - size
                 os.truncate(path, size)
@@ -114,6 +114,8 @@ class Disk:
         if kind == "create":
             if os.path.exists(path):
                 os.unlink(path)
+        elif kind == "mkdir":
+            shutil.rmtree(path, ignore_errors=True)
         elif kind == "unlink":
             if saved != "-":
                 os.link(saved, path)

@@ -93,7 +93,7 @@ def test_short_writes_are_taken_back(servers):
     """Half a command at the end of the file, and then an error; also when what was written cannot be cut off."""
     node, disk = on_a_bad_disk(servers, appendonly="yes", appendfsync="everysec")
     acknowledged = 0
-    for round_ in range(12):
+    for round_ in range(24 if covey.LONG else 6):
         if round_ % 3 == 2:
             disk("fail", "truncate", "*", errno.EIO, 0)
         disk("fail", "write", ".incr.aof", SHORT, 1 + round_ % 2)
