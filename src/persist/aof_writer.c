@@ -707,5 +707,6 @@ void aof_writer_facts(const struct aof_writer *w, struct aof_writer_facts *out)
                                      .waiting = on && end > written ? end - written : 0,
                                      .delayed = atomic_load(&w->delayed),
                                      .write_ok = !atomic_load(&w->write_errno),
+                                     .sync_ok = !atomic_load(&w->sync_errno),
                                      .syncing = atomic_load(&w->syncing_since_ms) != 0};
 }

@@ -68,7 +68,7 @@ struct aof_writer_facts {
     uint64_t synced;           /* what fdatasync() has confirmed */
     uint64_t waiting;          /* bytes of the log not written yet */
     uint64_t delayed;          /* writes that did not wait any longer for a slow fdatasync() */
-    bool write_ok, syncing;
+    bool write_ok, sync_ok, syncing;
 };
 void aof_writer_facts(const struct aof_writer *w, struct aof_writer_facts *out);
 

@@ -335,10 +335,30 @@ static bool growth_is_due(struct aof *a, int64_t now_ms)
     return true;
 }
 
+/* The system gives up what it could not write, and the next sync does not tell: once one works again everything is
+ * written anew. */
+static void mistrust_disk(struct aof *a)
+{
+    struct aof_writer_facts facts;
+    aof_writer_facts(a->writer, &facts);
+    if (!facts.sync_ok) {
+        a->sync_failed = true;
+    } else if (a->sync_failed) {
+        a->sync_failed = false;
+        log_warning(
+            "The AOF file can be synced again. What was written before is not certain to be on the disk: rewriting it");
+        atomic_store(&a->scheduled, true);
+    }
+}
+
 void aof_tick(struct aof *a, int64_t now_ms)
 {
     struct node *n = a->node;
     int state = atomic_load(&a->state);
+    if (state == AOF_STATE_ON)
+        mistrust_disk(a);
+    else
+        a->sync_failed = false;
     bool wanted = config_bool(n->config, CFG_APPENDONLY);
     bool start = wanted && state != AOF_STATE_ON && !atomic_load(&a->rewriting);
     if (atomic_load(&n->loading) || atomic_load(&a->rewriting)) return;

@@ -42,6 +42,7 @@ struct aof {
     /* The main thread's. */
     int delay_min;
     int64_t not_before_ms, retry_start_ms;
+    bool sync_failed; /* a sync has failed, and no rewrite was asked for since; the main thread's */
     _Atomic(char *) refusals[AOF_ERRNO_MAX]; /* by errno */
     struct rdb_progress load_progress;
     _Atomic bool loading;

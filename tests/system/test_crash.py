@@ -218,10 +218,10 @@ class Crasher:
         """From a start to a death; what is there is looked at in between."""
         kind = self.chance.choice(CLASSES)
         mode = self.chance.choice(("before", "after", "torn"))
-        strike = f"kill {kind} {self.chance.randint(1, WITHIN[kind])} {mode}"
         at_start, random_moment = self.chance.random() < 0.3, self.chance.random() < 0.3
         if power == "long":
             at_start, random_moment = False, True
+        strike = f"kill {kind} {self.chance.randint(1, 5 if at_start else WITHIN[kind])} {mode}"
         commands = [f"delay sync * {self.chance.choice((0, 1, 3))}"]
         if not self.start(*commands, *([strike] if at_start and not random_moment else [])):
             self.died(power)
@@ -246,7 +246,7 @@ class Crasher:
         self.node.kill()
 
     def figures(self):
-        return (f"{self.kills} kills {self.where}, {self.power_cuts} with loss of power, {self.operations} operations, promised and "
+        return (f"{self.kills} kills aimed at {self.where} (where the call did not come: at a random moment), {self.power_cuts} with loss of power, {self.operations} operations, promised and "
                 f"lost {self.lost}, twice 0, acknowledged and lost {self.unpromised}, the oldest of them {self.oldest:.2f} s, "
                 f"longest start {self.longest_start:.2f} s, longest wait for replies {self.longest_wait:.2f} s")
 
