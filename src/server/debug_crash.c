@@ -82,7 +82,7 @@ static void start_anew(void)
 static void restart(struct call *c, bool orderly)
 {
     int64_t delay_ms = 0;
-    if (c->argc > 2 && !call_arg_range(c, 2, 0, INT32_MAX, &delay_ms, NULL)) return;
+    if (c->argc > 2 && !call_arg_i64(c, 2, &delay_ms, NULL)) return;
     if (!call_exclusive(c) || debug_loading(c)) return;
     struct node *n = node_of(c);
     log_warning("Restart asked for by DEBUG %s", orderly ? "RESTART" : "CRASH-AND-RECOVER");

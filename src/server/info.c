@@ -91,8 +91,10 @@ static void info_memory_scripts(struct node *n, struct buf *b)
 {
     struct scripting_stats st;
     scripting_stats_get(n, &st);
-    buf_printf(b, "used_memory_vm_eval:%zu\r\n", st.vm_eval);
-    append_size(b, "used_memory_lua", st.vm_eval);
+    char human[32];
+    bytes_human(human, (double)st.vm_eval);
+    buf_printf(b, "used_memory_lua:%zu\r\nused_memory_vm_eval:%zu\r\nused_memory_lua_human:%s\r\n", st.vm_eval,
+               st.vm_eval, human);
     buf_printf(b, "used_memory_scripts_eval:%zu\r\nnumber_of_cached_scripts:%zu\r\n", st.scripts_memory, st.scripts);
     buf_printf(b, "number_of_functions:%zu\r\nnumber_of_libraries:%zu\r\nused_memory_vm_functions:%zu\r\n",
                st.functions, st.libraries, st.vm_functions);
