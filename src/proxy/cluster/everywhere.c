@@ -36,6 +36,17 @@ void everywhere_dispatch(struct client *c, const struct command *cmd, enum gathe
  * Node after node, in the order of their first slots.  The cursor is the node's own, times 16384, plus the slot by
  * which the node is found. */
 
+/* As redis-server reads it: a minus sign wraps around, nothing at all is 0. */
+static bool parse_cursor(struct bytes text, uint64_t *out)
+{
+    bool minus = text.n && text.p[0] == '-';
+    *out = 0;
+    if (!text.n) return true;
+    if (!parse_u64(bytes_make(text.p + minus, text.n - minus), out)) return false;
+    if (minus) *out = 0 - *out;
+    return true;
+}
+
 static void refuse_cursor(struct client *c)
 {
     client_reply_error(c, "ERR invalid cursor");
@@ -46,7 +57,7 @@ void scan_dispatch(struct client *c, const struct command *cmd, const struct res
     struct worker *w = c->worker;
     uint64_t cursor;
     char digits[24];
-    if (!parse_u64(req->argv[1], &cursor)) {
+    if (!parse_cursor(req->argv[1], &cursor)) {
         refuse_cursor(c);
         return;
     }
