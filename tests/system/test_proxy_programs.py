@@ -2,11 +2,13 @@
 they work, with at most their own prefix for keys; and over a single node, without any setting.
 
 All of them run at once, in front of the same nodes; each is judged in a test of its own."""
+import contextlib
 import http.client
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -32,7 +34,7 @@ class Program:
     def __init__(self, words, env=None, log=None):
         self.log = log
         self.process = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        stderr=open(log, "wb"), env={**os.environ, **(env or {})}, preexec_fn=covey.die_with_parent)
+                                        stderr=open(log, "wb"), env={**os.environ, **(env or {})}, preexec_fn=covey.die_with_parent, start_new_session=True)
         self.lines = []
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -67,7 +69,7 @@ class Program:
 
 
 class Background(Program):
-    """A worker or a web server, which works until it is ended."""
+    """A worker or a web server, which works until it is ended; processes of its own end with it."""
 
     def stop(self):
         early = self.process.poll()
@@ -75,7 +77,10 @@ class Background(Program):
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         if early is not None:
             raise TestFailure(f"{self.process.args} had ended with {early}: {self.said()}")
