@@ -89,6 +89,7 @@ struct cluster {
     uint64_t next_inbound;
     uint64_t persisted;              /* newest durable nodes.conf */
     _Atomic int64_t node_timeout_ms; /* set by any thread */
+    _Atomic int drop_type;           /* the same; -1: none */
     int handshakes;                  /* steps of TLS handshakes in this turn */
     struct writer writer;
     struct buf encode;
@@ -266,7 +267,8 @@ static void link_frame(struct link *l, struct bytes frame)
 {
     struct cluster *c = l->cluster;
     struct cluster_message m;
-    if (cluster_decode(&c->decoder, frame, &m) != OK) {
+    if (cluster_decode(&c->decoder, frame, &m) != OK ||
+        m.type == atomic_load_explicit(&c->drop_type, memory_order_relaxed)) {
         cluster_count_ignored(c->core, m.type);
         return;
     }
@@ -810,6 +812,7 @@ struct cluster *cluster_new(const struct cluster_config *config, const char *pat
     c->host = *host;
     c->loop = loop_create();
     c->node_timeout_ms = config->node_timeout_ms;
+    atomic_store(&c->drop_type, -1);
     for (int i = 0; i < LINK_BUCKETS; i++) list_init(&c->links[i]);
     pthread_mutex_init(&c->map_mu, NULL);
     pthread_mutex_init(&c->early_mu, NULL);
@@ -945,6 +948,11 @@ void cluster_send_message(struct cluster *c, bool shard, struct bytes channel, s
     if (payload.n) memcpy(p->data + channel.n, payload.p, payload.n);
     atomic_fetch_add_explicit(&c->messages_waiting, sizeof *p + p->n, memory_order_relaxed);
     loop_post(c->loop, &p->mail);
+}
+
+void cluster_drop_frames(struct cluster *c, int type)
+{
+    atomic_store(&c->drop_type, type);
 }
 
 size_t cluster_messages_waiting(const struct cluster *c)

@@ -105,6 +105,8 @@ bool cluster_slot_endpoint(struct cluster *c, unsigned slot, bool migration_targ
 /* A client's PUBLISH (shard: SPUBLISH), to be sent to all nodes or to the rest of this shard.  Copies both; what there
  * is no memory for is not sent.  Any thread; the messages of one thread leave in order. */
 void cluster_send_message(struct cluster *c, bool shard, struct bytes channel, struct bytes payload);
+/* Frames of this type are taken for lost when they arrive, for tests; -1: none.  Any thread. */
+void cluster_drop_frames(struct cluster *c, int type);
 /* Bytes of such messages that the cluster's thread has not come to yet; any thread. */
 size_t cluster_messages_waiting(const struct cluster *c);
 

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
+#include "cluster/cluster.h"
 #include "server/aof.h"
 #include "server/conn.h"
 #include "server/memory.h"
@@ -193,6 +194,15 @@ static void debug_replicate(struct call *c)
     resp_ok(&c->out);
 }
 
+static void debug_drop_frames(struct call *c)
+{
+    int64_t type;
+    if (!call_arg_i64(c, 2, &type, NULL)) return;
+    struct cluster *cluster = node_of(c)->cluster;
+    if (cluster) cluster_drop_frames(cluster, type < 0 || type > UINT16_MAX ? -1 : (int)type);
+    resp_ok(&c->out);
+}
+
 static void debug_packed_threshold(struct call *c)
 {
     int64_t v;
@@ -305,6 +315,8 @@ static void debug_help(struct call *c)
         "    Output a hex signature representing the current DB content.",
         "DIGEST-VALUE <key> [<key> ...]",
         "    Output a hex signature of the values of all the specified keys.",
+        "DROP-CLUSTER-PACKET-FILTER <packet-type>",
+        "    Take frames of the cluster bus of that type for lost when they arrive. -1: none.",
         "ERROR <string>",
         "    Return an error with <string> as message.",
         "HTSTATS <dbid>",
@@ -389,6 +401,7 @@ static const struct {
     {"client-eviction", 2, 2, debug_client_eviction},
     {"config-rewrite-force-all", 2, 2, debug_config_rewrite},
     {"replybuffer", 4, 4, debug_replybuffer},
+    {"drop-cluster-packet-filter", 3, 3, debug_drop_frames},
     {"pause-cron", 3, 3, debug_accepted},
     {"leak", 3, 3, debug_accepted},
     {"aof-flush-sleep", 3, 3, debug_accepted_number},

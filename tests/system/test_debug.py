@@ -104,6 +104,21 @@ def test_replicate(servers):
     assert client_of(replica).get("a") == "1"
 
 
+def test_frames_of_the_bus_are_dropped(servers):
+    cluster = servers.cluster(["covey"] * 3)
+    here, there = cluster.nodes[:2]
+    listener = client_of(there).pubsub()
+    listener.subscribe("news")
+    assert listener.get_message(timeout=5)["type"] == "subscribe"
+    assert debug(there, "DROP-CLUSTER-PACKET-FILTER", 4) == "OK"
+    client_of(here).publish("news", "lost")
+    assert listener.get_message(timeout=1) is None
+    assert debug(there, "DROP-CLUSTER-PACKET-FILTER", -1) == "OK"
+    client_of(here).publish("news", "heard")
+    assert listener.get_message(timeout=5)["data"] == "heard"
+    assert "not an integer" in error(there, "DROP-CLUSTER-PACKET-FILTER", "x")
+
+
 @pytest.mark.sanitizer
 def test_looks_at_values(node):
     client = client_of(node)
