@@ -80,6 +80,7 @@ uint64_t change_offset(const struct change_log *log);
 struct change_id {
     char id[REPLID_LENGTH + 1], id2[REPLID_LENGTH + 1]; /* id2: the history before the last promotion, or zeros */
     int64_t second_offset;                              /* id2 is valid below this offset; -1: never */
+    bool fresh; /* from change_id_shift() until change_id_told(): nobody else knows `id` */
 };
 void change_id_get(struct change_log *log, struct change_id *out);
 /* Counts the changes of the id.  Whoever reads bytes of the log sees the change of id that came before them. */
@@ -88,6 +89,10 @@ unsigned change_id_generation(const struct change_log *log);
 void change_id_new(struct change_log *log);
 /* A promotion: the present id becomes the second one, valid up to here. */
 void change_id_shift(struct change_log *log);
+/* Somebody follows under the present id. */
+void change_id_told(struct change_log *log);
+/* The name under which others know what is held here: id2 while the present id names nothing of its own. */
+const char *change_id_known(const struct change_id *id, uint64_t offset);
 /* The primary goes on under another id (+CONTINUE <id>): as a shift, to this id. */
 void change_id_adopt(struct change_log *log, const char *id);
 /* After a full sync: another history, at this offset; drops the backlog. */

@@ -271,6 +271,7 @@ static void second_none(struct change_id *id)
     memset(id->id2, '0', REPLID_LENGTH);
     id->id2[REPLID_LENGTH] = '\0';
     id->second_offset = -1;
+    id->fresh = false;
 }
 
 unsigned change_id_generation(const struct change_log *log)
@@ -299,6 +300,7 @@ static void shift(struct change_log *log)
 {
     memcpy(log->id.id2, log->id.id, sizeof log->id.id2);
     log->id.second_offset = (int64_t)atomic_load(&log->end) + 1;
+    log->id.fresh = false;
     atomic_fetch_add(&log->id_generation, 1);
 }
 
@@ -307,8 +309,21 @@ void change_id_shift(struct change_log *log)
     pthread_mutex_lock(&log->mu);
     shift(log);
     random_hex(log->id.id, REPLID_LENGTH);
+    log->id.fresh = true;
     log->selected_db = -1;
     pthread_mutex_unlock(&log->mu);
+}
+
+void change_id_told(struct change_log *log)
+{
+    pthread_mutex_lock(&log->mu);
+    log->id.fresh = false;
+    pthread_mutex_unlock(&log->mu);
+}
+
+const char *change_id_known(const struct change_id *id, uint64_t offset)
+{
+    return id->fresh && (int64_t)offset + 1 == id->second_offset ? id->id2 : id->id;
 }
 
 void change_id_adopt(struct change_log *log, const char *id)

@@ -70,6 +70,7 @@ struct hub {
     _Atomic bool checking;     /* the mail `check` is under way */
     struct mail check;
     _Atomic int online, good, count;
+    _Atomic uint64_t full_why[HUB_FULL_REASONS];
     _Atomic int timer_askers;   /* of those online: replicas that acknowledge only when asked or once a second */
     _Atomic int64_t fell_ms;    /* when `online` last fell, monotonic */
     _Atomic uint64_t sent_to;   /* every online replica was given all up to here, or its socket is full */
@@ -489,14 +490,50 @@ static bool id_matches(const char *mine, const char *asked)
     return bytes_ieq(bytes_of(mine), bytes_of(asked));
 }
 
+/* Says why everything has to be sent, in the log and to whoever counts. */
+static void explain_full(struct sink *s, const struct change_id *id, enum hub_full_why why)
+{
+    struct change_window w;
+    const char *peer = s->req.peer;
+    long long offset = s->req.offset;
+    atomic_fetch_add(&s->hub->full_why[why], 1);
+    change_window_get(s->hub->host.log, &w);
+    switch (why) {
+    case HUB_FULL_ASKED: log_notice("Replica %s has nothing to go on from and asks for everything", peer); break;
+    case HUB_FULL_HISTORY:
+        log_notice("Partial resynchronization with %s is not possible: it has history %s, mine are %s and %s", peer,
+                   s->req.id, id->id, id->id2);
+        break;
+    case HUB_FULL_DIVERGED:
+        log_notice("Partial resynchronization with %s is not possible: it asks for offset %lld of history %s, which I "
+                   "know up to %lld",
+                   peer, offset, s->req.id,
+                   id_matches(id->id, s->req.id) ? (long long)change_offset(s->hub->host.log) : id->second_offset - 1);
+        break;
+    default:
+        log_notice("Partial resynchronization with %s is not possible: it asks for offset %lld, the backlog %s%llu",
+                   peer, offset, w.active ? "begins at " : "is off at ", (unsigned long long)w.first);
+    }
+}
+
 /* Whether the replica can go on from where it stands; then its reader stands there. */
 static bool can_continue(struct sink *s)
 {
     struct change_id id;
-    change_id_get(s->hub->host.log, &id);
-    bool known = id_matches(id.id, s->req.id) || (id_matches(id.id2, s->req.id) && s->req.offset <= id.second_offset);
-    if (!known || s->req.offset < 1) return false;
-    return change_reader_seek(s->hub->host.log, &s->reader, (uint64_t)s->req.offset - 1) == OK;
+    struct change_log *log = s->hub->host.log;
+    change_id_get(log, &id);
+    bool first = id_matches(id.id, s->req.id), second = id_matches(id.id2, s->req.id);
+    enum hub_full_why why = HUB_FULL_BACKLOG;
+    if (s->req.old_sync || s->req.id[0] == '?' || s->req.offset < 1)
+        why = HUB_FULL_ASKED;
+    else if (!first && !second)
+        why = HUB_FULL_HISTORY;
+    else if (first ? (uint64_t)s->req.offset > change_offset(log) + 1 : s->req.offset > id.second_offset)
+        why = HUB_FULL_DIVERGED;
+    else if (change_reader_seek(log, &s->reader, (uint64_t)s->req.offset - 1) == OK)
+        return true;
+    explain_full(s, &id, why);
+    return false;
 }
 
 static void admit(struct mail *m)
@@ -515,9 +552,10 @@ static void admit(struct mail *m)
     atomic_fetch_add(&h->count, 1);
     if (loop_add(h->loop, &s->src, NET_READ) != OK) {
         sink_free(s);
-    } else if (!s->req.old_sync && can_continue(s)) {
+    } else if (can_continue(s)) {
         struct change_id id;
         change_id_get(h->host.log, &id);
+        change_id_told(h->host.log);
         char line[64];
         int n = s->req.capa_psync2 ? snprintf(line, sizeof line, "+CONTINUE %s\r\n", id.id)
                                    : snprintf(line, sizeof line, "+CONTINUE\r\n");
@@ -785,6 +823,11 @@ size_t hub_acks(struct hub *h, struct hub_ack *out, size_t max)
 int64_t hub_fell_ms(const struct hub *h)
 {
     return atomic_load(&h->fell_ms);
+}
+
+uint64_t hub_full_count(const struct hub *h, enum hub_full_why why)
+{
+    return atomic_load(&h->full_why[why]);
 }
 
 int hub_online(const struct hub *h)

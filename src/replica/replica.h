@@ -98,6 +98,17 @@ size_t hub_acks(struct hub *h, struct hub_ack *out, size_t max);
 /* Monotonic time at which the number of replicas online last fell below what it had been; 0: never. */
 int64_t hub_fell_ms(const struct hub *h);
 int hub_online(const struct hub *h);
+
+/* Why a replica could not go on from where it stood. */
+enum hub_full_why {
+    HUB_FULL_ASKED,    /* it asked for everything */
+    HUB_FULL_HISTORY,  /* it has a history that is not known here */
+    HUB_FULL_DIVERGED, /* it went on where this history ends */
+    HUB_FULL_BACKLOG,  /* the backlog does not reach back to it */
+    HUB_FULL_REASONS
+};
+/* How often that was the reason. */
+uint64_t hub_full_count(const struct hub *h, enum hub_full_why why);
 /* How many replicas have acknowledged this offset. */
 int hub_count_acked(struct hub *h, uint64_t offset);
 /* How many replicas have said that they have it on their disks (REPLCONF ACK ... FACK). */

@@ -397,23 +397,26 @@ static bool is_handing_over(struct upstream *u, bool done)
     return yes;
 }
 
-static enum status ask_for_stream(struct upstream *u, char line[LINE_MAX_BYTES])
+/* Gives the history that was asked for. */
+static enum status ask_for_stream(struct upstream *u, char asked[REPLID_LENGTH + 1], char line[LINE_MAX_BYTES])
 {
     struct change_id id;
     char digits[24];
     change_id_get(u->host.log, &id);
-    size_t n = format_u64(digits, change_offset(u->host.log) + 1);
-    struct bytes argv[] = {BYTES("PSYNC"), bytes_of(id.id), bytes_make(digits, n), BYTES("FAILOVER")};
-    log_notice("Trying a partial resynchronization (request %s:%.*s).", id.id, (int)n, digits);
+    uint64_t offset = change_offset(u->host.log);
+    memcpy(asked, change_id_known(&id, offset), REPLID_LENGTH + 1);
+    size_t n = format_u64(digits, offset + 1);
+    struct bytes argv[] = {BYTES("PSYNC"), bytes_of(asked), bytes_make(digits, n), BYTES("FAILOVER")};
+    log_notice("Trying a partial resynchronization (request %s:%.*s).", asked, (int)n, digits);
     enum status st = request(u, is_handing_over(u, false) ? 4 : 3, argv);
     return st == OK ? read_line(u, line) : st;
 }
 
 static enum status synchronize(struct upstream *u)
 {
-    char line[LINE_MAX_BYTES], id[LINE_MAX_BYTES];
+    char line[LINE_MAX_BYTES], id[LINE_MAX_BYTES], asked[REPLID_LENGTH + 1];
     unsigned long long offset;
-    enum status st = ask_for_stream(u, line);
+    enum status st = ask_for_stream(u, asked, line);
     if (st != OK) return st;
     bool taken = strncmp(line, "+CONTINUE", 9) == 0 || strncmp(line, "+FULLRESYNC", 11) == 0;
     if (is_handing_over(u, true)) {
@@ -422,8 +425,8 @@ static enum status synchronize(struct upstream *u)
         if (!taken) return E_STALE;
     }
     if (strncmp(line, "+CONTINUE", 9) == 0) {
-        const char *next = line[9] == ' ' ? line + 10 : NULL;
-        if (next && strlen(next) != REPLID_LENGTH) return E_CORRUPT;
+        const char *next = line[9] == ' ' ? line + 10 : asked;
+        if (strlen(next) != REPLID_LENGTH) return E_CORRUPT;
         u->host.resumed(u->host.ctx, next);
         log_notice("Successful partial resynchronization with the primary.");
         return send_ack(u);

@@ -418,6 +418,13 @@ static bool is_empty(const struct store *s)
     return true;
 }
 
+static void ask_role(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+{
+    (void)now;
+    (void)out;
+    *(bool *)arg = cluster_is_primary(core);
+}
+
 bool cluster_node_start(struct node *n)
 {
     for (int db = 1; node_has_one_database(n) && db < store_databases(n->store); db++) {
@@ -437,6 +444,10 @@ bool cluster_node_start(struct node *n)
         memcpy(restored.replid2.c, id.id2, CLUSTER_ID_SIZE);
         restored.offset2 = (uint64_t)id.second_offset;
     }
+    /* What a primary writes from here on is none of what its replicas may have had of the old history meanwhile. */
+    bool primary;
+    cluster_run(n->cluster, ask_role, &primary);
+    if (primary && change_log_active(n->log)) change_id_shift(n->log);
     cluster_run_threads(n->cluster, &restored);
     return true;
 }

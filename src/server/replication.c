@@ -70,6 +70,7 @@ static struct cut *hub_snapshot(void *ctx, struct rdb_options *options, uint64_t
         change_log_activate(n->log);
     }
     struct replication_position at;
+    change_id_told(n->log);
     if (!atomic_load(&r->is_replica)) change_reset_db(n->log);
     replication_position(r, &at);
     int64_t now = clock_wall_ms();
@@ -566,8 +567,8 @@ void replication_position(struct replication *r, struct replication_position *ou
 {
     struct change_id id;
     change_id_get(r->node->log, &id);
-    memcpy(out->id, id.id, sizeof out->id);
     out->offset = (int64_t)change_offset(r->node->log);
+    memcpy(out->id, change_id_known(&id, (uint64_t)out->offset), sizeof out->id);
     out->db = change_selected_db(r->node->log);
     if (out->db < 0 && !atomic_load(&r->is_replica)) out->db = 0;
 }
@@ -985,6 +986,11 @@ void replication_info(struct replication *r, struct buf *out)
                (long long)id.second_offset, w.active, w.size, (unsigned long long)w.first, (unsigned long long)w.length,
                held.held, held.oldest_ms ? (long long)(clock_mono_ms() - held.oldest_ms) : 0ll,
                (unsigned long long)held.timed_out, atomic_load(&r->members_ready));
+    buf_printf(out, "sync_full_reasons:asked=%llu,history=%llu,diverged=%llu,backlog=%llu\r\n",
+               (unsigned long long)hub_full_count(r->hub, HUB_FULL_ASKED),
+               (unsigned long long)hub_full_count(r->hub, HUB_FULL_HISTORY),
+               (unsigned long long)hub_full_count(r->hub, HUB_FULL_DIVERGED),
+               (unsigned long long)hub_full_count(r->hub, HUB_FULL_BACKLOG));
 }
 
 static void list_replica(void *ctx, const struct hub_replica *h)
