@@ -207,7 +207,11 @@ static bool first_rewrite_begin(struct aof *a)
 static bool rewrite_begin(struct aof *a)
 {
     struct node *n = a->node;
-    if (atomic_load(&a->rewriting) || atomic_load(&n->loading) || !aof_files_make_directory(a)) return false;
+    if (atomic_load(&a->rewriting) || atomic_load(&n->loading)) return false;
+    if (!aof_files_make_directory(a)) {
+        atomic_store(&a->rewrite_ok, false);
+        return false;
+    }
     a->cut = store_cut_begin(n->store);
     if (!a->cut) return false;
     aof_rewrite_options(a);

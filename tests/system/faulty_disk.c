@@ -291,7 +291,7 @@ static bool is_mkdir(const struct request *r)
 
 static bool is_changing_open(const struct request *r)
 {
-    if (is_mkdir(r)) return true;
+    if (is_mkdir(r)) return access(r->path, F_OK) != 0; /* one that is there is said to be there by any disk */
     uint64_t flags = r->in->data.args[r->in->data.nr == __NR_openat ? 2 : 1];
     return flags & (O_CREAT | O_TRUNC);
 }

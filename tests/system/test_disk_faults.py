@@ -37,6 +37,8 @@ def is_written_again(node):
 
 
 def restart(node):
+    """kill -9 once what is acknowledged is in the file: while a sync is under way it need not be."""
+    wait_for("all to be written", lambda: not (persistence(node, "aof_enabled") and persistence(node, "aof_buffer_length")))
     node.kill()
     wait_for("the port to be free", lambda: covey._bindable(node.port))
     node.prefix = []
@@ -174,6 +176,25 @@ def test_a_rewrite_fails(servers, call, error, path):
     node.cmd("RPUSH", "list", 100)
     restart(node)
     assert node.cmd("LRANGE", "list", 0, -1) == [b"%d" % n for n in range(101)]
+
+
+def test_a_rewrite_without_a_directory(servers):
+    node, disk = on_a_bad_disk(servers, appendonly="yes", appendfsync="everysec")
+    node.cmd("SET", "a", 1)
+    for path in glob.glob(os.path.join(node.dir, "appendonlydir", "*")):
+        os.unlink(path)
+    os.rmdir(os.path.join(node.dir, "appendonlydir"))
+    disk("fail", "open", "appendonlydir", errno.EROFS, 0)
+    with pytest.raises(redis.ResponseError, match="Can't execute an AOF background rewriting"):
+        node.cmd("BGREWRITEAOF")
+    assert persistence(node, "aof_last_bgrewrite_status") == "err"
+    assert b"Can't open or create append-only dir" in node.log_text()
+    disk("clear")
+    node.cmd("BGREWRITEAOF")
+    wait_for("the rewrite", lambda: persistence(node, "aof_last_bgrewrite_status") == "ok"
+             and not persistence(node, "aof_rewrite_in_progress"))
+    restart(node)
+    assert node.cmd("GET", "a") == b"1"
 
 
 def test_what_cannot_be_deleted_is_deleted_later(servers):
