@@ -116,6 +116,16 @@ void failover_tick(struct worker *w)
     worker_enter_gate(w);
 }
 
+static void look_now(struct worker *w)
+{
+    if (!w->inner) failover_tick(w);
+}
+
+void failover_acked(struct node *n)
+{
+    if (state_of(n) == WAITING_FOR_SYNC) node_post_workers(n, look_now);
+}
+
 void failover_answered(struct node *n, bool ok)
 {
     if (!end(n, IN_PROGRESS)) return;
@@ -231,7 +241,7 @@ void cmd_failover(struct call *c)
     if (!choose(c, &q)) return;
     log_notice("FAILOVER requested to %s.", q.to ? n->failover->host : "any replica");
     atomic_store(&n->failover->state, WAITING_FOR_SYNC);
+    replication_ask_ack(n->replication); /* before the pause, which keeps the stream still */
     node_pause_for_failover(n, FOR_EVER);
-    replication_ask_ack(n->replication);
     resp_ok(&c->out);
 }

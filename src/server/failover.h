@@ -14,5 +14,7 @@ void failover_answered(struct node *n, bool ok);
 const char *failover_state(const struct node *n);
 /* While we wait for the new primary's answer nobody may sync from us. */
 bool failover_in_progress(const struct node *n);
+/* A replica has acknowledged something; any thread. */
+void failover_acked(struct node *n);
 
 #endif

@@ -172,6 +172,7 @@ static void hub_acked(void *ctx)
     struct node *n = r->node;
     if (atomic_load(&n->blocked_count)) node_post_workers(n, replication_check_waits);
     count_acks(r);
+    failover_acked(n);
     int ready = atomic_load(&r->members_ready);
     if (n->cluster && ready >= 0 && ready < config_num(n->config, CFG_MIN_REPLICAS_TO_ACK)) cluster_poke(n->cluster);
 }

@@ -137,3 +137,20 @@ def test_a_target_that_refuses(servers):
         assert order.recv(100) == b"+OK\r\n"
     wait_for("an end", lambda: primary.stat("master_failover_state") == "no-failover", 20)
     assert primary.client.role()[0] == b"master" and primary.client.set("k", 2)
+
+
+def test_writes_are_held_shortly(servers):
+    """The replica is asked where it is at once, not when it would have told."""
+    primary, replica = follow(servers, "covey", "covey")
+    held = []
+    for n in range(3):
+        client = primary.new_client()
+        client.set("k", n)
+        began = time.monotonic()
+        primary.client.execute_command("FAILOVER", "TO", "127.0.0.1", replica.port)
+        wait_for("the roles to change", lambda: replica.stat("role") == "master", 20, every=0.002)
+        held.append(time.monotonic() - began)
+        wait_in_sync(replica, primary)
+        primary, replica = replica, primary
+    print("FAILOVER TO: writes held for " + ", ".join(f"{1000 * t:.0f}" for t in held) + " ms")
+    assert min(held) < 0.6, held
