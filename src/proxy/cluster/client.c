@@ -33,8 +33,9 @@ static struct front_client *create(void *target)
 static void opened(struct front_client *base)
 {
     struct client *c = client_of(base);
+    policy_client_begin(
+        c); /* looks at all clients when the users have changed: it must have one before it is among them */
     list_push_back(&c->worker->clients, &c->link);
-    policy_client_begin(c);
 }
 
 static void sent(struct front_client *base, size_t bytes)
