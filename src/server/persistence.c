@@ -401,7 +401,9 @@ enum status persistence_reload(struct persistence *p, const struct reload *how, 
     watch_flushed(p->node, -1, -1, clock_wall_ms());
     tracking_flushed(p->node);
     if (how->flush) persistence_empty(p);
-    return load_file(p, data_node_is_replica(p->node), false, how->merge, error);
+    /* What is left out because its time has passed would stay at replicas: nobody would tell them. */
+    bool keep_expired = data_node_is_replica(p->node) || change_log_active(p->node->log);
+    return load_file(p, keep_expired, false, how->merge, error);
 }
 
 /* ---- INFO ---- */

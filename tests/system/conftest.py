@@ -1,6 +1,7 @@
 """Fixtures of the system tests. Helpers are in covey.py."""
 import os
 import sys
+import zlib
 
 import pytest
 
@@ -10,6 +11,19 @@ import covey  # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "sanitizer: also run on the AddressSanitizer and ThreadSanitizer builds")
+
+
+def pytest_collection_modifyitems(config, items):
+    """On the sanitizer builds a run of seconds takes minutes: each of the two has a half of the marked tests, chosen by a
+    seed that the test run prints; a long run has them all."""
+    seed = os.environ.get("COVEY_SHARE_SEED")
+    if not covey.SANITIZED or covey.LONG or not seed:
+        return
+    other = "thread" in covey.COVEY_BIN
+    left_out = [item for item in items if (zlib.crc32((seed + item.nodeid).encode()) & 1) != other]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header(config):
