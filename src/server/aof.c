@@ -389,7 +389,10 @@ void aof_tick(struct aof *a, int64_t now_ms)
 bool aof_shutdown(struct aof *a, bool force)
 {
     int state = atomic_load(&a->state);
-    if (state == AOF_STATE_OFF) return true;
+    if (state == AOF_STATE_OFF) {
+        aof_rewrite_cancel(a); /* BGREWRITEAOF works without an AOF, too */
+        return true;
+    }
     if (state == AOF_STATE_FIRST_REWRITE) {
         log_warning(force ? "Writing initial AOF. Exit anyway." : "Writing initial AOF, can't exit.");
         if (!force) return false;

@@ -32,8 +32,9 @@ struct store {
     struct store_hooks hooks;
     _Atomic uint32_t locks[STORE_LOCKS]; /* the last one: STORE_TOKEN */
     /* 0 free, 1 held, 2 held and waited for */
-    struct db **db;   /* by physical number; the array never changes */
-    int *db_physical; /* by the number clients use; changed only with the server at rest */
+    struct db **db;           /* by physical number; the array never changes */
+    _Atomic int *db_physical; /* by the number clients use; changed only with the server at rest; counting threads may
+                                 read it meanwhile */
 
     /* Cuts: begun with the server at rest, ended at any time. */
     struct cut *cuts[CUTS_MAX];            /* the owner of each; under detached_mu */

@@ -203,7 +203,6 @@ def test_a_failover_is_seen(servers):
     assert log.count("Failover: ") == 1 and f"slots of {cluster.nodes[0].address}" in log
 
 
-@pytest.mark.sanitizer
 def test_slowlog_has_the_time_the_client_saw(servers, node):
     proxy = Measured(servers, [node], slowlog_log_slower_than=50000, slowlog_max_len=5)
     with Wire(proxy) as wire, Wire(proxy) as other:
