@@ -237,6 +237,19 @@ bool command_arity_ok(const struct command *c, size_t argc)
     return c->arity >= 0 ? argc == (size_t)c->arity : argc >= (size_t)-c->arity;
 }
 
+bool command_runs_script(const struct command *c)
+{
+    switch (c->id) {
+    case CMD_ID_EVAL:
+    case CMD_ID_EVAL_RO:
+    case CMD_ID_EVALSHA:
+    case CMD_ID_EVALSHA_RO:
+    case CMD_ID_FCALL:
+    case CMD_ID_FCALL_RO: return true;
+    default: return false;
+    }
+}
+
 /* ---- Names of bits ----------------------------------------------------------------------------------------------- */
 
 static const char *const flag_names[CMD_FLAG_COUNT] = {

@@ -144,6 +144,7 @@ const struct command *command_of_request(const struct bytes *argv, size_t argc, 
 const struct command *command_parent(const struct command *c); /* NULL if c is not a subcommand */
 unsigned command_sub_count(const struct command *c);           /* they follow it: ids c->id + 1, + 2, ... */
 bool command_arity_ok(const struct command *c, size_t argc);
+bool command_runs_script(const struct command *c); /* EVAL, EVALSHA, FCALL and their _RO forms */
 
 /* Names for the bits above: "write", "readonly"; "keyspace", "read" (no @); "RO", "access". NULL for the hidden ones.
  */

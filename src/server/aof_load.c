@@ -186,7 +186,7 @@ static enum verdict judge(struct loader *o, const struct command *cmd, const str
     }
     bool handled = command_handler_of((enum command_id)cmd->id) && cmd->id != CMD_ID_MIGRATE;
     bool writes = cmd->flags & CMD_WRITE;
-    if (script_is_call(cmd) || (writes && !handled)) {
+    if (command_runs_script(cmd) || (writes && !handled)) {
         refuse(o, "Command '%.*s' cannot be executed reading the append only file %s", req);
         return REFUSED;
     }

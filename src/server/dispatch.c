@@ -282,7 +282,7 @@ static bool must_pause(struct conn *c, const struct call *call)
     if (call->cmd->id == CMD_ID_CLIENT_UNPAUSE || call->cmd->id == CMD_ID_CLIENT_PAUSE) return false;
     if (mode == PAUSE_ALL) return true;
     if (call->cmd->id == CMD_ID_EXEC) return multi_queue_writes(c);
-    if (script_is_call(call->cmd) && script_only_reads(c, call)) return false;
+    if (command_runs_script(call->cmd) && script_only_reads(c, call)) return false;
     return call->cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE);
 }
 
@@ -298,7 +298,7 @@ static bool needs_lease(const struct conn *c, const struct call *call)
     const struct command *cmd = call->cmd;
     if (c->worker->may_serve || !n->cluster || !cluster_i_am_primary(n->cluster) || !cluster_is_ok(n->cluster))
         return false;
-    if (cmd->flags & CMD_WRITE || cmd->id == CMD_ID_EXEC || script_is_call(cmd)) return true;
+    if (cmd->flags & CMD_WRITE || cmd->id == CMD_ID_EXEC || command_runs_script(cmd)) return true;
     return cmd->flags & CMD_READONLY && command_has_keys(cmd) &&
            !config_bool(n->config, CFG_CLUSTER_ALLOW_READS_WHEN_DOWN);
 }
@@ -507,7 +507,7 @@ static enum dispatch_result execute_once(struct conn *c, struct call *call)
     } else if (collect_keys(call, &list, inline_slots)) {
         slot_count = slots_sort_unique(list.slots, list.n);
     }
-    call->token_held = script_is_call(call->cmd) && script_needs_token(c, call);
+    call->token_held = command_runs_script(call->cmd) && script_needs_token(c, call);
     if (call->token_held) list.slots[slot_count++] = STORE_TOKEN;
     if (!lock_slots(c, list.slots, slot_count)) {
         mem_free(list.memory);

@@ -96,19 +96,6 @@ static struct script_body *add_body(struct worker *w, const char sha[SCRIPT_SHA_
     return there;
 }
 
-bool script_is_call(const struct command *cmd)
-{
-    switch (cmd->id) {
-    case CMD_ID_EVAL:
-    case CMD_ID_EVAL_RO:
-    case CMD_ID_EVALSHA:
-    case CMD_ID_EVALSHA_RO:
-    case CMD_ID_FCALL:
-    case CMD_ID_FCALL_RO: return true;
-    default: return false;
-    }
-}
-
 /* The script of a call if it is cached. */
 static struct script_body *known_body(struct worker *w, const struct call *call)
 {

@@ -21,8 +21,6 @@ extern const struct script_host script_host;
 
 /* ---- for dispatch ---- */
 
-/* Whether a call runs a script (EVAL, FCALL, ...). */
-bool script_is_call(const struct command *cmd);
 /* Looks the call's script up before its slots are locked; true: the token has to be held beside them. */
 bool script_needs_token(struct conn *c, struct call *call);
 /* Whether the call's script has declared that it does not write. */

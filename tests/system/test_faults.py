@@ -22,14 +22,18 @@ def shard_of(cluster, primary):
     return primary, cluster.replicas_of(primary)[0]
 
 
-def kill_and_wait_for_failover(cluster, history, rng):
-    primary, replica = shard_of(cluster, rng.choice(cluster.primaries()))
-    primary.kill()
+def bring_back_once_replaced(cluster, history, primary, replica):
     wait_for("the replica to take over", lambda: cluster.role(replica) == "master", 20 + 4 * TIMEOUT / 1000)
     if not history.needs_replicas:
         history.wait_for_writes()
     primary.start()
     history.wait_for_writes()
+
+
+def kill_and_wait_for_failover(cluster, history, rng):
+    primary, replica = shard_of(cluster, rng.choice(cluster.primaries()))
+    primary.kill()
+    bring_back_once_replaced(cluster, history, primary, replica)
 
 
 def kill_and_restart_at_once(cluster, history, rng):
@@ -55,11 +59,7 @@ def kill_while_the_replica_lags(cluster, history, rng):
     time.sleep(rng.uniform(0.2, 0.8))
     primary.kill()
     replica.resume()
-    wait_for("the replica to take over", lambda: cluster.role(replica) == "master", 20 + 4 * TIMEOUT / 1000)
-    if not history.needs_replicas:
-        history.wait_for_writes()
-    primary.start()
-    history.wait_for_writes()
+    bring_back_once_replaced(cluster, history, primary, replica)
 
 
 def kill_a_replica(cluster, history, rng):

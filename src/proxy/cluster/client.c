@@ -33,8 +33,8 @@ static struct front_client *create(void *target)
 static void opened(struct front_client *base)
 {
     struct client *c = client_of(base);
-    policy_client_begin(
-        c); /* looks at all clients when the users have changed: it must have one before it is among them */
+    /* First, because it looks at all clients when the users have changed: each of them has a user. */
+    policy_client_begin(c);
     list_push_back(&c->worker->clients, &c->link);
 }
 

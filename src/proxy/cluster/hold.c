@@ -342,19 +342,6 @@ static bool is_general(struct bytes error)
  * A script may end with any error at all, also with one that reads like a node's refusal to run it; it must not be run
  * again then.  The node is asked something harmless about the same key: if it refuses that as well, it did refuse. */
 
-static bool runs_script(const struct command *cmd)
-{
-    switch (cmd ? cmd->id : CMD_ID_COUNT) {
-    case CMD_ID_EVAL:
-    case CMD_ID_EVALSHA:
-    case CMD_ID_EVAL_RO:
-    case CMD_ID_EVALSHA_RO:
-    case CMD_ID_FCALL:
-    case CMD_ID_FCALL_RO: return true;
-    default: return false;
-    }
-}
-
 static bool reads_like_refusal(struct bytes reply)
 {
     static const char *const words[] = {"MOVED",   "ASK",        "TRYAGAIN", "CLUSTERDOWN",
@@ -453,7 +440,7 @@ void request_replied(struct worker *w, struct link *l, struct request *r, struct
         checked(w, r, reply);
         return;
     }
-    if (is_error && runs_script(r->cmd) && r->client && reads_like_refusal(reply)) {
+    if (is_error && r->cmd && command_runs_script(r->cmd) && r->client && reads_like_refusal(reply)) {
         if (!begin_check(l, r, reply)) request_answer(w, r, reply);
         return;
     }

@@ -208,19 +208,6 @@ bool policy_log_in(struct client *c, struct bytes command, struct bytes name, st
 
 /* ---- requests ---- */
 
-static bool runs_script(const struct command *cmd)
-{
-    switch (cmd->id) {
-    case CMD_ID_EVAL:
-    case CMD_ID_EVAL_RO:
-    case CMD_ID_EVALSHA:
-    case CMD_ID_EVALSHA_RO:
-    case CMD_ID_FCALL:
-    case CMD_ID_FCALL_RO: return true;
-    default: return false;
-    }
-}
-
 /* SORT reads keys that no specification names. */
 static const char *refusal_of_sort(const struct acl_user *u, const struct command *cmd, const struct bytes *argv,
                                    size_t argc)
@@ -251,7 +238,7 @@ const char *policy_refusal(struct client *c, const struct command *cmd, const st
         note(c, v, v == ACL_DENIED_COMMAND ? bytes_of(cmd->name) : argv[arg], account_name(c->policy.account));
         return why;
     }
-    if (runs_script(cmd) && !c->worker->config->limited_scripts) {
+    if (command_runs_script(cmd) && !c->worker->config->limited_scripts) {
         note(c, ACL_DENIED_COMMAND, bytes_of(cmd->name), account_name(c->policy.account));
         return "NOPERM the proxy cannot see what a script does: users with limited rights may run scripts only with "
                "limited-users-run-scripts yes";
