@@ -274,10 +274,18 @@ def general_steps(described):
     return generate
 
 
-def learn(conn, known):
-    """Fills the table of general generators with what the server at a RESP2 connection describes, of the commands that
-    the other one knows."""
-    for name, described in read_docs(conn).items():
+def command_list(conn):
+    """All commands, containers of subcommands left out."""
+    names = {name[1].decode().upper() for name in conn.call("COMMAND", "LIST")[1]}
+    return names - {name.split("|")[0] for name in names if "|" in name}
+
+
+def learn(oracle, subject):
+    """Fills the table of general generators, once, with what the subject describes of the commands that the oracle knows."""
+    if GENERAL:
+        return
+    known = command_list(oracle.connect())
+    for name, described in read_docs(subject.connect()).items():
         if name not in known or name in scope.EXEMPT or name in scope.DIALOGUE or name in NOT_GENERAL:
             continue
         GENERAL[name] = general_steps(described)

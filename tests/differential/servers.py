@@ -1,5 +1,6 @@
 """Starts and stops the servers that are compared: the oracle (redis-server 7.0.15) and the subject (Covey)."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -157,3 +158,14 @@ class Server:
         shutil.rmtree(self.dir, ignore_errors=True)
         found = min((log.find(word) for word in SANITIZER_WORDS if word in log), default=-1)
         assert found < 0, log[found : found + 6000].decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def both(cluster=False, extra=(), subject=None):
+    """The oracle and the subject for as long as they are needed.  subject: makes it, where it is more than a server."""
+    with contextlib.ExitStack() as stack:
+        pair = []
+        for make in (lambda: Server(ORACLE, cluster, extra), subject or (lambda: Server(SUBJECT, cluster, extra))):
+            pair.append(make())
+            stack.callback(pair[-1].stop)
+        yield pair

@@ -12,7 +12,7 @@ import pytest
 from compare_server import NEWER, plain_users
 from resp import is_error
 from sequences import base_seed, how_many
-from servers import ORACLE, SUBJECT, Server
+from servers import both
 
 EXAMPLES = int(os.environ.get("ACL_EXAMPLES", 0)) or how_many(4000, 400)
 
@@ -108,10 +108,8 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def servers():
-    pair = [Server(ORACLE), Server(SUBJECT)]
-    yield pair
-    for server in pair:
-        server.stop()
+    with both() as pair:
+        yield pair
 
 
 def fill(text, rng):

@@ -11,12 +11,10 @@ import pytest
 
 import grammar
 from draw import Context
-from registry import GENERAL
 from resp import Connection
 from runner import quoted
 from sequences import BLOCK, base_seed, how_many
-from servers import ORACLE, PATIENCE, SUBJECT, Server
-from test_differential import command_list
+from servers import PATIENCE, both
 
 EXAMPLES = how_many(2000, 150)
 MONITORED = how_many(200, 20)
@@ -24,17 +22,9 @@ MONITORED = how_many(200, 20)
 
 @pytest.fixture(scope="module", params=[False, True], ids=["standalone", "cluster"])
 def servers(request):
-    oracle = Server(ORACLE, cluster=request.param)
-    try:
-        subject = Server(SUBJECT, cluster=request.param)
-    except BaseException:
-        oracle.stop()
-        raise
-    if not GENERAL:
-        grammar.learn(subject.connect(), command_list(oracle.connect()))
-    yield oracle, subject
-    oracle.stop()
-    subject.stop()
+    with both(cluster=request.param) as pair:
+        grammar.learn(*pair)
+        yield pair
 
 
 # ---- CLIENT REPLY

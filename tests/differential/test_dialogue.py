@@ -18,7 +18,7 @@ from compare import name_of
 from resp import Connection, Disconnected, is_error
 from runner import EARLY, quoted
 from sequences import base_seed, how_many, long_run
-from servers import ORACLE, PATIENCE, SUBJECT, Server
+from servers import PATIENCE, both
 
 EXAMPLES = int(os.environ.get("DIALOGUE_EXAMPLES", 0)) or how_many(1000, 100)
 VALID_MIN, ERROR_MIN = (n if long_run() else n // 20 for n in (scope.VALID_FULL, scope.ERROR_FULL))
@@ -267,15 +267,8 @@ def reduced(sides, steps, why):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["standalone", "cluster"])
 def sides(request):
-    oracle = Server(ORACLE, cluster=request.param)
-    try:
-        subject = Server(SUBJECT, cluster=request.param)
-    except BaseException:
-        oracle.stop()
-        raise
-    yield Side(oracle), Side(subject)
-    oracle.stop()
-    subject.stop()
+    with both(cluster=request.param) as pair:
+        yield [Side(server) for server in pair]
 
 
 @pytest.mark.sanitizer

@@ -31,10 +31,10 @@ import pytest
 
 import grammar
 import scope
-from registry import FAMILIES, GENERAL, TABLE
+from registry import FAMILIES, TABLE
 from runner import Coverage, Runner
 from sequences import base_seed, how_many, long_run, search, top_up
-from servers import ORACLE, SUBJECT, Server
+from servers import both
 
 FULL = 20000
 EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or how_many(FULL, 100)
@@ -54,34 +54,20 @@ FINISHED = set()
 
 @pytest.fixture(scope="module", params=[False, True], ids=["standalone", "cluster"])
 def servers(request):
-    oracle = Server(ORACLE, cluster=request.param)
-    try:
-        subject = Server(SUBJECT, cluster=request.param)
-    except BaseException:
-        oracle.stop()
-        raise
-    if not GENERAL:
-        grammar.learn(subject.connect(), command_list(oracle.connect()))
-    yield oracle, subject
-    oracle.stop()
-    subject.stop()
-
-
-def command_list(conn):
-    """All commands, containers of subcommands left out."""
-    names = {name[1].decode().upper() for name in conn.call("COMMAND", "LIST")[1]}
-    return names - {name.split("|")[0] for name in names if "|" in name}
+    with both(cluster=request.param) as pair:
+        grammar.learn(*pair)
+        yield pair
 
 
 def test_every_command_has_a_generator_or_an_exemption(servers):
     version = servers[0].connect().call("INFO", "server")[1]
     assert b"redis_version:7.0." in version, "the oracle is to be Redis 7.0: %r" % version[:80]
-    both = [command_list(server.connect()) for server in servers]
-    assert both[0] <= both[1], "not listed by the subject: %s" % sorted(both[0] - both[1])
-    assert both[1] - both[0] <= set(scope.NEWER), "newer than the oracle: %s" % sorted(both[1] - both[0])
+    theirs, ours = (grammar.command_list(server.connect()) for server in servers)
+    assert theirs <= ours, "not listed by the subject: %s" % sorted(theirs - ours)
+    assert ours - theirs <= set(scope.NEWER), "newer than the oracle: %s" % sorted(ours - theirs)
     known = set(scope.EXEMPT) | scope.DIALOGUE | set(TABLE)
-    assert both[0] <= known, "neither a generator nor a reason: %s" % sorted(both[0] - known)
-    gone = {name for name in known if " " not in name} - both[0] - {"COMMAND"}  # which works alone, too
+    assert theirs <= known, "neither a generator nor a reason: %s" % sorted(theirs - known)
+    gone = {name for name in known if " " not in name} - theirs - {"COMMAND"}  # which works alone, too
     assert not gone, "no such command: %s" % sorted(gone)
 
 

@@ -13,7 +13,7 @@ from resp import Connection, Parser, encode
 from runner import Mismatch, Runner, quoted, script
 from seal import crc64, sealed
 from sequences import Failure, search
-from servers import ORACLE, Server
+from servers import ORACLE, Server, both
 
 OK = ("+", b"OK")
 
@@ -140,8 +140,7 @@ def test_same_block_same_command():
 
 
 def test_dead_server_is_told_and_replaced():
-    oracle, subject = Server(ORACLE), Server(ORACLE)
-    try:
+    with both(subject=lambda: Server(ORACLE)) as (oracle, subject):
         runner = Runner(oracle, subject, 2)
         runner.run([(0, [b"SET", b"k", b"v"])], 0)
         subject.process.kill()
@@ -150,9 +149,6 @@ def test_dead_server_is_told_and_replaced():
         with pytest.raises(Mismatch, match="the process ended"):
             runner.run([(0, [b"GET", b"k"]), (1, [b"SHUTDOWN", b"NOSAVE"])], 0)
         runner.close()
-    finally:
-        oracle.stop()
-        subject.stop()
 
 
 # ---- planted differences in a real server
@@ -160,10 +156,8 @@ def test_dead_server_is_told_and_replaced():
 
 def find(extra=(), settings=None, wrap=None, examples=60, resp=2):
     """The Failure that a search against a differing server ends with."""
-    oracle, subject = Server(ORACLE), None
-    try:
-        subject = Server(ORACLE, extra=extra)
-        runner = Runner(oracle, subject, resp, subject_settings=settings)
+    with both(subject=lambda: Server(ORACLE, extra=extra)) as servers:
+        runner = Runner(*servers, resp, subject_settings=settings)
         if wrap:
             wrap(runner)
         try:
@@ -173,10 +167,6 @@ def find(extra=(), settings=None, wrap=None, examples=60, resp=2):
             return failure
         finally:
             runner.close()
-    finally:
-        oracle.stop()
-        if subject:
-            subject.stop()
     return None
 
 

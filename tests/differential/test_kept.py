@@ -4,7 +4,7 @@ import pytest
 
 from replay import read
 from runner import Runner
-from servers import ORACLE, SUBJECT, Server
+from servers import both
 
 OTHER, BACK = "# connection 1", "# connection 0"
 
@@ -89,17 +89,10 @@ CLUSTER = [
 @pytest.mark.sanitizer
 @pytest.mark.parametrize("cluster", [False, True], ids=["standalone", "cluster"])
 def test_kept_sequences(cluster):
-    oracle = Server(ORACLE, cluster=cluster)
-    try:
-        subject = Server(SUBJECT, cluster=cluster)
-        try:
-            for version in (2, 3):
-                runner = Runner(oracle, subject, version)
-                for lines in EVERYWHERE + (CLUSTER if cluster else STANDALONE):
-                    steps, profile, _ = read(lines)
-                    runner.run(steps, profile)
-                runner.close()
-        finally:
-            subject.stop()
-    finally:
-        oracle.stop()
+    with both(cluster=cluster) as servers:
+        for version in (2, 3):
+            runner = Runner(*servers, version)
+            for lines in EVERYWHERE + (CLUSTER if cluster else STANDALONE):
+                steps, profile, _ = read(lines)
+                runner.run(steps, profile)
+            runner.close()

@@ -14,7 +14,7 @@ from registry import FAMILIES
 from resp import Connection
 from runner import PROFILES, quoted
 from sequences import base_seed, how_many
-from servers import ORACLE, SUBJECT, Server
+from servers import both
 
 SEQUENCES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or how_many(3000, 60)
 BLOCKS = 60
@@ -25,19 +25,13 @@ LEFT_OUT = {"SCAN", "RANDOMKEY", "KEYS", "CLIENT", "COMMAND", "PING", "ECHO"}
 class Side:
     """A server with a connection for commands and one that listens."""
 
-    def __init__(self, binary):
-        self.server = Server(binary, extra=["--enable-debug-command", "yes"])
-        address = ("127.0.0.1", self.server.port)
+    def __init__(self, server):
+        address = ("127.0.0.1", server.port)
         self.conn, self.ear = Connection(address), Connection(address)
         assert self.conn.call("CONFIG", "SET", "notify-keyspace-events", "AKEnm") == ("+", b"OK")
         assert self.conn.call("DEBUG", "SET-ACTIVE-EXPIRE", "0") == ("+", b"OK")
         for pattern in ("__key*__:*", "marker"):
             assert self.ear.call("PSUBSCRIBE", pattern)[0] == "*"
-
-    def stop(self):
-        self.conn.close()
-        self.ear.close()
-        self.server.stop()
 
     def reset(self, profile):
         for words in (["RESET"], ["FLUSHALL"], *(["CONFIG", "SET", k, v] for k, v in PROFILES[profile].items())):
@@ -134,14 +128,8 @@ def shrunk(sides, steps, profile, why):
 
 @pytest.fixture(scope="module")
 def sides():
-    made = []
-    try:
-        made += [Side(ORACLE)]
-        made += [Side(SUBJECT)]
-        yield made
-    finally:
-        for side in made:
-            side.stop()
+    with both(extra=["--enable-debug-command", "yes"]) as pair:
+        yield [Side(server) for server in pair]
 
 
 def payloads(side):
@@ -181,9 +169,8 @@ OVER = ["SINTERSTORE d s s", "SUNIONSTORE d s", "SDIFFSTORE d s", "SDIFFSTORE d 
 def test_expired_destinations():
     """What is over and still there expires first, where redis-server lets it."""
     heard = []
-    for binary in (ORACLE, SUBJECT):
-        server = Server(binary, extra=("--enable-debug-command", "yes", "--notify-keyspace-events", "KAEnm"))
-        try:
+    with both(extra=["--enable-debug-command", "yes", "--notify-keyspace-events", "KAEnm"]) as servers:
+        for server in servers:
             admin, listener = server.connect(), server.connect()
             admin.call("DEBUG", "SET-ACTIVE-EXPIRE", 0)
             listener.call("PSUBSCRIBE", "__keyspace*")
@@ -198,6 +185,4 @@ def test_expired_destinations():
             while not events or events[-1] != (b"__keyspace@0__:", b"the end"):
                 events.append(tuple(part[1] for part in listener.receive(1)[0][1][2:]))
             heard.append(events)
-        finally:
-            server.stop()
     assert heard[0] == heard[1]

@@ -9,12 +9,11 @@ import os
 import pytest
 
 import grammar
-from proxied import BACKENDS, OF_THE_PROXY, Proxied, ProxyRunner
-from registry import FAMILIES, GENERAL
+from proxied import BACKENDS, Proxied, ProxyRunner
+from registry import FAMILIES
 from runner import Coverage
 from sequences import base_seed, long_run, search
-from servers import ORACLE, SUBJECT, Server
-from test_differential import command_list
+from servers import both
 
 EXAMPLES = int(os.environ.get("PROXY_EXAMPLES", 0)) or (2000 if long_run() else 6)
 # The families whose commands the proxy passes on.
@@ -24,19 +23,10 @@ BEHIND = [(kind, 3) for kind in BACKENDS] + [("covey", 1)]
 
 @pytest.fixture(scope="module", params=BEHIND, ids=["%s-%d" % each for each in BEHIND])
 def servers(request):
-    oracle = Server(ORACLE)
-    try:
-        subject = Proxied(*request.param)
-    except BaseException:
-        oracle.stop()
-        raise
-    if not GENERAL:
-        plain = Server(SUBJECT)
-        grammar.learn(plain.connect(), command_list(oracle.connect()))
-        plain.stop()
-    yield oracle, subject
-    oracle.stop()
-    subject.stop()
+    with both() as plain:
+        grammar.learn(*plain)
+    with both(subject=lambda: Proxied(*request.param)) as pair:
+        yield pair
 
 
 @pytest.mark.parametrize("resp", [2, 3])

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from servers import ORACLE, SUBJECT, Server
+from servers import both
 
 CASES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scripts.txt")
 
@@ -52,15 +52,8 @@ class Raw:
 
 @pytest.fixture(scope="module")
 def servers():
-    oracle = Server(ORACLE)
-    try:
-        subject = Server(SUBJECT)
-    except BaseException:
-        oracle.stop()
-        raise
-    yield oracle, subject
-    oracle.stop()
-    subject.stop()
+    with both() as pair:
+        yield pair
 
 
 @pytest.mark.sanitizer
