@@ -13,6 +13,7 @@ import redis
 
 import covey
 from covey import PATIENCE, wait_for
+from hostile import damaged_requests, new_seed, throw
 
 
 def exchange(node, data, wait=0.3, limit=1 << 20):
@@ -92,24 +93,9 @@ def test_unauthenticated_clients_may_declare_little(servers):
 
 @pytest.mark.sanitizer
 def test_random_garbage(node):
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    rng = random.Random(seed)
+    rng = random.Random(new_seed())
     good = command("SET", "key", "value") + command("LRANGE", "l", 0, -1) + command("HSET", "h", "f", "v")
-    for _ in range(300):
-        if rng.random() < 0.5:
-            data = bytearray(good * rng.randint(1, 3))
-            for _ in range(rng.randint(1, 6)):
-                data[rng.randrange(len(data))] = rng.choice(b"*$\r\n-0123456789:\x00\xff")
-        else:
-            data = rng.randbytes(rng.randint(1, 300))
-        with node.raw() as sock:
-            with contextlib.suppress(OSError):
-                at = rng.randrange(len(data) + 1)
-                sock.sendall(data[:at])
-                sock.sendall(data[at:])
-                if rng.random() < 0.3:
-                    sock.shutdown(socket.SHUT_WR)
+    throw(rng, node.raw, damaged_requests(rng, good, 300))
     assert node.cmd("PING")
 
 

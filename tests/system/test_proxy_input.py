@@ -14,6 +14,7 @@ import redis
 
 import covey
 from covey import PATIENCE, TestFailure, wait_for
+from hostile import damaged_requests, new_seed, throw
 from proxying import Proxy
 from test_protocol import MALFORMED, command, exchange, read_exactly
 
@@ -44,26 +45,11 @@ def test_malformed_requests_are_answered_as_redis_does(setup, proxy):
 
 @pytest.mark.sanitizer
 def test_random_garbage(proxy):
-    seed = random.randrange(1 << 32)
-    print("seed", seed)
-    rng = random.Random(seed)
+    rng = random.Random(new_seed())
     good = (command("SET", "key", "value") + command("LRANGE", "l", 0, -1) + command("MGET", "a", "b", "c") + command("MULTI") +
             command("INCR", "n") + command("EXEC") + command("WATCH", "key") + command("BLPOP", "none", "0.01") +
             command("SUBSCRIBE", "c") + command("UNSUBSCRIBE"))
-    for _ in range(400):
-        if rng.random() < 0.6:
-            data = bytearray(good * rng.randint(1, 3))
-            for _ in range(rng.randint(1, 6)):
-                data[rng.randrange(len(data))] = rng.choice(b"*$\r\n-0123456789:\x00\xff")
-        else:
-            data = rng.randbytes(rng.randint(1, 300))
-        with proxy.raw() as sock:
-            with contextlib.suppress(OSError):
-                at = rng.randrange(len(data) + 1)
-                sock.sendall(data[:at])
-                sock.sendall(data[at:])
-                if rng.random() < 0.3:
-                    sock.shutdown(socket.SHUT_WR)
+    throw(rng, proxy.raw, damaged_requests(rng, good, 400))
     assert proxy.cmd("SET", "after", "1")
     wait_for("the connections of those that left to be given back", lambda: proxy.info("all")["connected_clients"] < 5, 20)
 
