@@ -205,15 +205,16 @@ static void run_again(struct loop *l)
     }
 }
 
-void loop_turn(struct loop *l, int timeout_ms)
+bool loop_wait(struct loop *l, int timeout_ms)
 {
-    timeout_ms = l->again ? 0 : sleep_ms(l, timeout_ms);
-    atomic_store(&l->asleep, true);
-    if (atomic_load(&l->inbox)) timeout_ms = 0;
     int n = epoll_wait(l->epoll_fd, l->events, EVENTS_MAX, timeout_ms);
-    atomic_store_explicit(&l->asleep, false, memory_order_relaxed);
-    l->now_ms = clock_mono_ms();
     l->event_count = n > 0 ? n : 0;
+    return n > 0;
+}
+
+void loop_run(struct loop *l)
+{
+    l->now_ms = clock_mono_ms();
     if (l->turn_begin) l->turn_begin(l->hook_ctx);
     deliver_mail(l);
     struct loop_source **last = &l->again_now; /* a turn around this one may have left some */
@@ -242,4 +243,14 @@ void loop_turn(struct loop *l, int timeout_ms)
     run_again(l);
     run_timers(l);
     if (l->turn_end) l->turn_end(l->hook_ctx);
+}
+
+void loop_turn(struct loop *l, int timeout_ms)
+{
+    timeout_ms = l->again ? 0 : sleep_ms(l, timeout_ms);
+    atomic_store(&l->asleep, true);
+    if (atomic_load(&l->inbox)) timeout_ms = 0;
+    loop_wait(l, timeout_ms);
+    atomic_store_explicit(&l->asleep, false, memory_order_relaxed);
+    loop_run(l);
 }

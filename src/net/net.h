@@ -59,6 +59,10 @@ void loop_turn(struct loop *l, int timeout_ms);
 int loop_fd(const struct loop *l);
 int loop_prepare_sleep(struct loop *l);
 bool loop_wake_up(struct loop *l, int64_t now_ms);
+/* The two halves of a turn, for a thread that sleeps in one loop to which loop_fd() of the others was added: wait,
+ * between prepare and wake_up, returns whether something is ready; run does the rest, at once or not at all. */
+bool loop_wait(struct loop *l, int timeout_ms);
+void loop_run(struct loop *l);
 /* Monotonic time of the present turn's wake-up; cheaper than the clock. */
 int64_t loop_now_ms(const struct loop *l);
 /* From any thread. */

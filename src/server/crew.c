@@ -47,10 +47,11 @@ struct crew {
 
     /* of the first thread */
     struct pollfd *fds;
-    struct held {
-        int worker;
-        bool due;
-    } * held;
+    struct seat {
+        struct loop_source inner; /* of its loop, in the loop of worker 0 while that is the one to sleep in */
+        bool held, due;
+    } * seats;   /* of each worker */
+    bool nested; /* under driving[0] */
 
     /* of crew_tick() */
     int64_t measured_ms, cpu_us;
@@ -63,32 +64,98 @@ struct crew {
 
 /* ---- driving ---- */
 
+static struct loop *loop_of(const struct crew *c, int worker)
+{
+    return c->node->workers[worker]->loop;
+}
+
+static void inner_ready(struct loop_source *src, int events)
+{
+    (void)events;
+    container_of(src, struct seat, inner)->due = true;
+}
+
+/* Makes worker 0's loop wake up for the others as well, or for itself only.  Holds driving[0]. */
+static void nest(struct crew *c, bool yes)
+{
+    if (c->nested == yes) return;
+    c->nested = yes;
+    for (int i = 1; i < c->n; i++) {
+        struct loop_source *inner = &c->seats[i].inner;
+        *inner = (struct loop_source){.fd = loop_fd(loop_of(c, i)), .ready = inner_ready};
+        if (!yes)
+            loop_remove(loop_of(c, 0), inner);
+        else if (loop_add(loop_of(c, 0), inner, NET_READ))
+            mem_abort(sizeof *inner);
+    }
+}
+
+/* Locks what nobody else drives, and says how many and how long it may sleep, in ms. */
+static int take_seats(struct crew *c, int *wait)
+{
+    int n = 0;
+    *wait = -1;
+    for (int i = 0; i < c->n; i++) {
+        c->seats[i].held = pthread_mutex_trylock(&c->driving[i]) == 0;
+        if (!c->seats[i].held) continue;
+        int due = loop_prepare_sleep(loop_of(c, i));
+        if (due >= 0 && (*wait < 0 || due < *wait)) *wait = due;
+        n++;
+    }
+    if (n < c->n && (*wait < 0 || *wait > JOIN_MS)) *wait = JOIN_MS;
+    return n;
+}
+
+/* While somebody is about to let go of a loop. */
+static void sleep_in_poll(struct crew *c, int wait)
+{
+    for (int i = 0; i < c->n; i++) {
+        struct seat *s = &c->seats[i];
+        c->fds[i] = (struct pollfd){.fd = s->held ? loop_fd(loop_of(c, i)) : -1, .events = POLLIN};
+    }
+    poll(c->fds, (nfds_t)c->n, wait);
+    for (int i = 0; i < c->n; i++) c->seats[i].due = c->fds[i].revents;
+}
+
+static void turn_began(struct crew *c)
+{
+    atomic_store_explicit(&c->turn_began_ms, clock_mono_ms(), memory_order_relaxed);
+    atomic_fetch_add_explicit(&c->turns, 1, memory_order_relaxed);
+}
+
 /* Drives every loop that nobody else drives: sleeps until one has something to do, then gives those a turn. */
 static void drive_all(struct crew *c)
 {
-    struct held *held = c->held;
-    struct pollfd *fds = c->fds;
-    int n = 0, wait = -1;
-    for (int i = 0; i < c->n; i++) {
-        if (pthread_mutex_trylock(&c->driving[i])) continue;
-        int due = loop_prepare_sleep(c->node->workers[i]->loop);
-        if (due >= 0 && (wait < 0 || due < wait)) wait = due;
-        fds[n] = (struct pollfd){.fd = loop_fd(c->node->workers[i]->loop), .events = POLLIN};
-        held[n++].worker = i;
-    }
-    if (n < c->n && (wait < 0 || wait > JOIN_MS)) wait = JOIN_MS;
-    poll(fds, (nfds_t)n, wait);
+    int wait;
+    bool all = take_seats(c, &wait) == c->n, first_due = false;
+    if (c->seats[0].held) nest(c, all);
+    if (all)
+        first_due = loop_wait(loop_of(c, 0), wait);
+    else
+        sleep_in_poll(c, wait);
     int64_t now = clock_mono_ms();
-    for (int k = 0; k < n; k++) {
-        held[k].due = loop_wake_up(c->node->workers[held[k].worker]->loop, now) || fds[k].revents;
-        pthread_mutex_unlock(&c->driving[held[k].worker]);
+    for (int i = 0; i < c->n; i++) {
+        struct seat *s = &c->seats[i];
+        if (!s->held) continue;
+        s->due |= loop_wake_up(loop_of(c, i), now);
+        if (!all || i > 0) pthread_mutex_unlock(&c->driving[i]);
     }
-    for (int k = 0; k < n; k++) {
-        if (!held[k].due || pthread_mutex_trylock(&c->driving[held[k].worker])) continue;
-        atomic_store_explicit(&c->turn_began_ms, clock_mono_ms(), memory_order_relaxed);
-        loop_turn(c->node->workers[held[k].worker]->loop, 0);
-        pthread_mutex_unlock(&c->driving[held[k].worker]);
-        atomic_fetch_add_explicit(&c->turns, 1, memory_order_relaxed);
+    if (all) { /* what its loop_wait() found lies in the loop, so nobody else may have it before that is done */
+        if (first_due || c->seats[0].due) {
+            turn_began(c);
+            loop_run(loop_of(c, 0));
+        }
+        c->seats[0].due = false;
+        pthread_mutex_unlock(&c->driving[0]);
+    }
+    for (int i = 0; i < c->n; i++) {
+        struct seat *s = &c->seats[i];
+        bool due = s->due;
+        s->due = false;
+        if (!due || pthread_mutex_trylock(&c->driving[i])) continue;
+        turn_began(c);
+        loop_turn(loop_of(c, i), 0);
+        pthread_mutex_unlock(&c->driving[i]);
     }
     atomic_store_explicit(&c->turn_began_ms, 0, memory_order_relaxed);
 }
@@ -105,7 +172,8 @@ static void drive_one(struct crew *c, int mine)
         poll(NULL, 0, JOIN_MS);
         return;
     }
-    while (!atomic_load_explicit(&c->packed, memory_order_relaxed)) loop_turn(c->node->workers[got]->loop, -1);
+    if (got == 0) nest(c, false);
+    while (!atomic_load_explicit(&c->packed, memory_order_relaxed)) loop_turn(loop_of(c, got), -1);
     pthread_mutex_unlock(&c->driving[got]);
 }
 
@@ -130,7 +198,7 @@ static void spread(struct crew *c)
     bool was = atomic_exchange(&c->packed, false);
     pthread_cond_broadcast(&c->wake);
     pthread_mutex_unlock(&c->mu);
-    if (was) node_post_workers(c->node, no_news); /* and the first one, in poll() */
+    if (was) node_post_workers(c->node, no_news); /* and the first one, asleep for all of them */
 }
 
 static bool is_stuck(struct crew *c)
@@ -257,7 +325,7 @@ void crew_start(struct node *n)
     c->members = mem_calloc((size_t)c->n, sizeof *c->members);
     c->driving = mem_calloc((size_t)c->n, sizeof *c->driving);
     c->fds = mem_calloc((size_t)c->n, sizeof *c->fds);
-    c->held = mem_calloc((size_t)c->n, sizeof *c->held);
+    c->seats = mem_calloc((size_t)c->n, sizeof *c->seats);
     atomic_store(&c->calm_wanted, CALM_TICKS);
     atomic_store(&c->packed, c->n > 1);
     pthread_mutex_init(&c->mu, NULL);
