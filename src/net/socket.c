@@ -228,7 +228,7 @@ enum status net_read(int fd, struct buf *b, size_t max, size_t *got)
 {
     size_t room = b->cap - b->n;
     if (room > max) room = max;
-    ssize_t n = recv(fd, b->p + b->n, room, 0); /* read() is a few percent dearer on a socket */
+    ssize_t n = recv(fd, b->p + b->n, room, 0); /* not read(), which gets here through the layer of files */
     if (n > 0) {
         b->n += (size_t)n;
         *got = (size_t)n;
