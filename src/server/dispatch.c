@@ -271,10 +271,13 @@ static bool allowed_now(struct conn *c, struct call *call)
     return false;
 }
 
-static bool must_pause(struct conn *c, const struct call *call)
+/* Asked inside the gate, which CLIENT PAUSE and failovers wait for: the answer holds until the command has ended. */
+static bool must_pause(struct conn *c, struct call *call)
 {
     struct node *n = c->worker->node;
     enum pause_mode mode = node_paused(n, c->worker->now_mono_ms);
+    /* What is paused includes expiry: the log has to stand still. */
+    if (mode != PAUSE_NONE) call->flags |= CALL_KEEP_EXPIRED;
     if (mode == PAUSE_NONE && aof_is_congested(n->aof)) mode = PAUSE_WRITE; /* the log's memory is bounded */
     if (mode == PAUSE_NONE) return false;
     if (call->cmd->flags & CMD_ADMIN && call->cmd->id != CMD_ID_SHUTDOWN)
@@ -290,6 +293,14 @@ static void park_for_pause(struct conn *c)
 {
     c->wait = WAIT_PAUSE;
     list_push_back(&c->worker->paused, &c->waiting_link);
+}
+
+static bool parked_by_pause(struct conn *c, struct call *call)
+{
+    if (!must_pause(c, call)) return false;
+    park_for_pause(c);
+    if (snapshot_budget_spent(c->worker->node)) worker_look_again(c->worker, SNAPSHOT_LOOK_MS);
+    return true;
 }
 
 static bool needs_lease(const struct conn *c, const struct call *call)
@@ -409,8 +420,6 @@ static void execute_locked(struct conn *c, struct call *call, const struct key *
     struct node *n = w->node;
     if (n->cluster && key_count && !cluster_route(c, call, keys, key_count, call->cmd->flags & CMD_WRITE)) return;
     if (data_node_is_replica(n)) call->flags |= CALL_ON_REPLICA;
-    /* What is paused includes expiry: the log has to stand still. */
-    if (node_paused(n, w->now_mono_ms) != PAUSE_NONE) call->flags |= CALL_KEEP_EXPIRED;
     call->effects_wanted = change_log_active(n->log) && !(call->flags & CALL_ON_REPLICA);
     call->flags |= CALL_MAY_WAIT | (c->no_touch ? CALL_NO_TOUCH : 0u);
     w->effects.n = 0;
@@ -447,7 +456,7 @@ static void execute_exclusive(struct conn *c, struct call *call, const struct ke
     call->flags |= CALL_EXCLUSIVE;
     call->dirty = call->effect_count = 0;
     call->verbatim_off = false;
-    if (allowed_now(c, call)) {
+    if (allowed_now(c, call) && !parked_by_pause(c, call)) {
         store_walks_stop(w->node->store);
         execute_locked(c, call, keys, key_count, NULL, 0);
         store_walks_go(w->node->store);
@@ -622,9 +631,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call, const struct re
     (void)req;
     c->worker->executing = c->id;
     if (known_and_complete(call) && allowed_now(c, call) && !refused_as_busy(c, call)) {
-        if (must_pause(c, call)) {
-            park_for_pause(c);
-            if (snapshot_budget_spent(c->worker->node)) worker_look_again(c->worker, SNAPSHOT_LOOK_MS);
+        if (parked_by_pause(c, call)) {
             c->worker->executing = 0;
             return DISPATCH_WAIT;
         }

@@ -320,7 +320,7 @@ static void run_queue(struct conn *c, struct call *exec)
         dispatch_prepare(c, &call, &req);
         call.out = conn_out(c);
         call.now_ms = exec->now_ms;
-        call.flags = CALL_IN_EXEC | (exec->flags & (CALL_EXCLUSIVE | CALL_NO_TOUCH)) |
+        call.flags = CALL_IN_EXEC | (exec->flags & (CALL_EXCLUSIVE | CALL_NO_TOUCH | CALL_KEEP_EXPIRED)) |
                      (data_node_is_replica(w->node) ? CALL_ON_REPLICA : 0u);
         call.effects_wanted = wanted;
         /* The record names one database; commands for another one carry their SELECT inside. */

@@ -6,6 +6,7 @@ import random
 import resource
 import select
 import socket
+import threading
 import time
 
 import pytest
@@ -364,3 +365,48 @@ def test_client_kill_list_and_pause(node):
     node.cmd("CLIENT", "PAUSE", 300)
     began = time.monotonic()
     assert node.cmd("GET", "a") == b"2" and time.monotonic() - began > 0.2
+
+
+def test_a_pause_holds_expiry_too(node):
+    """What is read meanwhile, one by one, in a transaction or in a script, hides keys that are over and deletes none."""
+    reads = [["GET", "a"], ["EXEC"], ["EVAL_RO", "return redis.call('GET', KEYS[1])", 1, "a"]]
+    for read in reads:
+        node.cmd("SET", "a", 1, "PX", 100)
+        offset, expired = node.stat("master_repl_offset"), node.stat("expired_keys")
+        node.cmd("CLIENT", "PAUSE", 60000, "WRITE")
+        time.sleep(0.15)
+        if read == ["EXEC"]:
+            with node.client.pipeline() as pipe:
+                assert pipe.get("a").exists("a").execute() == [None, 0]
+        else:
+            assert node.cmd(*read) is None
+        assert node.cmd("DBSIZE") == 1 and node.stat("expired_keys") == expired and node.stat("master_repl_offset") == offset, read
+        node.cmd("CLIENT", "UNPAUSE")
+        wait_for("the key to be deleted", lambda: node.cmd("DBSIZE") == 0)
+        assert node.stat("expired_keys") == expired + 1
+
+
+def test_nothing_is_written_once_a_pause_has_been_answered(node):
+    """Also not by what had begun to wait for the server to be at rest."""
+    stop = threading.Event()
+
+    def swap():
+        client = node.new_client()
+        while not stop.is_set():
+            client.execute_command("SWAPDB", 0, 1)
+    threads = [threading.Thread(target=swap) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for("swaps", lambda: node.stat("rdb_changes_since_last_save") > 100)
+        for _ in range(100):
+            node.cmd("CLIENT", "PAUSE", 60000, "WRITE")
+            changes = node.stat("rdb_changes_since_last_save")
+            time.sleep(0.005)
+            assert node.stat("rdb_changes_since_last_save") == changes
+            node.cmd("CLIENT", "UNPAUSE")
+    finally:
+        node.cmd("CLIENT", "UNPAUSE")
+        stop.set()
+        for thread in threads:
+            thread.join()
