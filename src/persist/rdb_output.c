@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "persist/rdb_format.h"
+#include "persist/rdb_pack.h"
 
 #include <liblzf/lzf.h>
 
@@ -13,6 +14,7 @@ void out_deinit(struct rdb_out *o)
 {
     buf_deinit(&o->b);
     buf_deinit(&o->packed);
+    mem_free(o->packer);
 }
 
 static void hand_over(struct rdb_out *o, const void *p, size_t n)
@@ -130,13 +132,21 @@ static bool packs_surely_not(struct bytes s)
     return true;
 }
 
+/* Bytes that s takes compressed, in o->packed; 0 when that does not save LZF_SAVED_MIN of them. */
+static size_t compress(struct rdb_out *o, struct bytes s)
+{
+    if (!o->packer && packs_surely_not(s)) return 0;
+    o->packed.n = 0;
+    if (buf_try_reserve(&o->packed, s.n) != OK) return 0;
+    if (o->packer) return pack(o->packer, s.p, s.n, o->packed.p, s.n - LZF_SAVED_MIN);
+    return lzf_compress(s.p, (unsigned)s.n, o->packed.p, (unsigned)s.n - LZF_SAVED_MIN);
+}
+
 /* False when compression does not pay, or has no memory: the string is written as it is then. */
 static bool out_packed(struct rdb_out *o, struct bytes s)
 {
-    if (!o->compress || s.n < LZF_STRING_MIN || s.n > UINT32_MAX / 2 || packs_surely_not(s)) return false;
-    o->packed.n = 0;
-    if (buf_try_reserve(&o->packed, s.n) != OK) return false;
-    unsigned n = lzf_compress(s.p, (unsigned)s.n, o->packed.p, (unsigned)s.n - LZF_SAVED_MIN);
+    if (!o->compress || s.n < LZF_STRING_MIN || s.n > PACK_INPUT_MAX) return false;
+    size_t n = compress(o, s);
     if (n == 0) return false;
     out_byte(o, RDB_ENC_LZF);
     out_length(o, n);

@@ -10,6 +10,8 @@
 
 #include "persist/persist.h"
 
+struct packer;
+
 enum { OUT_FLUSH_BYTES = 256 * 1024 };
 
 struct rdb_out {
@@ -18,7 +20,8 @@ struct rdb_out {
     size_t entry_start; /* where the present entry begins in b; bytes of it that were flushed count from 0 */
     uint64_t crc;       /* of what was flushed */
     uint64_t flushed;
-    struct buf packed; /* scratch for LZF */
+    struct buf packed;     /* scratch for LZF */
+    struct packer *packer; /* compresses instead of liblzf, if there; owned */
     enum status st;
     bool compress, checksum;
 };

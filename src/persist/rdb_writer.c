@@ -4,6 +4,7 @@
 #include "persist/persist.h"
 #include "persist/rdb_format.h"
 #include "persist/rdb_output.h"
+#include "persist/rdb_pack.h"
 
 #include <stdio.h>
 
@@ -40,6 +41,7 @@ struct rdb_writer *rdb_writer_new(struct rdb_sink sink, const struct rdb_options
     w->options = options;
     w->out.sink = sink;
     w->out.compress = options->compress;
+    if (options->compress) w->out.packer = mem_calloc(1, sizeof *w->out.packer);
     w->out.checksum = options->checksum;
     w->db = -1;
     return w;
