@@ -1,5 +1,6 @@
 /* Prometheus's format, hot keys, the slow log. */
 #include "base/mem.h"
+#include "observe/durations.h"
 #include "observe/hotkeys.h"
 #include "observe/nodes.h"
 #include "observe/prometheus.h"
@@ -63,6 +64,41 @@ static void histograms_are_cumulative(void **state)
                     "h_bucket{c=\"v\",le=\"10\"} 5\nh_bucket{c=\"v\",le=\"+Inf\"} 6\n"
                     "h_sum{c=\"v\"} 20.003202\nh_count{c=\"v\"} 6\n");
     mem_free(h);
+}
+
+struct one_command {
+    enum command_id id;
+    uint64_t scale;
+};
+
+static bool durations_of(void *ctx, enum command_id id, struct histogram *out)
+{
+    const struct one_command *c = ctx;
+    const uint64_t us[] = {1, 20, 33, 2000, 400000, 800000};
+    histogram_clear(out);
+    for (size_t i = 0; id == c->id && i < sizeof us / sizeof *us; i++) histogram_add(out, us[i] * c->scale);
+    return id == c->id;
+}
+
+static void durations_are_told_in_either_unit(void **state)
+{
+    (void)state;
+    const struct bytes names[] = {BYTES("get"), BYTES("nosuch"), BYTES("config")};
+    for (unsigned per_us = 1; per_us <= 1000; per_us += 999) {
+        struct one_command at_top = {CMD_ID_GET, per_us}, below = {CMD_ID_CONFIG_GET, per_us};
+        struct durations d = {durations_of, &at_top, per_us};
+        struct buf b = {0};
+        struct resp_out o = {&b, 3};
+        durations_reply(&o, &d, names, 3);
+        expect_text(&b, "%1\r\n$3\r\nget\r\n%2\r\n$5\r\ncalls\r\n:6\r\n$14\r\nhistogram_usec\r\n%5\r\n"
+                        ":1\r\n:1\r\n:33\r\n:3\r\n:2113\r\n:4\r\n:541065\r\n:5\r\n:1082130\r\n:6\r\n");
+        d.ctx = &below;
+        durations_reply(&o, &d, names, 3);
+        assert_non_null(memmem(b.p, b.n, "config|get", 10));
+        buf_deinit(&b);
+        durations_reply(&o, &d, names, 2);
+        expect_text(&b, "%0\r\n");
+    }
 }
 
 static void note(struct hotkeys *h, const char *name, int64_t now_ms)
@@ -188,8 +224,11 @@ int main(void)
 {
     hash_seed_set(1);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(samples_are_written),    cmocka_unit_test(histograms_are_cumulative),
-        cmocka_unit_test(the_hottest_come_first), cmocka_unit_test(the_slow_log_keeps_the_newest),
+        cmocka_unit_test(samples_are_written),
+        cmocka_unit_test(histograms_are_cumulative),
+        cmocka_unit_test(durations_are_told_in_either_unit),
+        cmocka_unit_test(the_hottest_come_first),
+        cmocka_unit_test(the_slow_log_keeps_the_newest),
         cmocka_unit_test(nodes_are_added_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
 #include "base/histogram.h"
 #include "base/mem.h"
 #include "base/number.h"
+#include "observe/durations.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -48,9 +49,10 @@ void latency_track(struct worker *w, const struct command *cmd, uint64_t ns)
     histogram_add(h, ns);
 }
 
-/* The sum over the workers; false: never called. */
-static bool collect(const struct node *n, unsigned id, struct histogram *out)
+/* Over the workers; false: never called. */
+static bool sum_of(void *node, enum command_id id, struct histogram *out)
 {
+    const struct node *n = node;
     histogram_clear(out);
     for (int i = 0; i < n->worker_count; i++) {
         const struct histogram *h = atomic_load_explicit(&n->workers[i]->latency[id], memory_order_acquire);
@@ -88,9 +90,9 @@ void latency_info(struct node *n, struct buf *b)
     double percentiles[PERCENTILES_MAX];
     size_t count = percentiles_of(n, percentiles);
     struct histogram *h = mem_alloc(sizeof *h);
-    for (unsigned id = 0; id < CMD_ID_COUNT; id++) {
-        if (!collect(n, id, h)) continue;
-        buf_printf(b, "latency_percentiles_usec_%s:", command_by_id((enum command_id)id)->name);
+    for (enum command_id id = 0; id < CMD_ID_COUNT; id++) {
+        if (!sum_of(n, id, h)) continue;
+        buf_printf(b, "latency_percentiles_usec_%s:", command_by_id(id)->name);
         for (size_t i = 0; i < count; i++)
             buf_printf(b, "%sp%.10g=%.3f", i ? "," : "", percentiles[i],
                        (double)histogram_percentile(h, percentiles[i]) / 1000);
@@ -99,54 +101,10 @@ void latency_info(struct node *n, struct buf *b)
     mem_free(h);
 }
 
-/* Cumulative counts at doubling durations, leaving out those that add nothing. */
-static void reply_histogram(struct resp_out *out, const char *name, const struct histogram *h)
-{
-    uint64_t total = atomic_load_explicit(&h->total, memory_order_relaxed), before = 0;
-    resp_bulk_cstr(out, name);
-    resp_map(out, 2);
-    resp_bulk_cstr(out, "calls");
-    resp_i64(out, (int64_t)total);
-    resp_bulk_cstr(out, "histogram_usec");
-    size_t mark = resp_defer(out), n = 0;
-    for (uint64_t ns = 1024; before < total; ns *= 2) {
-        uint64_t now = ns >= HISTOGRAM_MAX ? total : histogram_up_to(h, ns);
-        if (now == before) continue;
-        resp_i64(out, (int64_t)(histogram_top_of(ns) / 1000));
-        resp_i64(out, (int64_t)now);
-        before = now;
-        n++;
-    }
-    resp_defer_map(out, mark, n);
-}
-
-static size_t reply_command(struct call *c, const struct command *cmd, struct histogram *h)
-{
-    size_t n = 0;
-    unsigned subs = command_sub_count(cmd);
-    for (unsigned id = cmd->id; id <= cmd->id + subs; id++) {
-        if (!collect(call_conn(c)->worker->node, id, h)) continue;
-        reply_histogram(&c->out, command_by_id((enum command_id)id)->name, h);
-        n++;
-    }
-    return n;
-}
-
 void cmd_latency_histogram(struct call *c)
 {
-    struct histogram *h = mem_alloc(sizeof *h);
-    size_t mark = resp_defer(&c->out), n = 0;
-    for (unsigned id = 0; c->argc == 2 && id < CMD_ID_COUNT; id++) {
-        const struct command *cmd = command_by_id((enum command_id)id);
-        n += reply_command(c, cmd, h);
-        id += command_sub_count(cmd);
-    }
-    for (size_t i = 2; i < c->argc; i++) {
-        const struct command *cmd = command_find(c->argv[i]);
-        if (cmd) n += reply_command(c, cmd, h);
-    }
-    resp_defer_map(&c->out, mark, n);
-    mem_free(h);
+    const struct durations d = {sum_of, call_conn(c)->worker->node, 1000};
+    durations_reply(&c->out, &d, c->argv + 2, c->argc - 2);
 }
 
 /* ---- events ---- */

@@ -5,6 +5,7 @@
 #include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
+#include "observe/durations.h"
 
 #include <stdio.h>
 
@@ -56,53 +57,15 @@ static void memory_stats(const struct client *c, struct resp_out *o)
 
 /* ---- LATENCY HISTOGRAM ---- */
 
-/* Cumulative counts at doubling durations, leaving out those that add nothing. */
-static void reply_histogram(struct resp_out *o, const char *name, const struct histogram *h)
+static bool sum_of(void *proxy, enum command_id id, struct histogram *out)
 {
-    uint64_t total = atomic_load_explicit(&h->total, memory_order_relaxed), before = 0;
-    resp_bulk_cstr(o, name);
-    resp_map(o, 2);
-    resp_bulk_cstr(o, "calls");
-    resp_i64(o, (int64_t)total);
-    resp_bulk_cstr(o, "histogram_usec");
-    size_t mark = resp_defer(o), n = 0;
-    for (uint64_t us = 1; before < total; us *= 2) {
-        uint64_t now = us >= HISTOGRAM_MAX ? total : histogram_up_to(h, us);
-        if (now == before) continue;
-        resp_i64(o, (int64_t)us);
-        resp_i64(o, (int64_t)now);
-        before = now;
-        n++;
-    }
-    resp_defer_map(o, mark, n);
-}
-
-static size_t reply_command(const struct client *c, struct resp_out *o, const struct command *cmd, struct histogram *h)
-{
-    size_t n = 0;
-    for (unsigned id = cmd->id; id <= cmd->id + command_sub_count(cmd); id++) {
-        if (!sum_latency(c->worker->proxy, (int)id, h)) continue;
-        reply_histogram(o, command_by_id((enum command_id)id)->name, h);
-        n++;
-    }
-    return n;
+    return sum_latency(proxy, (int)id, out);
 }
 
 static void latency_histogram(const struct client *c, struct resp_out *o, const struct bytes *argv, size_t argc)
 {
-    struct histogram *h = mem_alloc(sizeof *h);
-    size_t mark = resp_defer(o), n = 0;
-    for (unsigned id = 0; argc == 2 && id < CMD_ID_COUNT; id++) {
-        const struct command *cmd = command_by_id((enum command_id)id);
-        n += reply_command(c, o, cmd, h);
-        id += command_sub_count(cmd);
-    }
-    for (size_t i = 2; i < argc; i++) {
-        const struct command *cmd = command_find(argv[i]);
-        if (cmd) n += reply_command(c, o, cmd, h);
-    }
-    resp_defer_map(o, mark, n);
-    mem_free(h);
+    const struct durations d = {sum_of, c->worker->proxy, 1};
+    durations_reply(o, &d, argv + 2, argc - 2);
 }
 
 /* ---- CONFIG RESETSTAT ---- */
