@@ -88,7 +88,8 @@ struct sim_node {
     /* for the checks */
     bool serving;
     uint64_t serving_epoch, seen_current;
-    size_t shown; /* 1 + index in world.shown of its id */
+    uint64_t asked; /* the highest epoch in which it asked for votes, in any of its lives */
+    size_t shown;   /* 1 + index in world.shown of its id */
     uint8_t serving_slots[CLUSTER_SLOT_BYTES];
     struct {
         const struct cluster_node *owner; /* NULL: nobody, or one that does not claim it */
@@ -182,7 +183,7 @@ struct vote {
 };
 struct shown {
     struct cluster_id id;
-    uint64_t current, config, asked;
+    uint64_t current, config;
 };
 
 /* world.c */

@@ -140,10 +140,11 @@ def tag_of_slot(slot):
 class Node:
     """One server process with a directory of its own, which outlives restarts."""
 
-    def __init__(self, kind, directory, port=None, host="127.0.0.1", prefix=(), tls=None, **directives):
+    def __init__(self, kind, directory, port=None, host="127.0.0.1", prefix=(), tls=None, log=None, **directives):
         self.kind = kind
         self.port = port or free_port()
         self.host = host
+        self.announced = host  # where the other nodes find it
         self.dir = directory
         self.prefix = list(prefix)  # e.g. ip netns exec NAME
         self.tls = tls  # tls.Authority: `port` is the TLS port then, and clients use it
@@ -151,7 +152,7 @@ class Node:
         self.directives = {"bind": "127.0.0.1", "save": "", "repl-diskless-sync-delay": 0,
                            "enable-debug-command": "yes", "enable-protected-configs": "yes", **{k.replace("_", "-"): v for k, v in directives.items()}}
         self.process = None
-        self.log = os.path.join(directory, "log")
+        self.log = log or os.path.join(directory, "log")
         self.expected_dead = False
         self.paused = False
         self._client = None
@@ -416,18 +417,36 @@ class Servers:
             node.start(wait=wait)
         return node
 
-    def cluster(self, kinds, replicas=0, form=True, timeout=1000, **directives):
-        """A cluster of len(kinds) nodes; the first ones become primaries, the rest their replicas in turn."""
-        nodes = [self.node(kind, cluster_enabled="yes", cluster_node_timeout=timeout, start=False,
-                           **{"cluster_replica_validity_factor": 0, "repl_ping_replica_period": 1, **directives}) for kind in kinds]
+    def cluster(self, kinds, replicas=0, form=True, timeout=1000, network=False, each=lambda number: {}, **directives):
+        """A cluster of len(kinds) nodes; the first ones become primaries, the rest their replicas in turn.  network: each in
+        a network namespace of its own (cluster.network).  each: further options of one node by its number."""
+        directives = {"cluster_enabled": "yes", "cluster_node_timeout": timeout, "cluster_replica_validity_factor": 0,
+                      "repl_ping_replica_period": 1, **directives}
+        net = Network(self, len(kinds)) if network else None
+        nodes = []
+        for n, kind in enumerate(kinds):
+            place = net.place(n) if net else {}
+            nodes.append(self.node(kind, start=False, **{**place, **directives, **each(n)}))
+            nodes[-1].announced = net.data_address(n) if net else nodes[-1].host
         for node in nodes:
             node.start(wait=False)
         for node in nodes:
             node.wait_ready()
         cluster = Cluster(nodes, timeout)
+        cluster.network = net
         if form:
             cluster.form(replicas)
         return cluster
+
+    def file_system(self, size):
+        """A directory on a small file system of its own, in memory."""
+        path = self.directory(f"other-{random.randrange(1 << 30)}")
+        try:
+            run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path])
+        except Exception as error:
+            raise TestFailure(f"cannot mount a file system (needs root): {error}") from None
+        self.undo.append(lambda: run(["umount", "-l", path], check=False))
+        return path
 
     def logs(self):
         return "\n\n".join(f"===== {node}, end of {node.log}\n{node.log_tail()}" for node in self.nodes)
@@ -653,7 +672,7 @@ class Cluster:
         for n, node in enumerate(self.nodes):
             node.cmd("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
         for node in self.nodes[1:]:
-            self.nodes[0].cmd("CLUSTER", "MEET", node.host, node.port)
+            self.nodes[0].cmd("CLUSTER", "MEET", node.announced, node.port)
         wait_for("all nodes to know each other", self.all_known, 20)
         for n, node in enumerate(rest):
             node.cmd("CLUSTER", "REPLICATE", primaries[n % count].id)
@@ -970,13 +989,35 @@ class Network:
     def prefix(self, i):
         return ["ip", "netns", "exec", self.spaces[i]]
 
+    def place(self, i):
+        """The options of a node in it that uses port 7000."""
+        return {"port": 7000, "host": self.control_address(i), "prefix": self.prefix(i), "bind": "0.0.0.0",
+                "protected_mode": "no", "cluster_announce_ip": self.data_address(i)}
+
     def split(self, minority):
         """Frames pass no more between the namespaces listed and the others."""
         for i in range(self.count):
             self._ip("link", "set", f"{self.tag}d{i}", "master", self.tag + ("b" if i in minority else "a"))
 
-    def heal(self):
+    def hide(self, i):
+        """Nor between this one and the test's clients."""
+        self._ip("link", "set", f"{self.tag}c{i}", "nomaster")
+
+    def mute(self, i):
+        """What this one sends to the others is lost; it hears them."""
+        self._neighbours(i, "replace", "lladdr", "02:00:00:00:00:01", "nud", "permanent")
+
+    def _neighbours(self, i, verb, *words):
+        for other in range(self.count):
+            if other != i:
+                self._ip("-n", self.spaces[i], "neigh", verb, self.data_address(other), "dev", "ethd", *words)
+
+    def heal(self, muted=()):
         self.split(())
+        for i in range(self.count):
+            self._ip("link", "set", f"{self.tag}c{i}", "master", self.tag + "c")
+        for i in muted:
+            self._neighbours(i, "del")
 
     def close(self):
         for i, kind in itertools.product(range(self.count), "dc"):

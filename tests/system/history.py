@@ -46,7 +46,7 @@ class Client(threading.Thread):
 
     def connect(self, node):
         self.drop()
-        self.wire, self.node = Wire(node, timeout=3), node
+        self.wire, self.node = Wire(node, timeout=3, connect_timeout=0.5), node
         for words in self.setup:
             if isinstance(reply := self.wire(*words), Error):
                 raise covey.TestFailure(f"{words}: {reply}")
@@ -81,8 +81,8 @@ class Client(threading.Thread):
             return reply, None
         word = reply.split()[0]
         if word == "MOVED":
-            port = int(reply.rsplit(":", 1)[1])
-            target = next((n for n in self.cluster.nodes if n.port == port), None)
+            address = reply.split()[2]
+            target = next((n for n in self.cluster.nodes if f"{n.announced}:{n.port}" == address), None)
             try:
                 if target and target is not self.node:
                     self.connect(target)
@@ -186,10 +186,14 @@ class History:
     def answered(self):
         return [c.counts["answered"] for c in self.clients]
 
-    def wait_for_writes(self, timeout=60, more=20):
+    def wait_for_writes(self, timeout=60, more=20, meanwhile=lambda: None):
         """Until every shard has answered some more writes."""
         before = self.answered()
-        covey.wait_for("writes in every shard", lambda: all(b + more <= a for b, a in zip(before, self.answered())), timeout)
+
+        def written():
+            meanwhile()
+            return all(b + more <= a for b, a in zip(before, self.answered()))
+        covey.wait_for("writes in every shard", written, timeout)
 
     def longest_since(self):
         """The longest time without an acknowledged write in any shard since the last call."""

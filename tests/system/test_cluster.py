@@ -11,7 +11,7 @@ import pytest
 import redis
 
 import covey
-from covey import (SLOTS, Network, TestFailure, Writer, assert_same_data, cluster_info, cluster_nodes, dataset, key_slot, run,
+from covey import (SLOTS, TestFailure, Writer, assert_same_data, cluster_info, cluster_nodes, dataset, key_slot, run,
                    tag_of_slot, wait_for)
 from hostile import new_seed, throw
 
@@ -423,22 +423,9 @@ def test_stopped_primary_is_replaced_and_comes_back_as_replica(servers):
 
 def test_partition_minority_stops_accepting_writes(servers):
     """Six nodes in namespaces: one primary and another's replica are cut off. Their side stops, the other goes on."""
-    network = Network(servers, 6)
     timeout = 1000
-    nodes = [servers.node(port=7000, host=network.control_address(i), prefix=network.prefix(i), bind="0.0.0.0",
-                          protected_mode="no", cluster_enabled="yes", cluster_node_timeout=timeout,
-                          cluster_replica_validity_factor=0, cluster_announce_ip=network.data_address(i)) for i in range(6)]
-    cluster = covey.Cluster(nodes, timeout)
-    for n in range(3):
-        nodes[n].cmd("CLUSTER", "ADDSLOTSRANGE", SLOTS * n // 3, SLOTS * (n + 1) // 3 - 1)
-    for n, node in enumerate(nodes):
-        node.cmd("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-    for n in range(1, 6):
-        nodes[0].cmd("CLUSTER", "MEET", network.data_address(n), 7000)
-    wait_for("all to know each other", cluster.all_known, 20)
-    for n in range(3):
-        nodes[3 + n].cmd("CLUSTER", "REPLICATE", nodes[n].id)
-    cluster.wait_whole()
+    cluster = servers.cluster(["covey"] * 6, replicas=1, timeout=timeout, network=True)
+    network, nodes = cluster.network, cluster.nodes
     key = in_slot(0)
     nodes[0].cmd("SET", key, "before")
     covey.wait_in_sync(nodes[0], nodes[3])

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 import covey
-from covey import TestFailure, wait_for
+from covey import wait_for
 from faulty_disk import Disk
 
 SHORT = 9999  # half of a write is done
@@ -43,16 +43,6 @@ def restart(node):
     wait_for("the port to be free", lambda: covey._bindable(node.port))
     node.prefix = []
     node.start()
-
-
-def other_file_system(servers, size="16m"):
-    path = servers.directory(f"other-{random.randrange(1 << 30)}")
-    try:
-        covey.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path])
-    except Exception as error:
-        raise TestFailure(f"cannot mount a file system (needs root): {error}") from None
-    servers.undo.append(lambda: covey.run(["umount", "-l", path], check=False))
-    return path
 
 
 # ---- the AOF ---------------------------------------------------------------------------------------------------------
@@ -322,7 +312,7 @@ def test_a_save_that_failed_is_tried_again(servers):
 
 def test_directories_on_other_file_systems(servers):
     """dir moved at run time, dir a link elsewhere, the AOF's directory and a replica's too: nothing is renamed across."""
-    first, second = other_file_system(servers), other_file_system(servers)
+    first, second = servers.file_system("16m"), servers.file_system("16m")
     node = servers.node(start=False, appendonly="yes")
     os.symlink(second, os.path.join(node.dir, "appendonlydir"))
     node.start()

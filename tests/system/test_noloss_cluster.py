@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from covey import LONG, Cluster, Network, cluster_nodes, key_slot, tag_of_slot, wait_for
+from covey import LONG, cluster_nodes, key_slot, tag_of_slot, wait_for
 from wire import Closed, Error, Wire
 
 
@@ -275,21 +275,8 @@ def test_force_and_restart_keep_what_was_acknowledged(servers):
 def test_a_primary_in_the_minority_says_no_late_yes(servers):
     """Cut off from the other nodes, not from its clients: it has lost its right to write before another one is elected,
     and what it has acknowledged is there."""
-    net = Network(servers, 6)
-    nodes = [servers.node(port=7000, host=net.control_address(i), prefix=net.prefix(i), bind="0.0.0.0", protected_mode="no",
-                          cluster_enabled="yes", cluster_node_timeout=1000, cluster_replica_validity_factor=0,
-                          cluster_announce_ip=net.data_address(i), repl_ping_replica_period=1, min_replicas_to_ack=1) for i in range(6)]
-    cluster = Cluster(nodes, 1000)
-    for n, node in enumerate(nodes[:3]):
-        node.cmd("CLUSTER", "ADDSLOTSRANGE", 16384 * n // 3, 16384 * (n + 1) // 3 - 1)
-    for n, node in enumerate(nodes):
-        node.cmd("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-    for i in range(1, 6):
-        nodes[0].cmd("CLUSTER", "MEET", net.data_address(i), 7000)
-    wait_for("all nodes to know each other", cluster.all_known, 20)
-    for n in range(3):
-        nodes[3 + n].cmd("CLUSTER", "REPLICATE", nodes[n].id)
-    cluster.wait_whole()
+    cluster = servers.cluster(["covey"] * 6, replicas=1, timeout=1000, network=True, min_replicas_to_ack=1)
+    net, nodes = cluster.network, cluster.nodes
     primary, replica = nodes[0], nodes[3]
     wait_for("members", lambda: members_ready(primary))
     flow = Flow(primary, tag_on(primary), 0)

@@ -19,12 +19,13 @@ class Closed(Exception):
 
 
 class Wire:
-    def __init__(self, node, version=2, timeout=10, receive_buffer=None):
+    def __init__(self, node, version=2, timeout=10, receive_buffer=None, connect_timeout=None):
         self.sock = socket.socket()
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.sock.settimeout(timeout * covey.PATIENCE)
+        self.sock.settimeout((connect_timeout or timeout) * covey.PATIENCE)
         self.sock.connect((node.host, node.port))
+        self.sock.settimeout(timeout * covey.PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer, self.at = b"", 0
         self.id = self("CLIENT", "ID")

@@ -473,6 +473,40 @@ static void a_higher_epoch_takes_slots_and_a_lower_one_is_told(void **state)
     harness_stop(&h);
 }
 
+/* The giver of a slot that I import is replaced: its successor is the giver then, whether I hear first that the old one
+ * is a replica or that there is a new one. */
+static void an_import_goes_on_with_the_givers_successor(void **state)
+{
+    for (int order = 0; order < 2; order++) {
+        struct harness h;
+        harness_config(&h);
+        harness_start(&h, as_primary);
+        struct bytes b = BYTES(B);
+        assert_true(cluster_set_slot(h.core, BYTES("150"), BYTES("IMPORTING"), &b, h.now, &h.err, &h.out));
+        harness_settle(&h);
+        for (int step = 0; step < 2; step++) {
+            if ((step == 0) == (order == 0)) {
+                struct cluster_message gone = header(&h, CLUSTER_PONG, 'b');
+                gone.flags = CLUSTER_NODE_MYSELF | CLUSTER_NODE_REPLICA;
+                gone.replica_of = harness_id('d');
+                gone.current_epoch = gone.config_epoch = 4;
+                harness_receive(&h, IN | 2, &gone);
+            } else {
+                struct cluster_message m = header(&h, CLUSTER_PONG, 'd');
+                m.flags = CLUSTER_NODE_MYSELF | CLUSTER_NODE_PRIMARY;
+                m.replica_of = (struct cluster_id){{0}};
+                m.current_epoch = m.config_epoch = 4;
+                range(h.slots, 100, 199);
+                harness_receive(&h, IN | 4, &m);
+            }
+        }
+        assert_int_equal(harness_view(&h, 'd').slot_count, 100);
+        struct cluster_id d = harness_id('d');
+        assert_ptr_equal(cluster_slot_importing_from(h.core, 150), cluster_node_find(h.core, &d));
+        harness_stop(&h);
+    }
+}
+
 static void losing_the_last_slot_makes_a_replica(void **state)
 {
     struct harness h;
@@ -663,6 +697,7 @@ int main(void)
         cmocka_unit_test(a_replica_behind_another_waits_longer),
         cmocka_unit_test(a_higher_epoch_takes_slots_and_a_lower_one_is_told),
         cmocka_unit_test(losing_the_last_slot_makes_a_replica),
+        cmocka_unit_test(an_import_goes_on_with_the_givers_successor),
         cmocka_unit_test(headers_from_the_past_change_nothing),
         cmocka_unit_test(the_smaller_id_leaves_a_shared_epoch),
         cmocka_unit_test(the_primary_tells_its_offset_only_when_it_stands_still),

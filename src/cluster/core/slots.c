@@ -203,6 +203,15 @@ static void take_slot(struct cluster_core *core, unsigned slot, struct cluster_n
     slot_assign(core, slot, sender);
 }
 
+/* The import of a slot that a claim has moved goes on from the new owner, if the giver is what was replaced: left with
+ * the old one, and the claim refused, this node would take the slot for nobody's until the operator comes back. */
+static void import_follows(struct cluster_core *core, unsigned slot, const struct cluster_node *was,
+                           struct cluster_node *is)
+{
+    struct cluster_node *giver = core->importing ? core->importing[slot] : NULL;
+    if (giver && (giver == was || node_is_replica(giver))) slot_set_importing(core, slot, is);
+}
+
 static void take_slots(struct cluster_core *core, struct cluster_node *sender, uint64_t epoch, const uint8_t *claim,
                        const struct cluster_node *shard, struct claim_result *r)
 {
@@ -212,9 +221,10 @@ static void take_slots(struct cluster_core *core, struct cluster_node *sender, u
             set_not_claiming(core, s, false);
             continue;
         }
-        /* While I import a slot only the operator's word moves it. */
-        if (core->importing && core->importing[s]) continue;
-        if (claim_wins(core, s, epoch)) take_slot(core, s, sender, shard, r);
+        if (!claim_wins(core, s, epoch)) continue;
+        struct cluster_node *was = core->owner[s];
+        take_slot(core, s, sender, shard, r);
+        import_follows(core, s, was, sender);
     }
     /* What it owns in my view but does not claim stays bound to it, yet free for whoever claims it. */
     for (unsigned s = cluster_bit_next(sender->slots, 0); s < SLOT_COUNT; s = cluster_bit_next(sender->slots, s + 1))
