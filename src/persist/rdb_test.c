@@ -1,66 +1,21 @@
 /* The RDB format against bytes that redis-server 7.0.15 wrote or accepted, random values through a file and back, and
  * inputs that are broken on purpose. */
-#include "persist/persist.h"
-#include "persist/rdb_batch.h"
-#include "persist/rdb_extent.h"
+#include "persist/rdb_test.h"
 
 #include "base/clock.h"
 #include "base/crc.h"
-#include "base/mem.h"
-#include "base/random.h"
 #include "persist/rdb_input.h"
-#include "store/hash.h"
-#include "store/listtype.h"
-#include "store/set.h"
-#include "store/stream.h"
-#include "store/zset.h"
 
 #include <liblzf/lzf.h>
 #include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-static const struct store_limits *const limits = &store_limits_default;
-static const struct bytes KEY = {"k", 1};
-
-static struct random rng;
-
-static uint64_t pick(uint64_t n)
-{
-    return random_below(&rng, n);
-}
-
 /* ---- helpers -------------------------------------------------------------------------------------------------------
  */
-
-static int nibble(char c)
-{
-    return c <= '9' ? c - '0' : (c | 32) - 'a' + 10;
-}
-
-/* Hexadecimal digits, blanks between them; text in '' is taken as it is. */
-static void hex_append(struct buf *b, const char *text)
-{
-    while (*text) {
-        if (*text == ' ') {
-            text++;
-        } else if (*text == '\'') {
-            for (text++; *text != '\''; text++) buf_append_char(b, *text);
-            text++;
-        } else {
-            buf_append_char(b, (char)(nibble(text[0]) << 4 | nibble(text[1])));
-            text += 2;
-        }
-    }
-}
 
 static void footer_append(struct buf *b, unsigned version)
 {
@@ -68,18 +23,6 @@ static void footer_append(struct buf *b, unsigned version)
     buf_append_char(b, 0);
     uint64_t crc = crc64(0, b->p, b->n);
     buf_append(b, &crc, 8);
-}
-
-static void assert_same(struct bytes got, struct bytes want)
-{
-    if (!bytes_eq(got, want)) {
-        for (size_t i = 0; i < got.n; i++) printf("%02x", (unsigned char)got.p[i]);
-        printf("\n");
-        for (size_t i = 0; i < want.n; i++) printf("%02x", (unsigned char)want.p[i]);
-        printf("\n");
-    }
-    assert_int_equal(got.n, want.n);
-    assert_true(bytes_eq(got, want));
 }
 
 static struct entry *restore_ok(struct bytes payload)
@@ -532,38 +475,11 @@ static void test_empty_stream(void **state)
 /* ---- whole files ---------------------------------------------------------------------------------------------------
  */
 
-/* A source over memory that gives at most `piece` bytes at a time. */
-struct memory {
-    struct bytes left;
-    size_t piece;
-};
-
-static enum status memory_read(void *ctx, void *p, size_t n, size_t *got)
-{
-    struct memory *m = ctx;
-    *got = n < m->piece ? n : m->piece;
-    if (*got > m->left.n) *got = m->left.n;
-    if (*got) memcpy(p, m->left.p, *got);
-    m->left.p += *got;
-    m->left.n -= *got;
-    return OK;
-}
-
-static struct rdb_load_options load_options(void)
-{
-    return (struct rdb_load_options){.limits = store_limits_default, .now_ms = 1000000, .lru_clock = 1000};
-}
-
 static enum status load_bytes(struct store *s, struct bytes b, size_t piece, const struct rdb_load_options *options,
                               struct rdb_extras *extras, struct rdb_load_result *result, struct rdb_error *err)
 {
     struct memory m = {b, piece};
     return rdb_load(s, (struct rdb_source){&m, memory_read, 0}, options, extras, NULL, result, err);
-}
-
-static struct store *new_store(void)
-{
-    return store_create(16, (struct store_hooks){0});
 }
 
 static enum status load_hex(const char *hex, struct store *s, struct rdb_error *err)
@@ -704,161 +620,6 @@ static void test_expired_keys(void **state)
 /* ---- random datasets through a file --------------------------------------------------------------------------------
  */
 
-/* Integers, short and long texts, compressible or not. */
-static struct bytes random_text(char *out, size_t max)
-{
-    switch (pick(4)) {
-    case 0: return bytes_make(out, (size_t)sprintf(out, "%lld", (long long)(random_u64(&rng) >> pick(64))));
-    case 1: return bytes_make(out, (size_t)sprintf(out, "member:%u", (unsigned)pick(100000)));
-    default: break;
-    }
-    size_t n = pick(pick(8) ? 40 : max);
-    unsigned alphabet = pick(2) ? 256 : 3;
-    for (size_t i = 0; i < n; i++) out[i] = (char)pick(alphabet);
-    return bytes_make(out, n);
-}
-
-enum { TEXT_MAX = 10000 };
-
-static void fill(struct entry *e, size_t n)
-{
-    static char one[TEXT_MAX], two[TEXT_MAX];
-    size_t max = pick(2) ? 30 : TEXT_MAX;
-    while (n--) {
-        struct bytes a = random_text(one, max), b = random_text(two, max);
-        switch (entry_type(e)) {
-        case TYPE_LIST: assert_int_equal(list_push(e, (enum list_end)pick(2), a, limits), OK); break;
-        case TYPE_SET: assert_int_equal(set_add(e, a, limits, NULL), OK); break;
-        case TYPE_HASH: assert_int_equal(hash_set(e, a, b, limits, NULL), OK); break;
-        default: assert_int_equal(zset_add(e, (double)pick(1000) / (double)(1 + pick(9)), a, limits, NULL), OK); break;
-        }
-    }
-}
-
-/* Entries, some removed, and groups with consumers that own some of them. */
-static struct entry *random_stream(struct bytes key, size_t n)
-{
-    struct entry *e = stream_entry_new(key);
-    struct stream *s = stream_of(e);
-    static char one[TEXT_MAX];
-    struct stream_id id = {1, 0};
-    for (size_t i = 0; i < n; i++) {
-        struct bytes texts[] = {BYTES("field"), random_text(one, 60), BYTES("n"), BYTES("1")};
-        id = (struct stream_id){id.ms + pick(3), id.seq + 1};
-        assert_int_equal(stream_append(s, id, texts, 1 + pick(2), limits), OK);
-        if (pick(5) == 0) stream_delete(s, id);
-    }
-    for (size_t groups = pick(3); groups--;) {
-        char name[40];
-        struct stream_group *g =
-            stream_group_create(s, bytes_make(name, (size_t)sprintf(name, "group:%zu", groups)), id, (int64_t)n);
-        struct stream_consumer *a = stream_consumer_create(g, BYTES("ann"), 1000);
-        struct stream_consumer *b = stream_consumer_create(g, BYTES("bob"), 2000);
-        a->active_ms = 1000;
-        b->active_ms = 2000;
-        for (size_t i = pick(100); i--;)
-            stream_pending_put(g, (struct stream_id){pick(50), pick(50)}, pick(2) ? a : b, (int64_t)pick(1000),
-                               pick(9));
-    }
-    stream_update_first(s);
-    return e;
-}
-
-static struct entry *random_entry(struct bytes key)
-{
-    static char text[TEXT_MAX * 40];
-    size_t n = 1 + pick(pick(3) ? 20 : 1500);
-    struct entry *e;
-    switch (pick(7)) {
-    case 0: e = list_new(key); break;
-    case 1: e = set_new(key, BYTES("1")); break;
-    case 2: e = hash_new(key); break;
-    case 3: e = zset_new(key, BYTES("m"), limits); break;
-    case 4: return random_stream(key, n);
-    case 5:
-        e = set_new(key, BYTES("1"));
-        while (n--) {
-            char digits[24];
-            size_t len = (size_t)sprintf(digits, "%lld", (long long)(random_u64(&rng) >> pick(64)));
-            assert_int_equal(set_add(e, bytes_make(digits, len), limits, NULL), OK);
-        }
-        return e;
-    default: return entry_try_new_string(key, random_text(text, pick(20) ? 200 : sizeof text));
-    }
-    fill(e, n);
-    return e;
-}
-
-static struct store *random_store(size_t keys)
-{
-    struct store *s = new_store();
-    for (size_t i = 0; i < keys; i++) {
-        char name[300];
-        size_t n = (size_t)sprintf(name, "key:%zu:", i);
-        while (pick(10) && n < sizeof name - 1) name[n++] = (char)pick(256);
-        struct key k = key_of(bytes_make(name, n));
-        struct entry *e = random_entry(k.name);
-        if (pick(3) == 0) e = entry_with_expire(e, (int64_t)(2000000 + pick(1000000)));
-        store_put(s, pick(4) ? 0 : (int)pick(16), &k, e);
-    }
-    return s;
-}
-
-struct compare {
-    struct store *other;
-    size_t seen;
-};
-
-/* Equal as values: the same payload, or (unordered ones) the same elements. */
-static void assert_same_value(const struct entry *a, const struct entry *b)
-{
-    assert_int_equal(entry_type(a), entry_type(b));
-    assert_int_equal(entry_enc(a) == ENC_RAW ? ENC_EMBSTR : entry_enc(a),
-                     entry_enc(b) == ENC_RAW ? ENC_EMBSTR : entry_enc(b));
-    assert_int_equal(entry_expire_at(a), entry_expire_at(b));
-    struct element x, y;
-    if (entry_type(a) == TYPE_HASH && entry_enc(a) == ENC_HASHTABLE) {
-        struct hash_iter it;
-        assert_int_equal(hash_len(a), hash_len(b));
-        hash_iter_init(&it, a);
-        while (hash_iter_next(&it, &x, &y)) {
-            struct element z;
-            assert_true(hash_get(b, x.text, &z));
-            assert_same(z.text, y.text);
-        }
-        return;
-    }
-    struct buf one = {0}, two = {0};
-    assert_int_equal(persist_dump(a, false, &one), OK);
-    assert_int_equal(persist_dump(b, false, &two), OK);
-    assert_same(buf_bytes(&two), buf_bytes(&one));
-    buf_deinit(&one);
-    buf_deinit(&two);
-}
-
-static enum status compare_entry(void *ctx, int db, struct entry *e)
-{
-    struct compare *c = ctx;
-    struct key k = key_of(entry_key(e));
-    struct entry *other = store_find(c->other, db, &k);
-    assert_non_null(other);
-    assert_same_value(e, other);
-    c->seen++;
-    return OK;
-}
-
-static void assert_same_stores(struct store *a, struct store *b)
-{
-    struct compare c = {b, 0};
-    struct cut *cut = store_cut_begin(a);
-    while (store_cut_step(cut, SIZE_MAX, compare_entry, &c) == E_AGAIN) {
-    }
-    store_cut_end(cut);
-    size_t n = 0;
-    for (int db = 0; db < 16; db++) n += store_db_count(b, db);
-    assert_int_equal(c.seen, n);
-}
-
 static char dir[64];
 
 static int make_dir(void **state)
@@ -873,11 +634,6 @@ static int remove_dir(void **state)
     snprintf(path, sizeof path, "%s/dump.rdb", dir);
     unlink(path);
     return rmdir(dir);
-}
-
-static struct rdb_options save_options(void)
-{
-    return (struct rdb_options){.compress = true, .checksum = true, .now_ms = 1700000000000};
 }
 
 static enum status load_dump(struct store *s, struct rdb_extras *extras, struct rdb_progress *progress,
@@ -1011,23 +767,6 @@ static void test_save_fails(void **state)
 /* ---- hostile bytes -------------------------------------------------------------------------------------------------
  */
 
-static enum status buf_sink_write(void *ctx, const void *p, size_t n)
-{
-    buf_append(ctx, p, n);
-    return OK;
-}
-
-static void save_to_buf(struct store *s, const struct rdb_options *options, struct buf *out)
-{
-    struct rdb_snapshot *sn =
-        rdb_snapshot_begin(s, store_cut_begin(s), (struct rdb_sink){out, buf_sink_write}, options, NULL);
-    enum status st;
-    do st = rdb_snapshot_step(sn, 1000);
-    while (st == E_AGAIN);
-    assert_int_equal(st, OK);
-    rdb_snapshot_end(sn);
-}
-
 /* Whatever became of it: loaded, or refused with a reason. */
 static void load_damaged(struct bytes b)
 {
@@ -1142,163 +881,6 @@ static void test_large_string(void **state)
     mem_free(text);
 }
 
-/* ---- several threads -----------------------------------------------------------------------------------------------
- */
-
-static enum status load_with_threads(struct store *s, struct bytes b, unsigned threads, struct rdb_load_result *result,
-                                     struct rdb_error *err)
-{
-    struct memory m = {b, 300000};
-    struct rdb_load_options options = load_options();
-    options.threads = threads;
-    return rdb_load(s, (struct rdb_source){&m, memory_read, b.n}, &options, NULL, NULL, result, err);
-}
-
-/* Enough for several windows, with values larger than one. */
-static struct store *large_store(void)
-{
-    struct store *s = random_store(600);
-    size_t n = 3 * 1024 * 1024;
-    char *text = mem_alloc(n);
-    for (size_t i = 0; i < n; i++) text[i] = (char)random_u64(&rng);
-    struct key string = key_of(BYTES("large string")), list = key_of(BYTES("large list"));
-    store_put(s, 3, &string, entry_try_new_string(string.name, bytes_make(text, n)));
-    struct entry *e = list_new(list.name);
-    for (size_t at = 0; at + 3000 < n; at += 3000)
-        assert_int_equal(list_push(e, LIST_TAIL, bytes_make(text + at, 3000), limits), OK);
-    store_put(s, 0, &list, e);
-    for (int i = 0; i < 20000; i++) {
-        char name[40];
-        struct key k = key_of(bytes_make(name, (size_t)sprintf(name, "small:%d", i)));
-        store_put(s, 0, &k, entry_try_new_string(k.name, bytes_make(text + i, pick(200))));
-    }
-    mem_free(text);
-    return s;
-}
-
-static void test_load_on_threads(void **state)
-{
-    random_seed(&rng, 19);
-    struct store *a = large_store();
-    struct rdb_options options = save_options();
-    struct buf file = {0};
-    save_to_buf(a, &options, &file);
-    assert_true(file.n > 8 * 1024 * 1024);
-    for (unsigned threads = 1; threads <= 5; threads++) {
-        struct rdb_load_result result;
-        struct rdb_error err;
-        struct store *b = new_store();
-        assert_int_equal(load_with_threads(b, buf_bytes(&file), threads, &result, &err), OK);
-        assert_int_equal(result.bytes, file.n);
-        assert_int_equal(result.keys, 600 + 2 + 20000);
-        assert_same_stores(a, b);
-        assert_int_equal(load_with_threads(b, buf_bytes(&file), threads, &result, &err), E_EXISTS);
-        store_destroy(b);
-    }
-    buf_deinit(&file);
-    store_destroy(a);
-}
-
-/* The same verdict in the same words, however many threads read. */
-static void test_damage_on_threads(void **state)
-{
-    random_seed(&rng, 23);
-    struct store *a = large_store();
-    struct rdb_options options = save_options();
-    struct buf file = {0};
-    save_to_buf(a, &options, &file);
-    for (int i = 0; i < 12; i++) {
-        size_t at = pick(file.n), n = i % 4 ? file.n : at;
-        char was = file.p[at];
-        file.p[at] ^= (char)(1 << pick(8));
-        struct rdb_load_result result[2];
-        struct rdb_error err[2];
-        enum status st[2];
-        for (int side = 0; side < 2; side++) {
-            struct store *s = new_store();
-            st[side] = load_with_threads(s, bytes_make(file.p, n), side ? 3 : 1, &result[side], &err[side]);
-            store_destroy(s);
-        }
-        assert_int_not_equal(st[0], OK);
-        assert_int_equal(st[1], st[0]);
-        assert_string_equal(err[1].text, err[0].text);
-        file.p[at] = was;
-    }
-    buf_deinit(&file);
-    store_destroy(a);
-}
-
-static enum status drop_entry(void *ctx, struct rdb_key *key)
-{
-    entry_free(key->entry);
-    return OK;
-}
-
-/* What the reader accepts as one key has the extent that was told, and no part of it has any. */
-static void assert_extent(struct bytes key)
-{
-    static const struct rdb_handler handler = {.entry = drop_entry};
-    struct rdb_read_options options = {limits, 16, false};
-    struct rdb_batch batch = {(unsigned char *)(uintptr_t)key.p, 0, key.n, 0, 0};
-    struct rdb_error err;
-    uint64_t offset;
-    size_t size = 0;
-    assert_int_equal(rdb_batch_read(&batch, &handler, &options, &offset, &err), OK);
-    for (int i = 0; i < 20; i++) {
-        size_t n = i ? pick(key.n) : key.n;
-        enum rdb_extent extent = rdb_extent(batch.window, n, &size);
-        assert_int_equal(extent, n == key.n ? RDB_EXTENT_WHOLE : RDB_EXTENT_SHORT);
-    }
-    assert_int_equal(size, key.n);
-}
-
-static void test_extents(void **state)
-{
-    static const char *const old[] = {
-        "00 016b 0176",
-        "00 016b c0ff",
-        "00 016b c1ffff",
-        "00 016b c2ffffffff",
-        "01 016b 02 0161 c005",
-        "02 016b 01 0161",
-        "03 016b 02 0161 fe 0162 03 '1.5'",
-        "04 016b 01 0166 0176",
-        "fc 0102030405060708 f8 05 f9 07 05 016b 01 0161 000000000000f03f",
-        "fd 01020304 00 016b 4003 '123'",
-        "0f 016b 00 00 00 00 00",
-        "13 016b 00 00 00 00 00 00 00 00 00 00",
-        "15 016b 00 00 00 00 00 00 00 00 00 00",
-        "15 016b 00 00 05 00 00 00 00 00 00 01 0167 05 00 00 00 01 0163 0102030405060708 0102030405060708 00"};
-    size_t size;
-    random_seed(&rng, 29);
-    for (size_t i = 0; i < sizeof old / sizeof old[0]; i++) {
-        struct buf b = {0};
-        hex_append(&b, old[i]);
-        assert_extent(buf_bytes(&b));
-        buf_deinit(&b);
-    }
-    for (int i = 0; i < 300; i++) {
-        struct entry *e = random_entry(KEY);
-        struct buf payload = {0}, key = {0};
-        assert_int_equal(persist_dump(e, pick(2), &payload), OK);
-        buf_append(&key, payload.p, 1);
-        buf_append_char(&key, (char)KEY.n);
-        buf_append_bytes(&key, KEY);
-        buf_append(&key, payload.p + 1, payload.n - 11);
-        assert_extent(buf_bytes(&key));
-        buf_deinit(&payload);
-        buf_deinit(&key);
-        entry_free(e);
-    }
-    static const char *const others[] = {"fe00", "ff", "fa 0161 0162", "07 016b 00", "00 82", "00 016b c4", "20 016b"};
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        struct buf b = {0};
-        hex_append(&b, others[i]);
-        assert_int_equal(rdb_extent((unsigned char *)b.p, b.n, &size), RDB_EXTENT_OTHER);
-        buf_deinit(&b);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1327,9 +909,6 @@ int main(void)
         cmocka_unit_test(test_damaged_payloads),
         cmocka_unit_test(test_declared_length),
         cmocka_unit_test(test_large_string),
-        cmocka_unit_test(test_load_on_threads),
-        cmocka_unit_test(test_damage_on_threads),
-        cmocka_unit_test(test_extents),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
