@@ -130,6 +130,34 @@ void node_sum_latency(const struct node_registry *r, const struct measured_node 
         if (n->counts[i]) histogram_merge(out, &n->counts[i]->latency);
 }
 
+/* ---- INFO ---- */
+
+static const char *state_name(const struct measured_node *n)
+{
+    static const char *const names[] = {[NODE_UNTRIED] = "untried", [NODE_UP] = "up", [NODE_DOWN] = "down"};
+    return names[atomic_load(&n->state)];
+}
+
+void nodes_write_info(struct node_registry *r, const char *group, struct buf *b)
+{
+    struct histogram *h = mem_calloc(1, sizeof *h);
+    pthread_mutex_lock(&r->mu);
+    list_each(it, &r->nodes)
+    {
+        const struct measured_node *n = container_of(it, struct measured_node, link);
+        if (group && strcmp(n->group, group) != 0) continue;
+        node_sum_latency(r, n, h);
+        buf_printf(b, "backend_%s:state=%s,connections=%llu,requests=%llu,errors=%llu,p50=%llu,p99=%llu,p99.9=%llu\r\n",
+                   n->name, state_name(n), (unsigned long long)node_sum(r, n, offsetof(struct node_counts, links)),
+                   (unsigned long long)node_sum_requests(r, n),
+                   (unsigned long long)node_sum(r, n, offsetof(struct node_counts, failed)),
+                   (unsigned long long)histogram_percentile(h, 50), (unsigned long long)histogram_percentile(h, 99),
+                   (unsigned long long)histogram_percentile(h, 99.9));
+    }
+    pthread_mutex_unlock(&r->mu);
+    mem_free(h);
+}
+
 /* ---- metrics ---- */
 
 struct page {

@@ -58,6 +58,8 @@ uint64_t node_sum(const struct node_registry *r, const struct measured_node *n, 
 uint64_t node_sum_requests(const struct node_registry *r, const struct measured_node *n);
 void node_sum_latency(const struct node_registry *r, const struct measured_node *n, struct histogram *out);
 
+/* The lines of INFO about the nodes of the group (NULL: of all).  Takes the lock. */
+void nodes_write_info(struct node_registry *r, const char *group, struct buf *b);
 /* Appends the families of all nodes: <prefix>_requests_total{backend,command} and <prefix>_backend_...; group: the name
  * of the label that tells the group, or NULL.  Takes the lock. */
 void nodes_write_metrics(struct node_registry *r, const char *prefix, const char *group,

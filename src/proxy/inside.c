@@ -21,6 +21,7 @@ static void *run(void *arg)
 static bool put_together(struct loop *loop, struct proxy_config *c)
 {
     struct front *f = front_create(loop, c);
+    if (!f) return false;
     if (proxy_config_has_tls(c)) {
         struct tls_contexts *made = proxy_config_tls(c);
         if (!made) return false;

@@ -50,12 +50,40 @@ static void write_clients(const struct metrics *m, struct buf *b)
     metric_u64(b, cut_off, &output, 1, SUM(m, output_limit_closed));
 }
 
+static void write_limits(const struct metrics *m, struct buf *b)
+{
+    gauge(b, "covey_proxy_delayed_clients", "Not read from now because of a rate limit.", SUM(m, delayed_now));
+    counter(b, "covey_proxy_delayed_requests_total", "Requests that had to wait for a rate limit.",
+            SUM(m, delayed_ever));
+    counter(b, "covey_proxy_rate_limit_refusals_total", "Requests refused because of a rate limit.",
+            SUM(m, limit_refusals));
+}
+
+static void write_refusals(const struct metrics *m, struct buf *b)
+{
+    static const char name[] = "covey_proxy_acl_refusals_total";
+    static const struct {
+        const char *reason;
+        enum acl_verdict verdict;
+    } all[] = {{"auth", ACL_DENIED_AUTH},
+               {"command", ACL_DENIED_COMMAND},
+               {"key", ACL_DENIED_KEY},
+               {"channel", ACL_DENIED_CHANNEL}};
+    metric_family(b, name, METRIC_COUNTER, "What users were not allowed to do.");
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct metric_label l = {"reason", bytes_of(all[i].reason)};
+        metric_u64(b, name, &l, 1, acl_log_refusals(m->front->policy.users.log, all[i].verdict));
+    }
+}
+
 static bool write_page(void *ctx, const char *path, struct buf *b, const char **type)
 {
     struct metrics *m = ctx;
     if (strcmp(path, "/metrics") != 0) return false;
     write_process(m, b);
     write_clients(m, b);
+    write_limits(m, b);
+    write_refusals(m, b);
     if (m->cluster) proxy_cluster_metrics(m->cluster, b);
     if (m->pools) pools_metrics(m->pools, b);
     *type = PROMETHEUS_TYPE;

@@ -174,6 +174,7 @@ static bool adopt_settings(struct process *p, struct proxy_config *c)
         return false;
     }
     if (p->cluster) proxy_cluster_configure(p->cluster);
+    front_policy_configure(p->front);
     p->config = c;
     proxy_config_release(old);
     set_verbosity(p, (int)c->verbosity);
@@ -211,6 +212,7 @@ static void reload(struct process *p)
 static bool put_together(struct process *p)
 {
     p->front = front_create(p->loop, p->config);
+    if (!p->front) return false;
     p->hand_over.front = p->front;
     p->before = take_over_begin(p->front, p->config->take_over);
     if (p->before == -2) return false;
@@ -226,6 +228,7 @@ static bool put_together(struct process *p)
 static void take_apart(struct process *p)
 {
     metrics_close(&p->metrics);
+    if (!p->front) return;
     if (p->cluster) proxy_cluster_stop(p->cluster);
     front_stop(p->front);
     for (int i = 0; i < p->front->worker_count; i++) front_close_clients(p->front->workers[i]);

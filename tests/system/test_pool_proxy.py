@@ -27,7 +27,7 @@ def pool(servers, hash_name="md5", distribution="ketama", more=""):
 class PoolProxy:
     """covey proxy --pool with these pools, or (binary) nutcracker: {name: text of its directives without listen}."""
 
-    def __init__(self, directory, pools, binary=None, text=None, tcp=False):
+    def __init__(self, directory, pools, binary=None, tcp=False, settings=()):
         os.makedirs(directory, exist_ok=True)
         self.binary = binary or covey.COVEY_BIN
         self.conf = os.path.join(directory, "nutcracker.yml")
@@ -38,7 +38,7 @@ class PoolProxy:
         self.pidfile = os.path.join(directory, "pid")
         words = [self.binary] if binary else [self.binary, "proxy", "--pool", self.conf]
         self.process = subprocess.Popen(words + ["-c", self.conf, "-o", self.log, "-a", "127.0.0.1", "-s", str(self.stats_port), "-p",
-                                                 self.pidfile], preexec_fn=covey.die_with_parent)
+                                                 self.pidfile, *settings], preexec_fn=covey.die_with_parent)
         covey.wait_for("the pools listen", self.is_up)
 
     def write(self, pools):

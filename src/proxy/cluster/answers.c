@@ -1,7 +1,6 @@
 /* answers.c: what else a server says of itself, said of the proxy. */
 #include "proxy/cluster/crowd.h"
 #include "proxy/cluster/measure.h"
-#include "proxy/cluster/sums.h"
 #include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
@@ -59,7 +58,8 @@ static void memory_stats(const struct client *c, struct resp_out *o)
 
 static bool sum_of(void *proxy, enum command_id id, struct histogram *out)
 {
-    return sum_latency(proxy, (int)id, out);
+    const struct proxy *p = proxy;
+    return calls_latency(&p->measures.calls, id, out);
 }
 
 static void latency_histogram(const struct client *c, struct resp_out *o, const struct bytes *argv, size_t argc)
@@ -93,21 +93,13 @@ static void reset_worker(struct worker *w, const struct crowd *q, int at)
                                      &s->link_failures,
                                      &s->splits,
                                      &s->replica_reads,
-                                     &s->delayed_ever,
                                      &s->replica_failures,
-                                     &s->limit_refusals,
+                                     &w->front->stats.delayed_ever,
+                                     &w->front->stats.limit_refusals,
                                      &w->front->stats.received,
                                      &w->front->stats.sent};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) clear(all[i]);
-    for (int id = 0; id < CMD_ID_COUNT; id++) {
-        struct command_counts *c = &w->measure.commands[id];
-        struct histogram *h = atomic_load_explicit(&c->latency, memory_order_relaxed);
-        clear(&c->calls);
-        clear(&c->rejected);
-        clear(&c->failed);
-        clear(&c->us);
-        if (h) histogram_clear(h);
-    }
+    calls_reset(&w->proxy->measures.calls, w->id);
 }
 
 static void reset_reply(const struct crowd *q, struct client *c, struct resp_out *o)

@@ -26,21 +26,13 @@ static struct front_client *create(void *target)
     resp_parser_init(&c->parser, w->config->bulk_limit);
     list_init(&c->orphan);
     list_init(&c->link);
-    list_init(&c->policy.delayed);
     return &c->base;
 }
 
 static void opened(struct front_client *base)
 {
     struct client *c = client_of(base);
-    /* First, because it looks at all clients when the users have changed: each of them has a user. */
-    policy_client_begin(c);
     list_push_back(&c->worker->clients, &c->link);
-}
-
-static void sent(struct front_client *base, size_t bytes)
-{
-    policy_sent(client_of(base), bytes);
 }
 
 /* Its requests go on without it, but for those that wait; what they return is nobody's. */
@@ -81,7 +73,6 @@ static void closed(struct front_client *base)
     feeds_end(c);
     if (pinned) node_link_unpin(pinned, false);
     abandon_requests(c);
-    policy_client_end(c);
     list_remove(&c->link);
     buf_deinit(&c->multi);
     resp_parser_deinit(&c->parser);
@@ -156,7 +147,7 @@ static bool stalled(const struct front_client *base)
 {
     const struct client *c = client_of(base);
     return (c->confirming && c->held_back) || !list_empty(&c->orphan) || (c->barrier && base->first) ||
-           policy_is_delayed(c) || c->queued_bytes > REQUESTS_BYTES || base->queued * c->reply_bytes > REPLIES_BYTES;
+           c->queued_bytes > REQUESTS_BYTES || base->queued * c->reply_bytes > REPLIES_BYTES;
 }
 
 /* One that waits for a blocking command is read from to learn that it has gone. */
@@ -203,10 +194,10 @@ static size_t take(struct front_client *base, struct bytes in)
         enum status st = resp_parse_request(&c->parser, rest, request);
         if (st == OK) {
             bool refused;
-            if (policy_admit(c, request->size, &refused)) {
+            if (front_admit(base, request->size, &refused)) {
                 count(&w->stats.commands, 1);
                 if (route_request(c, request, bytes_make(rest.p, request->size)) == OUTCOME_NOT_NOW) break;
-                c->policy.admitted = false;
+                base->policy.admitted = false;
             } else if (!refused) {
                 break;
             }
@@ -226,11 +217,39 @@ static size_t take(struct front_client *base, struct bytes in)
     return pos;
 }
 
+/* ---- users ---- */
+
+static void logged_in(struct front_client *base)
+{
+    client_of(base)->parser.unauthenticated = !base->policy.authenticated;
+}
+
+static void answer_error(struct front_client *base, const char *text)
+{
+    client_reply_error(client_of(base), text);
+}
+
+static bool in_transaction(const struct front_client *base)
+{
+    return client_of(base)->in_multi;
+}
+
+static void describe(const struct front_client *base, struct buf *b)
+{
+    client_describe(client_of(base), b);
+}
+
+static bool has_other_rules(struct front_client *base, const struct acl_user *now)
+{
+    struct client *c = client_of(base);
+    if (c->in_multi) c->multi_failed = true; /* what it has queued was allowed by other rules */
+    return !c->subscribed || subscriptions_allowed(c, now);
+}
+
 const struct front_backend cluster_front = {
     .too_many = "-ERR max number of clients reached\r\n",
     .create = create,
     .opened = opened,
-    .sent = sent,
     .closed = closed,
     .take = take,
     .stalled = stalled,
@@ -238,4 +257,9 @@ const struct front_backend cluster_front = {
     .engaged = engaged,
     .subscribed = subscribed,
     .release = release,
+    .answer_error = answer_error,
+    .logged_in = logged_in,
+    .in_transaction = in_transaction,
+    .describe = describe,
+    .has_other_rules = has_other_rules,
 };

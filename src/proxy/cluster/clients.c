@@ -32,7 +32,7 @@ void client_describe(const struct client *c, struct buf *b)
     char local[NET_ADDRESS_MAX], flags[8];
     int64_t now = clock_wall_ms();
     size_t owed = f->out.n - f->out_pos, patterns = subscriptions_count(c, true);
-    struct bytes user = account_name(c->policy.account);
+    struct bytes user = account_name(c->base.policy.account);
     net_local_address(f->src.fd, local);
     buf_printf(b, "id=%llu addr=%s laddr=%s fd=%d name=%s age=%lld idle=%lld flags=%s db=%d ",
                (unsigned long long)f->id, f->peer, local, f->src.fd, c->name ? c->name : "",
@@ -68,7 +68,7 @@ static bool matches(const struct client *c, const struct filter *f)
     if (f->skip_me && c->base.id == f->me) return false;
     if (f->type == TYPE_NONE_HERE || (f->type != TYPE_ANY && (f->type == TYPE_PUBSUB) != c->subscribed)) return false;
     if (f->has_addr && strcmp(c->base.peer, f->addr) != 0) return false;
-    if (f->has_user && !bytes_eq(account_name(c->policy.account), bytes_of(f->user))) return false;
+    if (f->has_user && !bytes_eq(account_name(c->base.policy.account), bytes_of(f->user))) return false;
     if (f->has_laddr) {
         net_local_address(c->base.src.fd, local);
         if (strcmp(local, f->laddr) != 0) return false;
@@ -198,7 +198,7 @@ static const char *kill_option(struct client *c, struct filter *f, struct bytes 
     if (bytes_ieq(name, BYTES("laddr"))) return f->has_laddr = copy(f->laddr, sizeof f->laddr, value), NULL;
     if (bytes_ieq(name, BYTES("user"))) {
         f->has_user = copy(f->user, sizeof f->user, value);
-        if (user_set_find(c->worker->policy.users, value)) return NULL;
+        if (user_set_find(c->worker->front->policy.users, value)) return NULL;
         snprintf(text, 192, "ERR No such user '%.*s'", shown, value.p);
         return text;
     }
@@ -395,7 +395,7 @@ bool client_must_pause(struct client *c, const struct command *cmd)
     int64_t until = atomic_load_explicit(&c->worker->proxy->paused_until, memory_order_relaxed);
     if (until <= c->worker->now_ms || !is_held_by_pause(c, cmd)) return false;
     int64_t left = until - c->worker->now_ms;
-    policy_delay(c, left < PAUSED_LOOK_MS ? left : PAUSED_LOOK_MS);
+    front_delay(&c->base, left < PAUSED_LOOK_MS ? left : PAUSED_LOOK_MS);
     return true;
 }
 

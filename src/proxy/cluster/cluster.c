@@ -23,13 +23,6 @@ struct proxy *proxy_cluster_create(struct front *f)
     struct proxy *p = mem_calloc(1, sizeof *p);
     p->front = f;
     p->config = proxy_config_hold(f->config);
-    p->started_ms = clock_wall_ms();
-    random_hex(p->run_id, 40);
-    if (!policy_create(p)) {
-        proxy_config_release(p->config);
-        mem_free(p);
-        return NULL;
-    }
     measures_create(p);
     p->topology = topology_create(f->config, f->tls, map_changed, p);
     p->worker_count = f->worker_count;
@@ -52,7 +45,6 @@ bool proxy_cluster_is_known(const struct proxy *p)
 void proxy_cluster_configure(struct proxy *p)
 {
     topology_configure(p->topology, p->front->config);
-    policy_configure(p);
 }
 
 void proxy_cluster_stop(struct proxy *p)
@@ -65,7 +57,6 @@ void proxy_cluster_destroy(struct proxy *p)
 {
     for (int i = 0; i < p->worker_count; i++) proxy_worker_destroy(p->workers[i]);
     topology_destroy(p->topology);
-    policy_destroy(p);
     measures_destroy(p);
     topology_map_release(p->last_map);
     proxy_config_release(p->config);

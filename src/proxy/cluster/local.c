@@ -17,10 +17,11 @@ static void auth(struct client *c, struct resp_out *o, const struct resp_request
 {
     if (req->argc > 3)
         resp_error(o, "ERR syntax error");
-    else if (req->argc == 2 && acl_user_nopass(user_set_default(c->worker->policy.users)->user))
+    else if (req->argc == 2 && acl_user_nopass(user_set_default(c->worker->front->policy.users)->user))
         resp_error(o, "ERR AUTH <password> called without any password configured for the default user. Are you sure "
                       "your configuration is correct?");
-    else if (policy_log_in(c, req->argv[0], req->argc == 3 ? req->argv[1] : BYTES("default"), req->argv[req->argc - 1]))
+    else if (front_log_in(&c->base, req->argv[0], req->argc == 3 ? req->argv[1] : BYTES("default"),
+                          req->argv[req->argc - 1]))
         resp_ok(o);
     else
         resp_error(o, wrong_password);
@@ -68,7 +69,7 @@ static bool hello_options(struct client *c, struct resp_out *o, const struct res
     for (size_t i = 2; i < req->argc; i++) {
         size_t more = req->argc - 1 - i;
         if (bytes_ieq(req->argv[i], BYTES("AUTH")) && more >= 2) {
-            if (!policy_log_in(c, req->argv[0], req->argv[i + 1], req->argv[i + 2])) {
+            if (!front_log_in(&c->base, req->argv[0], req->argv[i + 1], req->argv[i + 2])) {
                 resp_error(o, wrong_password);
                 return false;
             }
@@ -96,7 +97,7 @@ static void hello(struct client *c, struct resp_out *o, const struct resp_reques
         return;
     }
     if (!hello_options(c, o, req)) return;
-    if (policy_must_log_in(c)) {
+    if (front_must_log_in(&c->base)) {
         resp_error(o, "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH "
                       "<user> <pass> option can be used to authenticate the client and select the RESP protocol "
                       "version at the same time");
@@ -181,7 +182,7 @@ static void reset(struct client *c, struct resp_out *o)
     c->db = 0;
     c->reply_off = c->reply_skip = false;
     feeds_end(c);
-    policy_log_out(c);
+    front_log_out(&c->base);
     resp_status(o, "RESET");
 }
 
@@ -217,8 +218,8 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
     default: break;
     }
     if (report_slowlog(c, o, cmd, req)) return true;
-    if (policy_is_local(cmd)) {
-        policy_answer(c, o, cmd, req->argv, req->argc);
+    if (front_answers_acl(cmd)) {
+        front_answer_acl(&c->base, o, cmd, req->argv, req->argc);
         return true;
     }
     return clients_answer(c, o, cmd, req->argv, req->argc) || answers_answer(c, o, cmd, req->argv, req->argc);
@@ -228,8 +229,8 @@ static bool answer(struct client *c, struct resp_out *o, const struct command *c
 static bool awaits_map(struct client *c)
 {
     struct worker *w = c->worker;
-    if (w->map || clock_wall_ms() - w->proxy->started_ms > w->config->hold_timeout_ms) return false;
-    policy_delay(c, LOOK_MS);
+    if (w->map || clock_wall_ms() - w->proxy->front->started_ms > w->config->hold_timeout_ms) return false;
+    front_delay(&c->base, LOOK_MS);
     return true;
 }
 

@@ -11,10 +11,16 @@ enum { KEY_SHOWN_MAX = 4096 };
 
 /* ---- the process ---- */
 
+static const char *name_of(unsigned id)
+{
+    return command_by_id((enum command_id)id)->name;
+}
+
 void measures_create(struct proxy *p)
 {
     struct measures *m = &p->measures;
     node_registry_init(&m->nodes, p->front->worker_count, CMD_ID_COUNT);
+    calls_init(&m->calls, p->front->worker_count, CMD_ID_COUNT, name_of);
     m->slowlog = slowlog_create();
     m->errors = errorstats_create();
 }
@@ -25,6 +31,7 @@ void measures_destroy(struct proxy *p)
     slowlog_destroy(m->slowlog);
     errorstats_destroy(m->errors);
     node_registry_deinit(&m->nodes);
+    calls_deinit(&m->calls);
 }
 
 /* ---- a worker ---- */
@@ -32,7 +39,7 @@ void measures_destroy(struct proxy *p)
 void measure_worker_init(struct worker *w)
 {
     struct worker_measure *m = &w->measure;
-    m->commands = mem_calloc(CMD_ID_COUNT, sizeof *m->commands);
+    m->commands = w->proxy->measures.calls.tables[w->id];
     m->hot = hotkeys_create(w->now_ms);
     m->ticks = clock_ticks();
     m->us_per_tick = ((uint64_t)1 << 32) / clock_ticks_per_us();
@@ -48,8 +55,6 @@ void measure_worker_configure(struct worker *w)
 
 void measure_worker_deinit(struct worker *w)
 {
-    for (int id = 0; id < CMD_ID_COUNT; id++) mem_free(atomic_load(&w->measure.commands[id].latency));
-    mem_free(w->measure.commands);
     hotkeys_destroy(w->measure.hot);
 }
 
@@ -58,13 +63,6 @@ void measure_duration(struct worker_measure *m, uint64_t ticks)
     m->last_ticks = ticks;
     m->last_us = (uint64_t)((unsigned __int128)ticks * m->us_per_tick >> 32);
     m->last_bucket = histogram_bucket(m->last_us);
-}
-
-struct histogram *measure_histogram(struct command_counts *c)
-{
-    struct histogram *h = mem_calloc(1, sizeof *h);
-    atomic_store_explicit(&c->latency, h, memory_order_release); /* a report may look at it at once */
-    return h;
 }
 
 /* ---- nodes ---- */

@@ -8,8 +8,8 @@
 #define COVEY_PROXY_CLUSTER_MEASURE_H
 
 #include "base/clock.h"
-#include "base/histogram.h"
 #include "commands/table.h"
+#include "observe/calls.h"
 #include "observe/errorstats.h"
 #include "observe/hotkeys.h"
 #include "observe/nodes.h"
@@ -25,21 +25,16 @@ struct client;
 struct request;
 struct topology_map;
 
-/* Of one worker and command. */
-struct command_counts {
-    _Atomic uint64_t calls, rejected, failed, us; /* rejected: not allowed; failed: answered with an error */
-    struct histogram *_Atomic latency;            /* microseconds; NULL: never */
-};
-
 struct measures {
     struct node_registry nodes;
+    struct calls calls;
     struct slowlog *slowlog;
     struct errorstats *errors; /* that clients were answered */
     _Atomic uint64_t topology_changes, failovers, slots_moved;
 };
 
 struct worker_measure {
-    struct command_counts *commands; /* by id */
+    struct call_counts *commands; /* by id; of measures.calls */
     struct hotkeys *hot;
     int64_t sample_in;            /* requests until one's key is looked at */
     uint64_t ticks;               /* when the bytes that are dealt with now were read */
@@ -60,7 +55,6 @@ void measure_backend_end(struct worker *w, struct backend *b);
 
 /* Behind inline checks in worker.h. */
 void measure_duration(struct worker_measure *m, uint64_t ticks);
-struct histogram *measure_histogram(struct command_counts *c);
 void measure_error(struct worker *w, struct bytes reply);
 void measure_slow(struct worker *w, const struct request *r, uint64_t us);
 void measure_key_slow(struct client *c, const struct command *cmd, const struct resp_request *req);

@@ -60,7 +60,7 @@ static enum outcome begin_subscribing(struct client *c, bool has_slot, uint16_t 
     if (!l && !full && c->subscribe_until == 0) c->subscribe_until = now + c->worker->config->hold_timeout_ms;
     if (!l && !full && now < c->subscribe_until) {
         topology_refresh(c->worker->proxy->topology);
-        policy_delay(c, LOOK_MS);
+        front_delay(&c->base, LOOK_MS);
         return OUTCOME_NOT_NOW;
     }
     c->subscribe_until = 0;

@@ -269,12 +269,12 @@ static enum outcome route_checked(struct client *c, const struct command *cmd, c
                                   struct bytes raw)
 {
     char why_not[ACCESS_REFUSAL_MAX];
-    policy_refresh(c->worker, c);
-    if (policy_must_log_in(c)) {
+    front_refresh_users(c->worker->front, &c->base);
+    if (front_must_log_in(&c->base)) {
         if (!local_before_login(c, cmd, req)) client_reply_error(c, "NOAUTH Authentication required.");
         return OUTCOME_DONE;
     }
-    const char *refusal = policy_refusal(c, cmd, req->argv, req->argc, why_not);
+    const char *refusal = front_refusal(&c->base, cmd, req->argv, req->argc, why_not);
     if (refusal) measure_rejected(c->worker, cmd);
     if (refusal && cmd->id == CMD_ID_EXEC) return abort_transaction(c, refusal);
     if (refusal) {
@@ -330,7 +330,7 @@ static enum outcome route_any(struct client *c, const struct resp_request *req, 
     if (!cmd) {
         if (is_http(req->argv[0]))
             drop_http(c);
-        else if (policy_must_log_in(c))
+        else if (front_must_log_in(&c->base))
             client_reply_error(c, "NOAUTH Authentication required.");
         else
             refuse_unknown(c, req, container);

@@ -17,29 +17,3 @@ void sum_stats(const struct proxy *p, struct worker_stats *out)
         for (size_t k = 0; k < sizeof *out / sizeof *to; k++) count(&to[k], (int64_t)get(&from[k]));
     }
 }
-
-struct command_sum sum_command(const struct proxy *p, int id)
-{
-    struct command_sum s = {0};
-    for (int i = 0; i < p->worker_count; i++) {
-        const struct command_counts *c = &p->workers[i]->measure.commands[id];
-        s.calls += get(&c->calls);
-        s.rejected += get(&c->rejected);
-        s.failed += get(&c->failed);
-        s.us += get(&c->us);
-    }
-    return s;
-}
-
-bool sum_latency(const struct proxy *p, int id, struct histogram *out)
-{
-    bool any = false;
-    histogram_clear(out);
-    for (int i = 0; i < p->worker_count; i++) {
-        struct histogram *h = atomic_load_explicit(&p->workers[i]->measure.commands[id].latency, memory_order_acquire);
-        if (!h) continue;
-        histogram_merge(out, h);
-        any = true;
-    }
-    return any;
-}

@@ -4,13 +4,6 @@
 
 #include "proxy/cluster/worker.h"
 
-struct command_sum {
-    uint64_t calls, rejected, failed, us;
-};
-
 void sum_stats(const struct proxy *p, struct worker_stats *out);
-struct command_sum sum_command(const struct proxy *p, int id);
-/* False: it was never timed. */
-bool sum_latency(const struct proxy *p, int id, struct histogram *out);
 
 #endif

@@ -80,7 +80,6 @@ struct worker *proxy_worker_create(struct proxy *p, struct front_worker *front)
     loop_timer_add(w->loop, &w->tick_timer);
     w->held_timer = (struct loop_timer){.every_ms = NEVER_MS, .tick = look};
     loop_timer_add(w->loop, &w->held_timer);
-    policy_worker_init(w);
     measure_worker_init(w);
     front_part_add(front, &w->part);
     return w;
@@ -123,7 +122,6 @@ void proxy_worker_destroy(struct worker *w)
         mem_free(r);
     }
     buf_deinit(&w->link_in);
-    policy_worker_deinit(w);
     measure_worker_deinit(w);
     mem_free(w);
 }

@@ -15,7 +15,6 @@
 #include "net/net.h"
 #include "proxy/cluster/decide.h"
 #include "proxy/cluster/measure.h"
-#include "proxy/cluster/policy.h"
 #include "proxy/cluster/topology.h"
 #include "proxy/front/front.h"
 #include "resp/resp.h"
@@ -270,7 +269,6 @@ struct client {
     uint64_t epoch;      /* worker.epoch when the oldest request under way was sent; else 0 */
     uint8_t resp;
     uint16_t db;
-    bool authenticated;
     bool barrier;               /* nothing is read from it before its queue is empty */
     bool reply_off, reply_skip; /* CLIENT REPLY: none, or not the next one */
     bool is_mute;               /* what it asks for now is not replied to */
@@ -298,8 +296,6 @@ struct client {
     int64_t orphan_until;
     int64_t subscribe_until; /* its first subscription waits for a node; 0: it does not */
     bool renewing;           /* confirmations are of what it was told already */
-
-    struct client_policy policy;
 };
 
 extern const struct front_backend cluster_front;
@@ -413,8 +409,7 @@ struct proxy;
 
 struct worker_stats {
     _Atomic uint64_t commands, received, sent, held_ever, held_now, retries, moved, asked, unknown, timeouts, refused,
-        connects, links, pinned, link_failures, splits, replica_reads, replica_failures, delayed_now, delayed_ever,
-        limit_refusals;
+        connects, links, pinned, link_failures, splits, replica_reads, replica_failures;
 };
 
 struct worker {
@@ -443,7 +438,6 @@ struct worker {
     int64_t now_ms;
     struct random rng;
     struct worker_stats stats;
-    struct worker_policy policy;
     struct worker_measure measure;
 };
 
@@ -458,41 +452,7 @@ static inline bool worker_has_one_server(const struct worker *w)
     return w->map && w->map->standalone;
 }
 
-/* ---- policy.h, for which a client and a worker have to be known ---- */
-
-/* Adopts the newest set of users if it is not the worker's yet. */
-static inline void policy_refresh(struct worker *w, struct client *me)
-{
-    if (atomic_load_explicit(w->policy.newest, memory_order_acquire) != w->policy.users->version)
-        policy_refresh_slow(w, me);
-}
-
-/* Whether it has to log in before anything else. */
-static inline bool policy_must_log_in(const struct client *c)
-{
-    return !c->authenticated && c->worker->policy.users->login_needed;
-}
-
-static inline bool policy_is_delayed(const struct client *c)
-{
-    return c->policy.delayed_until != 0;
-}
-
-/* Before a request of so many bytes is looked at.  False: not now; it is not taken, and policy_is_delayed() is true, or
- * *refused is true, and it was answered with an error. */
-static inline bool policy_admit(struct client *c, size_t bytes, bool *refused)
-{
-    *refused = false;
-    return (!c->policy.account->limit && !c->policy.address) || policy_admit_slow(c, bytes, refused);
-}
-
-/* So many bytes went to it. */
-static inline void policy_sent(struct client *c, size_t bytes)
-{
-    if (c->policy.account->limit || c->policy.address) policy_sent_slow(c, bytes);
-}
-
-/* ---- measure.h, likewise ---- */
+/* ---- measure.h, for which a client and a worker have to be known ---- */
 
 /* Bytes have been read just now. */
 static inline void measure_now(struct worker *w)
@@ -543,16 +503,14 @@ static inline void measure_answered(struct worker *w, const struct request *r, s
 {
     if (!r->cmd) return;
     struct worker_measure *m = &w->measure;
-    struct command_counts *c = &m->commands[r->cmd->id];
+    struct call_counts *c = &m->commands[r->cmd->id];
     if (reply.p[0] == '-') {
         count(&c->failed, 1);
         measure_error(w, reply);
     }
     if (r->is_blocking) return;
-    struct histogram *h = atomic_load_explicit(&c->latency, memory_order_relaxed);
     uint64_t ticks = measure_since(m, r->at);
-    histogram_add_at(h ? h : measure_histogram(c), m->last_bucket);
-    count(&c->us, (int64_t)m->last_us);
+    call_time(c, m->last_us, m->last_bucket);
     if (ticks >= m->slow_ticks) measure_slow(w, r, m->last_us);
 }
 
@@ -565,7 +523,6 @@ struct proxy {
     struct front *front;
     struct topology *topology;
     struct proxy_config *config; /* of the start; held */
-    struct proxy_policy policy;
     struct measures measures;
     struct topology_map *last_map; /* of the topology's thread */
     struct worker **workers;       /* one of each of the front's */
@@ -575,8 +532,6 @@ struct proxy {
     _Atomic bool pause_is_for_all;
     _Atomic bool has_map; /* the cluster has been seen */
     bool is_started;      /* topology's thread runs */
-    int64_t started_ms;
-    char run_id[41];
 };
 
 #endif

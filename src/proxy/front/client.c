@@ -26,6 +26,7 @@ static void settle(struct front_client *c)
 {
     c->is_strange = false;
     list_remove(&c->link);
+    front_policy_begin(c);
     list_push_back(&c->worker->clients, &c->link);
     c->backend->opened(c);
 }
@@ -50,6 +51,7 @@ void front_client_create(struct front_worker *w, struct front_listener *l, void 
     net_peer_address(fd, c->peer);
     list_init(&c->dirty);
     list_init(&c->resume);
+    list_init(&c->policy.delayed);
     list_push_back(&w->strangers, &c->link);
     front_count(&w->stats.clients, 1);
     c->awaits_header = atomic_load(&l->accept_proxy) && header_is_expected(w->config, fd);
@@ -71,6 +73,7 @@ void front_client_close(struct front_client *c)
     tls_close(c->tls);
     close(fd);
     c->backend->closed(c);
+    front_policy_end(c);
     list_remove(&c->link);
     list_remove(&c->dirty);
     list_remove(&c->resume);
@@ -124,7 +127,7 @@ void front_drain(struct front_client *c)
 
 bool front_stalled(const struct front_client *c)
 {
-    return c->close_after_reply || c->close_asap || c->queued >= FRONT_QUEUE_MAX ||
+    return c->close_after_reply || c->close_asap || c->queued >= FRONT_QUEUE_MAX || front_is_delayed(c) ||
            (int64_t)(c->out.n - c->out_pos) > c->unread_limit || c->backend->stalled(c);
 }
 
@@ -239,7 +242,7 @@ static void write_some(struct front_client *c)
         c->out_pos += put;
         c->sent += put;
         front_count(&c->worker->stats.sent, (int64_t)put);
-        if (c->backend->sent) c->backend->sent(c, put);
+        front_charge(c, put);
     }
 }
 

@@ -11,6 +11,7 @@
 #include "net/net.h"
 #include "net/tls.h"
 #include "proxy/front/config.h"
+#include "proxy/front/policy.h"
 #include "resp/resp.h"
 
 #include <pthread.h>
@@ -43,7 +44,6 @@ struct front_backend {
      * fills in.  target: see front_listen(). */
     struct front_client *(*create)(void *target);
     void (*opened)(struct front_client *c);                 /* it has an address and an id now */
-    void (*sent)(struct front_client *c, size_t bytes);     /* so many bytes went to it; may be NULL */
     void (*ended)(struct front_client *c, enum status why); /* E_CLOSED: it has closed; E_IO: broken; may be NULL */
     /* Its connection is closed: whatever is under way is nobody's.  Frees what it has, but not c itself. */
     void (*closed)(struct front_client *c);
@@ -60,6 +60,15 @@ struct front_backend {
     bool (*engaged)(const struct front_client *c);
     /* The reply is in the output. */
     void (*release)(struct front_client *c, struct front_reply *r);
+
+    /* For policy.h. */
+    void (*answer_error)(struct front_client *c, const char *text); /* without '-', in its turn */
+    void (*logged_in)(struct front_client *c);                      /* policy.authenticated is another; may be NULL */
+    bool (*is_stranger)(const struct front_client *c); /* nobody has logged in yet; NULL: front_must_log_in() tells */
+    bool (*in_transaction)(const struct front_client *c); /* its requests cannot be refused one by one; may be NULL */
+    void (*describe)(const struct front_client *c, struct buf *b); /* a line for ACL LOG; NULL: the front writes it */
+    /* Its user has other rules.  False: it cannot stay; may be NULL. */
+    bool (*has_other_rules)(struct front_client *c, const struct acl_user *now);
 };
 
 /* A backend's place in a worker. */
@@ -98,6 +107,7 @@ struct front_client {
     uint64_t sent, looked_sent; /* bytes in all; the same when it was looked at last */
     int64_t soft_since_ms;      /* since when its output is over the soft limit; 0: it is not */
     char peer[NET_ADDRESS_MAX]; /* as CLIENT LIST shows it; behind a balancer the address that the header names */
+    struct client_policy policy;
 };
 
 /* At the end of the turn it is written to, and closed if that is to be. */
@@ -115,7 +125,8 @@ bool front_is_idle(const struct front_client *c);
 /* ---- workers ---- */
 
 struct front_stats {
-    _Atomic uint64_t received, sent, clients, query_limit_closed, output_limit_closed;
+    _Atomic uint64_t received, sent, clients, query_limit_closed, output_limit_closed, delayed_now, delayed_ever,
+        limit_refusals;
 };
 
 struct front_worker {
@@ -134,6 +145,7 @@ struct front_worker {
     unsigned handshakes;    /* steps in this turn */
     int64_t output_look_ms; /* when soft limits of outputs, and idle clients, are looked at next */
     struct front_stats stats;
+    struct worker_policy policy;
     pthread_t thread;
     _Atomic bool stop;
     _Atomic int64_t given; /* clients that it has or will have */
@@ -198,15 +210,18 @@ struct front {
     int worker_count;
     struct list listeners;
     struct tls *tls; /* towards clients */
+    struct front_policy policy;
     struct front_socket *inherited, *others;
     int inherited_count, others_count;
+    int64_t started_ms; /* wall clock */
+    char run_id[41];
     int spare_fd; /* given up for a moment to refuse a client when descriptors are out */
     bool is_started;
     _Atomic int64_t clients;
     _Atomic uint64_t connections, rejected;
 };
 
-/* Workers are there and do not run yet.  config: held. */
+/* Workers are there and do not run yet.  config: held.  NULL: the users cannot be read, which was logged. */
 struct front *front_create(struct loop *loop, struct proxy_config *config);
 /* All that listen, names borrowed; returns how many there are, of which at most max are in out. */
 int front_sockets(const struct front *f, struct front_socket *out, int max);
@@ -230,6 +245,34 @@ uint64_t front_sum(const struct front *f, size_t offset);
 static inline void front_count(_Atomic uint64_t *n, int64_t by)
 {
     atomic_store_explicit(n, atomic_load_explicit(n, memory_order_relaxed) + (uint64_t)by, memory_order_relaxed);
+}
+
+/* ---- policy.h, for which a client and a worker have to be known ---- */
+
+/* Adopts the newest set of users if it is not the worker's yet. */
+static inline void front_refresh_users(struct front_worker *w, struct front_client *me)
+{
+    if (atomic_load_explicit(w->policy.newest, memory_order_acquire) != w->policy.users->version)
+        front_refresh_users_slow(w, me);
+}
+
+static inline bool front_is_delayed(const struct front_client *c)
+{
+    return c->policy.delayed_until != 0;
+}
+
+/* Before a request of so many bytes is looked at.  False: not now; it is not taken, and front_is_delayed() is true, or
+ * *refused is true, and it was answered with an error. */
+static inline bool front_admit(struct front_client *c, size_t bytes, bool *refused)
+{
+    *refused = false;
+    return (!c->policy.account->limit && !c->policy.address) || front_admit_slow(c, bytes, refused);
+}
+
+/* So many bytes went to it. */
+static inline void front_charge(struct front_client *c, size_t bytes)
+{
+    if (c->policy.account->limit || c->policy.address) front_charge_slow(c, bytes);
 }
 
 #endif

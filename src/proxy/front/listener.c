@@ -1,6 +1,8 @@
 /* listener.c: listening, accepting, and the front as a whole; the main thread's. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/random.h"
 #include "proxy/front/internal.h"
 
 #include <errno.h>
@@ -214,9 +216,16 @@ struct front *front_create(struct loop *loop, struct proxy_config *config)
     struct front *f = mem_calloc(1, sizeof *f);
     f->loop = loop;
     f->config = proxy_config_hold(config);
+    list_init(&f->listeners);
+    f->spare_fd = -1;
+    f->started_ms = clock_wall_ms();
+    random_hex(f->run_id, 40);
+    if (!front_policy_create(f)) {
+        front_destroy(f);
+        return NULL;
+    }
     f->worker_count = (int)config->workers;
     f->workers = mem_calloc((size_t)f->worker_count, sizeof(struct front_worker *));
-    list_init(&f->listeners);
     f->tls = tls_create();
     f->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     for (int i = 0; i < f->worker_count; i++) f->workers[i] = front_worker_create(f, i);
@@ -269,7 +278,8 @@ void front_destroy(struct front *f)
     forget(f->inherited, f->inherited_count, true);
     forget(f->others, f->others_count, false); /* theirs who asked for them */
     if (f->spare_fd >= 0) close(f->spare_fd);
-    tls_destroy(f->tls);
+    if (f->tls) tls_destroy(f->tls);
+    front_policy_destroy(f);
     proxy_config_release(f->config);
     mem_free(f);
 }

@@ -78,6 +78,7 @@ struct front_worker *front_worker_create(struct front *f, int id)
     loop_timer_add(w->loop, &w->tick);
     w->again = (struct loop_timer){.every_ms = NEVER_MS, .tick = go_on};
     loop_timer_add(w->loop, &w->again);
+    front_policy_worker_init(w);
     loop_set_hooks(w->loop, turn_begin, turn_end, w);
     return w;
 }
@@ -195,6 +196,7 @@ void front_close_clients(struct front_worker *w)
 
 void front_worker_destroy(struct front_worker *w)
 {
+    front_policy_worker_deinit(w);
     buf_deinit(&w->in);
     resp_request_deinit(&w->request);
     proxy_config_release((struct proxy_config *)w->config);

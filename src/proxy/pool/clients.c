@@ -66,13 +66,27 @@ static bool never(const struct front_client *base)
 
 /* ---- input ---- */
 
-/* One request from the front; *used: its bytes.  OK: it was taken, with E_CORRUPT refused. */
+/* False: nothing is to be done with the request; *st says whether it was refused (OK) or has to wait for its rate. */
+static bool is_admitted(struct pool_client *c, size_t *used, enum status *st)
+{
+    bool refused;
+    if (front_admit(&c->base, *used, &refused)) return true;
+    if (refused) return false;
+    c->base.input_waits = true;
+    *used = 0;
+    *st = E_AGAIN;
+    return false;
+}
+
+/* One request from the front; *used: its bytes.  E_CORRUPT: it was refused. */
 static enum status take_resp(struct pool_client *c, struct bytes in, size_t *used)
 {
     struct resp_request *request = &c->base.worker->request;
     enum status st = resp_parse_request(&c->resp, in, request);
     *used = request->size;
     c->base.need = c->resp.need;
+    c->pool->worker->command = NO_COMMAND;
+    if (st == OK && !is_admitted(c, used, &st)) return st;
     if (st == OK) redis_request(c, request, bytes_make(in.p, *used));
     if (st == E_CORRUPT) client_answer_text(c, "-ERR %s\r\n", c->resp.error);
     return st;
@@ -84,6 +98,8 @@ static enum status take_memcache(struct pool_client *c, struct bytes in, size_t 
     enum status st = mc_parse_request(&c->mc, in, request);
     *used = st == OK ? request->size : 0;
     c->base.need = c->mc.need;
+    c->pool->worker->command = NO_COMMAND;
+    if (st == OK && !is_admitted(c, used, &st)) return st;
     if (st == OK) memcache_request(c, request, bytes_make(in.p, *used));
     if (st == E_CORRUPT) client_answer_text(c, "%s\r\n", c->mc.error);
     return st;
@@ -103,8 +119,9 @@ static size_t take(struct front_client *base, struct bytes in)
         struct bytes rest = bytes_make(in.p + pos, in.n - pos);
         enum status st = c->pool->conf->redis ? take_resp(c, rest, &used) : take_memcache(c, rest, &used);
         pos += used;
-        if (st == OK) continue;
         if (st == E_AGAIN) break;
+        base->policy.admitted = false;
+        if (st == OK) continue;
         if (st == E_CORRUPT) {
             c->pool->stats.client_err++;
             base->close_after_reply = true;
@@ -117,6 +134,39 @@ static size_t take(struct front_client *base, struct bytes in)
     return pos;
 }
 
+/* ---- users ---- */
+
+bool client_has_users(const struct pool_client *c)
+{
+    return c->pool->conf->redis && *c->base.worker->front->policy.users.options.path;
+}
+
+static void answer_error(struct front_client *base, const char *text)
+{
+    struct pool_client *c = client_of(base);
+    client_answer_text(c, "%s%s\r\n", c->pool->conf->redis ? "-" : "SERVER_ERROR ", text);
+}
+
+static void logged_in(struct front_client *base)
+{
+    struct pool_client *c = client_of(base);
+    if (!client_has_users(c)) return; /* the pool's password decides */
+    c->authenticated = base->policy.authenticated;
+    c->resp.unauthenticated = !c->authenticated;
+}
+
+static bool is_stranger(const struct front_client *base)
+{
+    return !client_of(base)->authenticated;
+}
+
+/* A request without a reply cannot be refused. */
+static bool awaits_no_reply(const struct front_client *base)
+{
+    const struct pool_client *c = client_of(base);
+    return !c->pool->conf->redis && c->pool->worker->mc_request.noreply;
+}
+
 const struct front_backend pools_front = {
     .create = create,
     .opened = opened,
@@ -127,6 +177,10 @@ const struct front_backend pools_front = {
     .awaits_end = never,
     .engaged = never,
     .release = release,
+    .answer_error = answer_error,
+    .logged_in = logged_in,
+    .is_stranger = is_stranger,
+    .in_transaction = awaits_no_reply,
 };
 
 /* ---- replies of our own ---- */

@@ -12,6 +12,8 @@
 #include "base/list.h"
 #include "base/random.h"
 #include "commands/table.h"
+#include "observe/calls.h"
+#include "observe/errorstats.h"
 #include "observe/nodes.h"
 #include "pool/conf.h"
 #include "pool/memcached.h"
@@ -29,6 +31,8 @@ struct pool;
 struct server;
 struct server_link;
 struct pool_client;
+
+enum { NO_COMMAND = CMD_ID_COUNT + MC_COMMAND_COUNT }; /* in the place of a command: it is none */
 
 enum merge {
     MERGE_NONE,
@@ -51,7 +55,9 @@ struct message {
     size_t size;      /* bytes of the request */
     uint64_t end;     /* where it ends in the bytes of its connection */
     int64_t due_ms;   /* 0: no limit */
-    uint64_t sent_at; /* pool_worker.ticks */
+    uint64_t at;      /* pool_worker.ticks when it was read */
+    uint64_t sent_at; /* the same when it was sent; 0: it was not */
+    unsigned command; /* as in pool_worker */
     bool redis;
 };
 
@@ -103,6 +109,14 @@ struct pool_health {
     _Atomic uint64_t changes; /* a server has been ejected, or is back */
 };
 
+/* What clients have asked the pools of one name for; as long as the process. */
+struct pool_measure {
+    struct list link; /* in pools.measures */
+    char *name;
+    struct calls calls; /* by command as in pool_worker */
+    struct errorstats *errors;
+};
+
 /* One reading of the file, counted by its pools. */
 struct generation {
     struct pool_conf_file file;
@@ -115,6 +129,8 @@ struct pool {
     struct generation *generation;
     const struct pool_conf *conf;
     struct pool_health *health;
+    struct pool_measure *measure;
+    struct call_counts *commands; /* of measure, this worker's */
     struct server *servers;
     struct ring ring;
     bool *live;
@@ -150,7 +166,9 @@ struct pool_worker {
     int64_t now_ms;
     uint64_t total_connections;
     struct node_registry *nodes; /* of struct pools */
-    unsigned command;     /* of the request that is dealt with: an enum command_id, or behind those an mc_command */
+    struct list *measures;       /* of struct pools */
+    unsigned command;     /* of the request that is dealt with: an enum command_id, or behind those an mc_command; or
+                             NO_COMMAND */
     uint64_t ticks;       /* when the bytes that are dealt with now were read */
     uint64_t us_per_tick; /* times 2^32 */
 };
@@ -165,6 +183,7 @@ struct pools {
     struct loop_source stats_listener;
     int64_t started_ms;
     struct node_registry nodes;
+    struct list measures; /* struct pool_measure; changed by the main thread, which alone goes through it */
 };
 
 struct generation *generation_read(const char *path); /* NULL: the log says why */
@@ -198,6 +217,8 @@ void message_free(struct message *m);
 /* ---- clients.c ---- */
 
 extern const struct front_backend pools_front;
+/* Whether the ACL file says who the client is, and what it may do. */
+bool client_has_users(const struct pool_client *c);
 void client_answer(struct pool_client *c, struct bytes reply); /* of our own, in its turn */
 void client_answer_text(struct pool_client *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -211,11 +232,25 @@ void memcache_merge(const struct message *m, struct buf *out);
 
 /* ---- worker.c ---- */
 
-struct pool_worker *pool_worker_create(struct front_worker *front, struct node_registry *nodes);
+struct pool_worker *pool_worker_create(struct front_worker *front, struct node_registry *nodes, struct list *measures);
 /* Gives it the pools of another configuration, which take over clients and counters of those of the same name; takes
  * the array.  Before the front is started, or any thread's. */
 void pool_worker_adopt(struct pool_worker *w, struct pool **pools, size_t n, bool is_started);
 void pool_worker_destroy(struct pool_worker *w); /* behind front_stop(), when no client is left */
+
+/* ---- measure.c ---- */
+
+/* The one of that name, made when it is not there; the main thread. */
+struct pool_measure *pool_measure_get(struct list *all, const char *name, int workers);
+void pool_measures_destroy(struct list *all);
+/* A client wants what pool_worker.command says. */
+void measure_called(struct pool_client *c);
+void measure_rejected(struct pool_client *c);
+/* It is about to be answered, by a server or, with an error, by the proxy. */
+void measure_answered(struct pool_client *c, const struct message *m, struct bytes reply);
+const char *pool_command_name(unsigned command);
+/* INFO, as a reply. */
+void pool_report_info(struct pool_client *c, const struct resp_request *req, struct buf *out);
 
 /* ---- stats.c ---- */
 

@@ -47,6 +47,7 @@ static void send_parts(struct pool_client *c, const struct mc_request *req, stru
 void memcache_request(struct pool_client *c, const struct mc_request *req, struct bytes raw)
 {
     c->pool->worker->command = CMD_ID_COUNT + (unsigned)req->command;
+    measure_called(c);
     if (req->command == MC_QUIT) {
         c->base.close_after_reply = true;
         return;

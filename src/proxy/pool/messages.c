@@ -9,6 +9,8 @@ struct message *message_create(struct pool_client *c)
     struct message *m = mem_calloc(1, sizeof *m);
     m->client = c;
     m->redis = c->pool->conf->redis;
+    m->at = c->pool->worker->ticks;
+    m->command = c->pool->worker->command;
     front_enqueue(&c->base, &m->reply);
     return m;
 }
@@ -51,6 +53,7 @@ static void part_done(struct message *m)
         redis_merge(m, &m->reply.bytes);
     else
         memcache_merge(m, &m->reply.bytes);
+    measure_answered(m->client, m, buf_bytes(&m->reply.bytes));
     m->reply.done = true;
     front_drain(&m->client->base);
 }
@@ -67,6 +70,7 @@ void message_reply(struct message *m, struct bytes reply)
         message_free(m);
         return;
     }
+    measure_answered(c, m, reply);
     m->reply.done = true;
     if (&m->reply == c->base.first)
         buf_append_bytes(&c->base.out, reply); /* its turn: without a copy in between */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "observe/prometheus.h"
 #include "proxy/pool/engine.h"
 
 #include <errno.h>
@@ -178,7 +179,9 @@ struct pools *pools_create(struct front *f)
     p->started_ms = clock_mono_ms();
     p->workers = mem_calloc((size_t)p->worker_count, sizeof(struct pool_worker *));
     node_registry_init(&p->nodes, p->worker_count, CMD_ID_COUNT + MC_COMMAND_COUNT);
-    for (int i = 0; i < p->worker_count; i++) p->workers[i] = pool_worker_create(f->workers[i], &p->nodes);
+    list_init(&p->measures);
+    for (int i = 0; i < p->worker_count; i++)
+        p->workers[i] = pool_worker_create(f->workers[i], &p->nodes, &p->measures);
     bool good = load(p);
     if (good && c->stats_port && !stats_listen(p, c->stats_host, (int)c->stats_port)) {
         log_warning("Cannot listen on %s:%d for the statistics: %s", c->stats_host, (int)c->stats_port,
@@ -204,20 +207,45 @@ void pools_destroy(struct pools *p)
     pools_close_stats(p);
     generation_release(p->generation);
     node_registry_deinit(&p->nodes);
+    pool_measures_destroy(&p->measures);
     mem_free(p->listeners);
     mem_free(p->workers);
     mem_free(p);
 }
 
-static const char *command_name(unsigned command)
+/* ---- /metrics ---- */
+
+struct error_page {
+    struct buf *b;
+    const char *pool;
+};
+
+static void write_error(void *ctx, const char *code, uint64_t n)
 {
-    return command < CMD_ID_COUNT ? command_by_id((enum command_id)command)->name
-                                  : mc_command_name((enum mc_command)(command - CMD_ID_COUNT));
+    struct error_page *p = ctx;
+    struct metric_label l[] = {{"pool", bytes_of(p->pool)}, {"code", bytes_of(code)}};
+    metric_u64(p->b, "covey_proxy_pool_errors_total", l, 2, n);
 }
 
 void pools_metrics(struct pools *p, struct buf *b)
 {
-    nodes_write_metrics(&p->nodes, "covey_proxy_pool", "pool", command_name, b);
+    size_t n = 0;
+    struct calls_shown *all;
+    list_each(it, &p->measures) n++;
+    all = mem_calloc(n + 1, sizeof *all);
+    n = 0;
+    metric_family(b, "covey_proxy_pool_errors_total", METRIC_COUNTER,
+                  "Errors that clients were answered, by their first word.");
+    list_each(it, &p->measures)
+    {
+        const struct pool_measure *m = container_of(it, struct pool_measure, link);
+        struct error_page page = {b, m->name};
+        errorstats_each(m->errors, write_error, &page);
+        all[n++] = (struct calls_shown){&m->calls, m->name};
+    }
+    calls_write_metrics(all, n, "covey_proxy_pool", "pool", b);
+    nodes_write_metrics(&p->nodes, "covey_proxy_pool", "pool", pool_command_name, b);
+    mem_free(all);
 }
 
 int pools_test_file(const char *path)

@@ -185,12 +185,27 @@ static bool same_secret(struct bytes a, struct bytes b)
     return differ == 0;
 }
 
+static void authenticate_user(struct pool_client *c, const struct resp_request *req)
+{
+    const struct account *everybody = user_set_default(c->base.worker->policy.users);
+    struct bytes name = req->argc == 3 ? req->argv[1] : BYTES("default");
+    if (req->argc == 2 && acl_user_nopass(everybody->user))
+        client_answer_text(c, "-ERR AUTH <password> called without any password configured for the default user. Are "
+                              "you sure your configuration is correct?\r\n");
+    else if (front_log_in(&c->base, req->argv[0], name, req->argv[req->argc - 1]))
+        client_answer_text(c, "+OK\r\n");
+    else
+        client_answer_text(c, "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
+}
+
 static void authenticate(struct pool_client *c, const struct resp_request *req)
 {
     const char *secret = c->pool->conf->redis_auth;
     bool named = req->argc == 3;
     if (req->argc != 2 && !named) {
         client_answer_text(c, "-ERR wrong number of arguments for 'auth' command\r\n");
+    } else if (client_has_users(c)) {
+        authenticate_user(c, req);
     } else if (!secret) {
         client_answer_text(c, "-ERR Client sent AUTH, but no password is set\r\n");
     } else if (same_secret(req->argv[req->argc - 1], bytes_of(secret)) &&
@@ -202,6 +217,38 @@ static void authenticate(struct pool_client *c, const struct resp_request *req)
         c->authenticated = false;
         client_answer_text(c, "-ERR invalid password\r\n");
     }
+}
+
+/* True: it may not, and was told so. */
+static bool is_forbidden(struct pool_client *c, const struct command *cmd, const struct resp_request *req)
+{
+    char text[ACCESS_REFUSAL_MAX];
+    if (!cmd) return false;
+    bool is_whole = command_arity_ok(cmd, req->argc);
+    const char *why = is_whole && client_has_users(c) ? front_refusal(&c->base, cmd, req->argv, req->argc, text) : NULL;
+    if (why) client_answer_text(c, "-%s\r\n", why);
+    if (is_whole && !why)
+        measure_called(c);
+    else
+        measure_rejected(c);
+    return why != NULL;
+}
+
+static void answer_acl(struct pool_client *c, const struct command *cmd, const struct resp_request *req)
+{
+    struct buf b = {0};
+    struct resp_out o = {&b, 2};
+    front_answer_acl(&c->base, &o, cmd, req->argv, req->argc);
+    client_answer(c, buf_bytes(&b));
+    buf_deinit(&b);
+}
+
+static void info(struct pool_client *c, const struct resp_request *req)
+{
+    struct buf b = {0};
+    pool_report_info(c, req, &b);
+    client_answer(c, buf_bytes(&b));
+    buf_deinit(&b);
 }
 
 static void ping(struct pool_client *c, const struct resp_request *req)
@@ -218,20 +265,35 @@ static void ping(struct pool_client *c, const struct resp_request *req)
     buf_deinit(&b);
 }
 
+static bool must_log_in(struct pool_client *c)
+{
+    if (!client_has_users(c)) return !c->authenticated;
+    front_refresh_users(c->base.worker, &c->base);
+    return front_must_log_in(&c->base);
+}
+
 /* False: it is not one of these. */
 static bool answered_here(struct pool_client *c, const struct command *cmd, const struct resp_request *req)
 {
     if (cmd && cmd->id == CMD_ID_QUIT) {
+        measure_called(c);
         client_answer_text(c, "+OK\r\n");
         c->base.close_after_reply = true;
     } else if (cmd && cmd->id == CMD_ID_AUTH) {
+        measure_called(c);
         authenticate(c, req);
-    } else if (!c->authenticated) {
+    } else if (must_log_in(c)) {
         client_answer_text(c, "-NOAUTH Authentication required\r\n");
+    } else if (is_forbidden(c, cmd, req)) {
+        return true;
     } else if (cmd && cmd->id == CMD_ID_PING) {
         ping(c, req);
     } else if (cmd && cmd->id == CMD_ID_SELECT && req->argc == 2 && bytes_eq(req->argv[1], BYTES("0"))) {
         client_answer_text(c, "+OK\r\n");
+    } else if (cmd && cmd->id == CMD_ID_INFO) {
+        info(c, req);
+    } else if (cmd && client_has_users(c) && front_answers_acl(cmd) && command_arity_ok(cmd, req->argc)) {
+        answer_acl(c, cmd, req);
     } else {
         return false;
     }
@@ -247,8 +309,8 @@ static bool for_any_server(const struct command *cmd)
 static void dispatch(struct pool_client *c, const struct resp_request *req, struct bytes raw)
 {
     const struct command *cmd = command_of_request(req->argv, req->argc, NULL);
-    if (answered_here(c, cmd, req)) return;
     if (cmd) c->pool->worker->command = cmd->id;
+    if (answered_here(c, cmd, req)) return;
     if (!cmd) {
         char name[SHOWN_MAX];
         size_t n = req->argv[0].n < sizeof name ? req->argv[0].n : sizeof name;

@@ -45,6 +45,8 @@ struct pool *pool_create(struct pool_worker *w, struct generation *g, size_t num
     p->generation = g;
     p->conf = conf;
     p->health = &g->health[number];
+    p->measure = pool_measure_get(w->measures, conf->name, w->front->front->worker_count);
+    p->commands = p->measure->calls.tables[w->front->id];
     atomic_fetch_add(&g->refs, 1);
     list_init(&p->clients);
     p->servers = mem_calloc(conf->servers_n, sizeof *p->servers);

@@ -54,7 +54,7 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     if (w->retired_n > 0) drop_idle(w);
 }
 
-struct pool_worker *pool_worker_create(struct front_worker *front, struct node_registry *nodes)
+struct pool_worker *pool_worker_create(struct front_worker *front, struct node_registry *nodes, struct list *measures)
 {
     struct pool_worker *w = mem_calloc(1, sizeof *w);
     w->part = (struct front_part){.begin = begin, .retry = nothing, .flush = flush};
@@ -62,6 +62,7 @@ struct pool_worker *pool_worker_create(struct front_worker *front, struct node_r
     w->loop = front->loop;
     w->now_ms = clock_mono_ms();
     w->nodes = nodes;
+    w->measures = measures;
     w->us_per_tick = ((uint64_t)1 << 32) / clock_ticks_per_us();
     list_init(&w->dirty_links);
     uint64_t seed;
