@@ -5,6 +5,7 @@
  * 2128 replica of  2168 ip (46)   2214 extensions  2216 zero (30)  2246 pport  2248 cport
  * 2250 flags       2252 state     2253 mflags (3)  2256 payload */
 #include "cluster/codec.h"
+#include "base/endian.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -38,44 +39,6 @@ enum {
     EXT_SHARD_SIZE = EXT_PREFIX + CLUSTER_ID_SIZE
 };
 
-static uint16_t get16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return __builtin_bswap32(v);
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return __builtin_bswap64(v);
-}
-
-static void put16(uint8_t *p, unsigned v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    v = __builtin_bswap32(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-    v = __builtin_bswap64(v);
-    memcpy(p, &v, sizeof v);
-}
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the swaps above assume it");
-
 static bool is_heartbeat(unsigned type)
 {
     return type <= CLUSTER_MEET;
@@ -100,11 +63,11 @@ enum status cluster_frame_length(struct bytes have, size_t *length)
 {
     const uint8_t *p = (const uint8_t *)have.p;
     if (have.n < 8) return have.n && memcmp(p, "RCmb", have.n < 4 ? have.n : 4) ? E_CORRUPT : E_AGAIN;
-    uint32_t n = get32(p + OFF_LENGTH);
+    uint32_t n = load_be32(p + OFF_LENGTH);
     if (memcmp(p, "RCmb", 4) || n < CLUSTER_HEADER_SIZE) return E_CORRUPT;
     if (n > CLUSTER_PAYLOAD_MAX) return E_TOO_BIG;
     if (have.n < CLUSTER_PREFIX_SIZE) return E_AGAIN;
-    if (n > length_max(get16(p + OFF_TYPE), get16(p + OFF_COUNT))) return E_TOO_BIG;
+    if (n > length_max(load_be16(p + OFF_TYPE), load_be16(p + OFF_COUNT))) return E_TOO_BIG;
     *length = n;
     return OK;
 }
@@ -130,17 +93,17 @@ static bool get_ip(const uint8_t *p, char *ip)
 
 static bool get_header(const uint8_t *p, struct cluster_message *m)
 {
-    m->port = get16(p + OFF_PORT);
-    m->type = get16(p + OFF_TYPE);
-    m->current_epoch = get64(p + OFF_CURRENT);
-    m->config_epoch = get64(p + OFF_CONFIG);
-    m->offset = get64(p + OFF_OFFSET);
+    m->port = load_be16(p + OFF_PORT);
+    m->type = load_be16(p + OFF_TYPE);
+    m->current_epoch = load_be64(p + OFF_CURRENT);
+    m->config_epoch = load_be64(p + OFF_CONFIG);
+    m->offset = load_be64(p + OFF_OFFSET);
     memcpy(m->sender.c, p + OFF_SENDER, CLUSTER_ID_SIZE);
     m->slots = p + OFF_SLOTS;
     memcpy(m->replica_of.c, p + OFF_REPLICA_OF, CLUSTER_ID_SIZE);
-    m->pport = get16(p + OFF_PPORT);
-    m->cport = get16(p + OFF_CPORT);
-    m->flags = get16(p + OFF_FLAGS);
+    m->pport = load_be16(p + OFF_PPORT);
+    m->cport = load_be16(p + OFF_CPORT);
+    m->flags = load_be16(p + OFF_FLAGS);
     m->state = p[OFF_STATE];
     m->mflags = p[OFF_MFLAGS];
     m->covey = p[OFF_COVEY];
@@ -150,12 +113,12 @@ static bool get_header(const uint8_t *p, struct cluster_message *m)
 static bool get_gossip(const uint8_t *p, struct cluster_gossip *g)
 {
     memcpy(g->id.c, p, CLUSTER_ID_SIZE);
-    g->ping_sent_s = get32(p + 40);
-    g->pong_received_s = get32(p + 44);
-    g->port = get16(p + 94);
-    g->cport = get16(p + 96);
-    g->flags = get16(p + 98);
-    g->pport = get16(p + 100);
+    g->ping_sent_s = load_be32(p + 40);
+    g->pong_received_s = load_be32(p + 44);
+    g->port = load_be16(p + 94);
+    g->cport = load_be16(p + 96);
+    g->flags = load_be16(p + 98);
+    g->pport = load_be16(p + 100);
     return get_ip(p + 48, g->ip);
 }
 
@@ -170,12 +133,12 @@ static bool get_extensions(const uint8_t *p, const uint8_t *end, unsigned count,
 {
     for (; count; count--) {
         if (end - p < EXT_PREFIX) return false;
-        uint32_t n = get32(p);
+        uint32_t n = load_be32(p);
         if (n < EXT_PREFIX || n % 8 || n > (size_t)(end - p)) return false;
         struct bytes text = extension_text(p + EXT_PREFIX, n - EXT_PREFIX);
-        if (get16(p + 4) == EXT_HOSTNAME) m->hostname = text;
-        if (get16(p + 4) == EXT_HUMAN_NAME) m->human_name = text;
-        if (get16(p + 4) == EXT_SHARD && n == EXT_SHARD_SIZE)
+        if (load_be16(p + 4) == EXT_HOSTNAME) m->hostname = text;
+        if (load_be16(p + 4) == EXT_HUMAN_NAME) m->human_name = text;
+        if (load_be16(p + 4) == EXT_SHARD && n == EXT_SHARD_SIZE)
             cluster_id_parse(bytes_make(p + EXT_PREFIX, CLUSTER_ID_SIZE), &m->shard);
         p += n;
     }
@@ -185,7 +148,7 @@ static bool get_extensions(const uint8_t *p, const uint8_t *end, unsigned count,
 static enum status get_heartbeat(struct cluster_decoder *d, const uint8_t *p, size_t n, struct cluster_message *m)
 {
     const uint8_t *at = p + CLUSTER_HEADER_SIZE, *end = p + n;
-    unsigned count = get16(p + OFF_COUNT);
+    unsigned count = load_be16(p + OFF_COUNT);
     if ((size_t)(end - at) < (size_t)count * CLUSTER_GOSSIP_SIZE) return E_INVALID;
     if (count > d->cap) {
         struct cluster_gossip *more = mem_try_realloc(d->gossip, count * sizeof *more);
@@ -197,14 +160,14 @@ static enum status get_heartbeat(struct cluster_decoder *d, const uint8_t *p, si
         if (!get_gossip(at, &d->gossip[i])) return E_INVALID;
     m->gossip = d->gossip;
     m->gossip_count = count;
-    unsigned extensions = m->mflags & CLUSTER_MSG_EXT_DATA ? get16(p + OFF_EXTENSIONS) : 0;
+    unsigned extensions = m->mflags & CLUSTER_MSG_EXT_DATA ? load_be16(p + OFF_EXTENSIONS) : 0;
     return get_extensions(at, end, extensions, m) ? OK : E_INVALID;
 }
 
 static bool get_publish(const uint8_t *p, size_t n, struct cluster_message *m)
 {
     if (n < 8) return false;
-    uint64_t channel = get32(p), payload = get32(p + 4);
+    uint64_t channel = load_be32(p), payload = load_be32(p + 4);
     if (channel + payload != n - 8) return false;
     m->publish.channel = bytes_make(p + 8, channel);
     m->publish.payload = bytes_make(p + 8 + channel, payload);
@@ -214,7 +177,7 @@ static bool get_publish(const uint8_t *p, size_t n, struct cluster_message *m)
 static bool get_update(const uint8_t *p, size_t n, struct cluster_message *m)
 {
     if (n != 8 + CLUSTER_ID_SIZE + CLUSTER_SLOT_BYTES) return false;
-    m->update.config_epoch = get64(p);
+    m->update.config_epoch = load_be64(p);
     memcpy(m->update.id.c, p + 8, CLUSTER_ID_SIZE);
     m->update.slots = p + 8 + CLUSTER_ID_SIZE;
     return true;
@@ -222,7 +185,7 @@ static bool get_update(const uint8_t *p, size_t n, struct cluster_message *m)
 
 static bool get_module(const uint8_t *p, size_t n, struct cluster_message *m)
 {
-    if (n < 13 || get32(p + 8) != n - 13) return false;
+    if (n < 13 || load_be32(p + 8) != n - 13) return false;
     memcpy(&m->module.module_id, p, 8);
     m->module.type = p[12];
     m->module.payload = bytes_make(p + 13, n - 13);
@@ -252,8 +215,8 @@ enum status cluster_decode(struct cluster_decoder *d, struct bytes frame, struct
     const uint8_t *p = (const uint8_t *)frame.p;
     memset(m, 0, sizeof *m);
     m->type = CLUSTER_TYPE_COUNT;
-    if (frame.n < CLUSTER_HEADER_SIZE || get32(p + OFF_LENGTH) != frame.n) return E_INVALID;
-    if (!get_header(p, m) || get16(p + OFF_VERSION) != 1) return E_INVALID;
+    if (frame.n < CLUSTER_HEADER_SIZE || load_be32(p + OFF_LENGTH) != frame.n) return E_INVALID;
+    if (!get_header(p, m) || load_be16(p + OFF_VERSION) != 1) return E_INVALID;
     if (is_heartbeat(m->type)) return get_heartbeat(d, p, frame.n, m);
     return get_payload(p + CLUSTER_HEADER_SIZE, frame.n - CLUSTER_HEADER_SIZE, m) ? OK : E_INVALID;
 }
@@ -292,22 +255,22 @@ static void put_header(uint8_t *p, const struct cluster_message *m, size_t n)
 {
     memset(p, 0, OFF_SLOTS);
     memcpy(p, "RCmb", 4);
-    put32(p + OFF_LENGTH, (uint32_t)n);
-    put16(p + OFF_VERSION, 1);
-    put16(p + OFF_PORT, m->port);
-    put16(p + OFF_TYPE, m->type);
-    put16(p + OFF_COUNT, is_heartbeat(m->type) ? m->gossip_count : 0);
-    put64(p + OFF_CURRENT, m->current_epoch);
-    put64(p + OFF_CONFIG, m->config_epoch);
-    put64(p + OFF_OFFSET, m->offset);
+    store_be32(p + OFF_LENGTH, (uint32_t)n);
+    store_be16(p + OFF_VERSION, 1);
+    store_be16(p + OFF_PORT, m->port);
+    store_be16(p + OFF_TYPE, m->type);
+    store_be16(p + OFF_COUNT, is_heartbeat(m->type) ? m->gossip_count : 0);
+    store_be64(p + OFF_CURRENT, m->current_epoch);
+    store_be64(p + OFF_CONFIG, m->config_epoch);
+    store_be64(p + OFF_OFFSET, m->offset);
     memcpy(p + OFF_SENDER, m->sender.c, CLUSTER_ID_SIZE);
     memcpy(p + OFF_SLOTS, m->slots, CLUSTER_SLOT_BYTES);
     memset(p + OFF_REPLICA_OF, 0, CLUSTER_HEADER_SIZE - OFF_REPLICA_OF);
     memcpy(p + OFF_REPLICA_OF, m->replica_of.c, CLUSTER_ID_SIZE);
     memcpy(p + OFF_IP, m->ip, strnlen(m->ip, CLUSTER_IP_SIZE));
-    put16(p + OFF_PPORT, m->pport);
-    put16(p + OFF_CPORT, m->cport);
-    put16(p + OFF_FLAGS, m->flags);
+    store_be16(p + OFF_PPORT, m->pport);
+    store_be16(p + OFF_CPORT, m->cport);
+    store_be16(p + OFF_FLAGS, m->flags);
     p[OFF_STATE] = m->state;
     p[OFF_MFLAGS] = m->mflags;
     p[OFF_COVEY] = m->covey;
@@ -317,13 +280,13 @@ static uint8_t *put_gossip(uint8_t *p, const struct cluster_gossip *g)
 {
     memset(p, 0, CLUSTER_GOSSIP_SIZE);
     memcpy(p, g->id.c, CLUSTER_ID_SIZE);
-    put32(p + 40, g->ping_sent_s);
-    put32(p + 44, g->pong_received_s);
+    store_be32(p + 40, g->ping_sent_s);
+    store_be32(p + 44, g->pong_received_s);
     memcpy(p + 48, g->ip, strnlen(g->ip, CLUSTER_IP_SIZE));
-    put16(p + 94, g->port);
-    put16(p + 96, g->cport);
-    put16(p + 98, g->flags);
-    put16(p + 100, g->pport);
+    store_be16(p + 94, g->port);
+    store_be16(p + 96, g->cport);
+    store_be16(p + 98, g->flags);
+    store_be16(p + 100, g->pport);
     return p + CLUSTER_GOSSIP_SIZE;
 }
 
@@ -332,8 +295,8 @@ static uint8_t *put_extension(uint8_t *p, unsigned type, struct bytes text)
     size_t n = extension_size(text);
     if (!n) return p;
     memset(p, 0, n);
-    put32(p, (uint32_t)n);
-    put16(p + 4, type);
+    store_be32(p, (uint32_t)n);
+    store_be16(p + 4, type);
     memcpy(p + EXT_PREFIX, text.p, text.n);
     return p + n;
 }
@@ -341,8 +304,8 @@ static uint8_t *put_extension(uint8_t *p, unsigned type, struct bytes text)
 static void put_shard(uint8_t *p, const struct cluster_id *shard)
 {
     memset(p, 0, EXT_PREFIX);
-    put32(p, EXT_SHARD_SIZE);
-    put16(p + 4, EXT_SHARD);
+    store_be32(p, EXT_SHARD_SIZE);
+    store_be16(p + 4, EXT_SHARD);
     memcpy(p + EXT_PREFIX, shard->c, CLUSTER_ID_SIZE);
 }
 
@@ -355,14 +318,14 @@ static void put_heartbeat(uint8_t *head, const struct cluster_message *m)
     bool shard = !cluster_id_is_null(&m->shard);
     if (shard) put_shard(p, &m->shard);
     unsigned extensions = !!m->hostname.n + !!m->human_name.n + shard;
-    put16(head + OFF_EXTENSIONS, extensions);
+    store_be16(head + OFF_EXTENSIONS, extensions);
     if (extensions) head[OFF_MFLAGS] |= CLUSTER_MSG_EXT_DATA;
 }
 
 static void put_publish(uint8_t *p, struct bytes channel, struct bytes payload)
 {
-    put32(p, (uint32_t)channel.n);
-    put32(p + 4, (uint32_t)payload.n);
+    store_be32(p, (uint32_t)channel.n);
+    store_be32(p + 4, (uint32_t)payload.n);
     if (channel.n) memcpy(p + 8, channel.p, channel.n);
     if (payload.n) memcpy(p + 8 + channel.n, payload.p, payload.n);
 }
@@ -374,13 +337,13 @@ static void put_payload(uint8_t *p, const struct cluster_message *m)
     case CLUSTER_PUBLISH:
     case CLUSTER_PUBLISHSHARD: put_publish(p, m->publish.channel, m->publish.payload); break;
     case CLUSTER_UPDATE:
-        put64(p, m->update.config_epoch);
+        store_be64(p, m->update.config_epoch);
         memcpy(p + 8, m->update.id.c, CLUSTER_ID_SIZE);
         memcpy(p + 8 + CLUSTER_ID_SIZE, m->update.slots, CLUSTER_SLOT_BYTES);
         break;
     case CLUSTER_MODULE:
         memcpy(p, &m->module.module_id, 8);
-        put32(p + 8, (uint32_t)m->module.payload.n);
+        store_be32(p + 8, (uint32_t)m->module.payload.n);
         p[12] = m->module.type;
         if (m->module.payload.n) memcpy(p + 13, m->module.payload.p, m->module.payload.n);
         break;
@@ -395,8 +358,8 @@ void cluster_encode_head(const struct cluster_message *m, struct buf *out)
     buf_reserve(out, n);
     uint8_t *p = (uint8_t *)out->p + out->n;
     put_header(p, m, CLUSTER_HEADER_SIZE + payload_size(m));
-    put32(p + CLUSTER_HEADER_SIZE, (uint32_t)m->publish.channel.n);
-    put32(p + CLUSTER_HEADER_SIZE + 4, (uint32_t)m->publish.payload.n);
+    store_be32(p + CLUSTER_HEADER_SIZE, (uint32_t)m->publish.channel.n);
+    store_be32(p + CLUSTER_HEADER_SIZE + 4, (uint32_t)m->publish.payload.n);
     out->n += n;
 }
 

@@ -1,6 +1,7 @@
 /* cache.c: the scripts of EVAL and SCRIPT LOAD by their SHA-1, for all VMs. */
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/sha1.h"
 #include "script/script.h"
 
 #include <pthread.h>
@@ -13,6 +14,13 @@ struct script_cache {
     size_t bucket_count, count, memory;
     _Atomic uint64_t generation;
 };
+
+void script_sha1_hex(struct bytes text, char out[SCRIPT_SHA_LENGTH])
+{
+    uint8_t sum[SHA1_SIZE];
+    sha1(text, sum);
+    for (int i = 0; i < SCRIPT_SHA_LENGTH; i++) out[i] = "0123456789abcdef"[sum[i / 2] >> (i % 2 ? 0 : 4) & 15];
+}
 
 struct script_cache *script_cache_create(void)
 {

@@ -1,6 +1,6 @@
-/* digest.c: SHA-1 and the digest of values. */
 #include "server/digest.h"
 
+#include "base/sha1.h"
 #include "store/hash.h"
 #include "store/listtype.h"
 #include "store/set.h"
@@ -9,59 +9,6 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
-
-/* ---- SHA-1 (FIPS 180-1) ---- */
-
-static uint32_t rotate(uint32_t v, unsigned n)
-{
-    return v << n | v >> (32 - n);
-}
-
-static void sha1_block(uint32_t h[5], const unsigned char *p)
-{
-    uint32_t w[80], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4];
-    for (int i = 0; i < 16; i++)
-        w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
-    for (int i = 16; i < 80; i++) w[i] = rotate(w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16], 1);
-    for (int i = 0; i < 80; i++) {
-        uint32_t f, k;
-        if (i < 20)
-            f = (b & c) | (~b & d), k = 0x5a827999;
-        else if (i < 40)
-            f = b ^ c ^ d, k = 0x6ed9eba1;
-        else if (i < 60)
-            f = (b & c) | (b & d) | (c & d), k = 0x8f1bbcdc;
-        else
-            f = b ^ c ^ d, k = 0xca62c1d6;
-        uint32_t next = rotate(a, 5) + f + e + k + w[i];
-        e = d;
-        d = c;
-        c = rotate(b, 30);
-        b = a;
-        a = next;
-    }
-    h[0] += a;
-    h[1] += b;
-    h[2] += c;
-    h[3] += d;
-    h[4] += e;
-}
-
-void sha1(struct bytes b, unsigned char out[DIGEST_SIZE])
-{
-    uint32_t h[5] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476, 0xc3d2e1f0};
-    const unsigned char *p = (const unsigned char *)b.p;
-    size_t left = b.n;
-    for (; left >= 64; left -= 64, p += 64) sha1_block(h, p);
-    unsigned char tail[128] = {0};
-    size_t size = left < 56 ? 64 : 128;
-    if (left) memcpy(tail, p, left);
-    tail[left] = 0x80;
-    for (int i = 0; i < 8; i++) tail[size - 1 - (size_t)i] = (unsigned char)((uint64_t)b.n * 8 >> (8 * i));
-    sha1_block(h, tail);
-    if (size == 128) sha1_block(h, tail + 64);
-    for (int i = 0; i < DIGEST_SIZE; i++) out[i] = (unsigned char)(h[i / 4] >> (24 - 8 * (i % 4)));
-}
 
 /* ---- values ---- */
 

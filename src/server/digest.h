@@ -8,7 +8,6 @@
 
 enum { DIGEST_SIZE = 20 };
 
-void sha1(struct bytes b, unsigned char out[DIGEST_SIZE]); /* FIPS 180-1 */
 /* Digest of the value and its expiry, on top of what `digest` holds (all zero at first). */
 void digest_entry(const struct entry *e, unsigned char digest[DIGEST_SIZE]);
 /* digest ^= SHA-1(b), and that followed by digest = SHA-1(digest). */

@@ -1,22 +1,13 @@
 #include "store/intset.h"
 
+#include "base/endian.h"
 #include "base/mem.h"
 
 #include <assert.h>
 
-static uint32_t load32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void store32(uint8_t *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (8 * i));
-}
-
 static unsigned width_of(const uint8_t *is)
 {
-    return load32(is);
+    return load_le32(is);
 }
 
 static unsigned width_for(int64_t v)
@@ -43,8 +34,8 @@ static void value_write(uint8_t *is, size_t index, unsigned width, int64_t v)
 uint8_t *intset_new(void)
 {
     uint8_t *is = mem_alloc(INTSET_HEADER);
-    store32(is, 2);
-    store32(is + 4, 0);
+    store_le32(is, 2);
+    store_le32(is + 4, 0);
     return is;
 }
 
@@ -56,7 +47,7 @@ uint8_t *intset_try_copy(struct bytes blob)
 
 size_t intset_len(const uint8_t *is)
 {
-    return load32(is + 4);
+    return load_le32(is + 4);
 }
 
 size_t intset_bytes(const uint8_t *is)
@@ -101,7 +92,7 @@ static uint8_t *widen(uint8_t *is, unsigned width)
     size_t n = intset_len(is);
     is = mem_realloc(is, INTSET_HEADER + n * width);
     for (size_t i = n; i-- > 0;) value_write(is, i, width, value_read(is, i, old));
-    store32(is, width);
+    store_le32(is, width);
     return is;
 }
 
@@ -116,7 +107,7 @@ bool intset_add(uint8_t **set, int64_t v)
     uint8_t *p = is + INTSET_HEADER + index * width;
     memmove(p + width, p, (n - index) * width);
     value_write(is, index, width, v);
-    store32(is + 4, (uint32_t)(n + 1));
+    store_le32(is + 4, (uint32_t)(n + 1));
     *set = is;
     return true;
 }
@@ -129,7 +120,7 @@ bool intset_remove(uint8_t **set, int64_t v)
     unsigned width = width_of(is);
     uint8_t *p = is + INTSET_HEADER + index * width;
     memmove(p, p + width, (n - index - 1) * width);
-    store32(is + 4, (uint32_t)(n - 1));
+    store_le32(is + 4, (uint32_t)(n - 1));
     *set = mem_realloc(is, intset_bytes(is));
     return true;
 }

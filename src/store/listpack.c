@@ -1,5 +1,6 @@
 #include "store/listpack.h"
 
+#include "base/endian.h"
 #include "base/mem.h"
 #include "base/number.h"
 
@@ -14,16 +15,6 @@ struct shape {
     bool is_text; /* else an integer */
 };
 
-static uint32_t load32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void store32(uint8_t *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (8 * i));
-}
-
 static unsigned header_count(const uint8_t *lp)
 {
     return (unsigned)(lp[4] | lp[5] << 8);
@@ -31,7 +22,7 @@ static unsigned header_count(const uint8_t *lp)
 
 static void header_set(uint8_t *lp, size_t bytes, size_t count)
 {
-    store32(lp, (uint32_t)bytes);
+    store_le32(lp, (uint32_t)bytes);
     if (count > LP_COUNT_UNKNOWN) count = LP_COUNT_UNKNOWN;
     lp[4] = (uint8_t)count;
     lp[5] = (uint8_t)(count >> 8);
@@ -60,7 +51,7 @@ static bool shape_read(const uint8_t *p, size_t room, struct shape *s)
     }
     if (b == 0xf0) {
         if (room < 5) return false;
-        *s = (struct shape){.head = 5, .data = load32(p + 1), .is_text = true};
+        *s = (struct shape){.head = 5, .data = load_le32(p + 1), .is_text = true};
         return true;
     }
     static const uint8_t widths[] = {2, 3, 4, 8};
@@ -126,7 +117,7 @@ uint8_t *lp_try_copy(struct bytes blob)
 
 size_t lp_bytes(const uint8_t *lp)
 {
-    return load32(lp);
+    return load_le32(lp);
 }
 
 size_t lp_count(const uint8_t *lp)
@@ -291,7 +282,7 @@ static void text_write(uint8_t *p, struct bytes text)
         p[1] = (uint8_t)n;
     } else {
         p[0] = 0xf0;
-        store32(p + 1, (uint32_t)n);
+        store_le32(p + 1, (uint32_t)n);
     }
     if (n) memcpy(p + head, text.p, n);
 }

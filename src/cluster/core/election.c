@@ -3,7 +3,7 @@
  * in one epoch.  Delays and ranks only make it likely that the best replica asks first. */
 #include "cluster/core/internal.h"
 
-static int64_t vote_timeout_ms(const struct cluster_core *core)
+int64_t election_vote_counts_ms(const struct cluster_core *core)
 {
     int64_t t = 2 * core->config.node_timeout_ms;
     return t < 2000 ? 2000 : t;
@@ -148,13 +148,13 @@ void election_run(struct cluster_core *core)
         unseal(core);
         return;
     }
-    if (core->now.mono_ms - e->at_ms > 2 * vote_timeout_ms(core)) {
+    if (core->now.mono_ms - e->at_ms > 2 * election_vote_counts_ms(core)) {
         schedule(core);
         if (!is_manual(core)) return;
     }
     if (!e->sent && !is_manual(core)) reconsider_rank(core);
     if (core->now.mono_ms < e->at_ms) return;
-    if (core->now.mono_ms - e->at_ms > vote_timeout_ms(core)) {
+    if (core->now.mono_ms - e->at_ms > election_vote_counts_ms(core)) {
         expire(core);
         return;
     }

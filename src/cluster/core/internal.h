@@ -364,6 +364,7 @@ bool state_is_rejoining(const struct cluster_core *core); /* in a minority, or a
 void state_lost_time(struct cluster_core *core); /* this process stood still for longer than the node timeout */
 
 /* election.c */
+int64_t election_vote_counts_ms(const struct cluster_core *core); /* how long an answer to a request may decide it */
 void election_run(struct cluster_core *core);
 void election_count_vote(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);
 void election_vote(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);

@@ -19,12 +19,6 @@ static bool is_voter(const struct cluster_node *node)
     return node_is_primary(node) && node->slot_count;
 }
 
-static int64_t vote_counts_ms(const struct cluster_core *core)
-{
-    int64_t t = 2 * core->config.node_timeout_ms;
-    return t < 2000 ? 2000 : t;
-}
-
 /* ---- the primary ---- */
 
 void lease_ping_sent(struct cluster_core *core, struct cluster_node *node)
@@ -129,7 +123,8 @@ bool lease_is_refused(const struct cluster_core *core, const struct cluster_node
     if (!cluster_id_is_null(&m->replica_of)) return false;
     /* Another one may have been elected into my own place, and speak for it. */
     if (state_is_rejoining(core)) return true;
-    bool voted = node->voted_epoch > m->config_epoch && core->now.mono_ms - node->voted_ms < vote_counts_ms(core);
+    bool voted =
+        node->voted_epoch > m->config_epoch && core->now.mono_ms - node->voted_ms < election_vote_counts_ms(core);
     return voted || claims_what_was_taken(core, node, m);
 }
 

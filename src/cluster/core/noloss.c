@@ -14,6 +14,7 @@
  * does not say so.  Membership lives in memory: a replica that was restarted is none until it was granted anew. A
  * primary that begins (restarted, or the option was set) cannot know whom it granted or who would stand without, so all
  * replicas it knows are members at first. */
+#include "base/endian.h"
 #include "base/mem.h"
 #include "cluster/core/internal.h"
 
@@ -27,33 +28,15 @@ static bool wanted(const struct cluster_core *core)
     return core->config.min_replicas_to_ack > 0 && node_is_primary(core->myself) && core->myself->slot_count;
 }
 
-static int64_t vote_counts_ms(const struct cluster_core *core)
-{
-    int64_t t = 2 * core->config.node_timeout_ms;
-    return t < 2000 ? 2000 : t;
-}
-
 /* ---- messages: three numbers, then ids ---- */
-
-static void put64(uint8_t *p, uint64_t v)
-{
-    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> (56 - 8 * i));
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    uint64_t v = 0;
-    for (int i = 0; i < 8; i++) v = v << 8 | p[i];
-    return v;
-}
 
 static void tell(struct cluster_core *core, struct cluster_node *to, uint8_t type, uint64_t a, uint64_t b, uint64_t c,
                  const struct cluster_id *ids, size_t n)
 {
     uint8_t payload[8 * NUMBERS + CLUSTER_MEMBERS_MAX * CLUSTER_ID_SIZE];
-    put64(payload, a);
-    put64(payload + 8, b);
-    put64(payload + 16, c);
+    store_be64(payload, a);
+    store_be64(payload + 8, b);
+    store_be64(payload + 16, c);
     for (size_t i = 0; i < n; i++) memcpy(payload + 8 * NUMBERS + i * CLUSTER_ID_SIZE, ids[i].c, CLUSTER_ID_SIZE);
     uint64_t module;
     memcpy(&module, MODULE_ID, sizeof module);
@@ -354,7 +337,7 @@ static void take_grant(struct cluster_core *core, struct cluster_node *p, uint64
 static void take_exclusion(struct cluster_core *core, struct cluster_node *p, uint64_t epoch, uint64_t incarnation,
                            uint64_t version, struct bytes ids)
 {
-    int64_t now = core->now.mono_ms, window = vote_counts_ms(core);
+    int64_t now = core->now.mono_ms, window = election_vote_counts_ms(core);
     size_t n = ids.n / CLUSTER_ID_SIZE;
     if (!node_is_primary(p) || !p->slot_count || epoch != p->config_epoch || n > CLUSTER_MEMBERS_MAX) return;
     if (p->voted_epoch && now - p->voted_ms < window) return;
@@ -385,7 +368,7 @@ void noloss_receive(struct cluster_core *core, struct cluster_node *sender, cons
     const uint8_t *p = (const uint8_t *)m->module.payload.p;
     size_t n = m->module.payload.n;
     if (memcmp(&m->module.module_id, MODULE_ID, sizeof MODULE_ID) != 0 || n < 8 * NUMBERS) return;
-    uint64_t a = get64(p), b = get64(p + 8), c = get64(p + 16);
+    uint64_t a = load_be64(p), b = load_be64(p + 8), c = load_be64(p + 16);
     struct noloss *nl = &core->noloss;
     struct noloss_member *member = member_find(core, &sender->id);
     switch (m->module.type) {

@@ -1,5 +1,8 @@
-/* sha1.c: SHA-1 as in RFC 3174; a name for scripts, not a protection. */
-#include "script/script.h"
+#include "base/sha1.h"
+
+#include "base/endian.h"
+
+#include <string.h>
 
 struct sha1 {
     uint32_t h[5];
@@ -10,12 +13,7 @@ static uint32_t rotl(uint32_t v, unsigned n)
     return v << n | v >> (32 - n);
 }
 
-static uint32_t load_be32(const unsigned char *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
-static void block(struct sha1 *s, const unsigned char *p)
+static void block(struct sha1 *s, const uint8_t *p)
 {
     uint32_t w[80];
     for (int t = 0; t < 16; t++) w[t] = load_be32(p + 4 * t);
@@ -42,19 +40,18 @@ static void block(struct sha1 *s, const unsigned char *p)
     s->h[4] += e;
 }
 
-void script_sha1_hex(struct bytes text, char out[SCRIPT_SHA_LENGTH])
+void sha1(struct bytes b, uint8_t out[SHA1_SIZE])
 {
     struct sha1 s = {{0x67452301u, 0xefcdab89u, 0x98badcfeu, 0x10325476u, 0xc3d2e1f0u}};
-    const unsigned char *p = (const unsigned char *)text.p;
-    size_t left = text.n;
+    const uint8_t *p = (const uint8_t *)b.p;
+    size_t left = b.n;
     for (; left >= 64; left -= 64, p += 64) block(&s, p);
-    unsigned char tail[128] = {0};
+    uint8_t tail[128] = {0};
     if (left) memcpy(tail, p, left);
     tail[left] = 0x80;
     size_t total = left + 9 <= 64 ? 64 : 128;
-    uint64_t bits = (uint64_t)text.n * 8;
-    for (int i = 0; i < 8; i++) tail[total - 1 - (size_t)i] = (unsigned char)(bits >> (8 * i));
+    store_be64(tail + total - 8, (uint64_t)b.n * 8);
     block(&s, tail);
     if (total == 128) block(&s, tail + 64);
-    for (int i = 0; i < SCRIPT_SHA_LENGTH; i++) out[i] = "0123456789abcdef"[s.h[i / 8] >> (28 - 4 * (i % 8)) & 15];
+    for (int i = 0; i < 5; i++) store_be32(out + 4 * i, s.h[i]);
 }
