@@ -368,7 +368,7 @@ static enum aof_loaded load_open_file(struct aof_load *l, int fd, const char *pa
     bool rdb = pread(fd, magic, sizeof magic, 0) == (ssize_t)sizeof magic && memcmp(magic, "REDIS", sizeof magic) == 0;
     bool ok = !rdb || load_rdb(l, fd, (uint64_t)st.st_size, name, &rest, &at);
     /* Functions come before what follows them. */
-    if (ok && rdb && scripting_libraries_replace(l->node, l->extras, &err) != OK) {
+    if (ok && rdb && scripting_libraries_load(l->node, l->extras, LIBRARIES_FLUSH, &err) != OK) {
         log_warning("Error reading the functions of the AOF file %s: %s", name, err.text);
         ok = false;
     }

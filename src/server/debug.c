@@ -83,7 +83,7 @@ static void debug_reload(struct call *c)
         resp_ok(&c->out);
     } else {
         log_warning("DEBUG RELOAD failed: %s", error ? error : "");
-        resp_error(&c->out, "ERR Error trying to load the RDB dump, check server logs.");
+        resp_error(&c->out, "ERR Error trying to load the RDB dump");
     }
     mem_free(error);
 }

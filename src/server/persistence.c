@@ -292,12 +292,19 @@ struct rdb_load_options persistence_load_options(const struct node *n, bool keep
                                      .lru_clock = (uint32_t)(now / 1000) & 0xffffff};
 }
 
-static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start, bool replace,
-                             struct rdb_aux *aux, struct rdb_error *err)
+static enum libraries_policy libraries_policy_of(const struct reload *over)
+{
+    if (!over || over->flush) return LIBRARIES_FLUSH;
+    return over->merge ? LIBRARIES_REPLACE : LIBRARIES_APPEND;
+}
+
+/* over: how the file goes with what is there; NULL: nothing is. */
+static enum status load_path(struct persistence *p, const char *path, bool keep_expired, bool at_start,
+                             const struct reload *over, struct rdb_aux *aux, struct rdb_error *err)
 {
     struct rdb_load_options options = persistence_load_options(p->node, keep_expired);
     struct rdb_load_result result = {0};
-    options.replace = replace;
+    options.replace = over && over->merge;
     if (at_start) {
         options.ctx = p->node;
         options.tick = load_tick;
@@ -306,7 +313,7 @@ static enum status load_path(struct persistence *p, const char *path, bool keep_
     atomic_store(&p->load_started_ms, options.now_ms);
     rdb_extras_deinit(&p->extras);
     enum status st = rdb_load_file(p->node->store, path, &options, &p->extras, &p->progress, &result, err);
-    if (st == OK) st = scripting_libraries_replace(p->node, &p->extras, err);
+    if (st == OK) st = scripting_libraries_load(p->node, &p->extras, libraries_policy_of(over), err);
     if (st != OK) return st;
     atomic_store(&p->loaded_keys, result.keys);
     atomic_store(&p->expired_at_load, atomic_load(&p->progress.keys_expired));
@@ -327,14 +334,14 @@ static char *file_path(struct persistence *p)
     return text;
 }
 
-static enum status load_file(struct persistence *p, bool keep_expired, bool restore_position, bool replace,
+static enum status load_file(struct persistence *p, bool keep_expired, bool restore_position, const struct reload *over,
                              char **error)
 {
     char *path = file_path(p);
     struct rdb_error err = {0};
     struct rdb_aux aux = {0};
     atomic_store(&p->node->loading, true);
-    enum status st = load_path(p, path, keep_expired, restore_position, replace, &aux, &err);
+    enum status st = load_path(p, path, keep_expired, restore_position, over, &aux, &err);
     atomic_store(&p->node->loading, false);
     if (st == OK && restore_position && aux.has_repl) {
         struct replication_position at = {.offset = aux.repl_offset, .db = aux.repl_db};
@@ -355,7 +362,7 @@ enum status persistence_load_snapshot(struct persistence *p, const char *path, i
 {
     struct rdb_error err = {0};
     struct rdb_aux aux = {.repl_db = -1};
-    enum status st = load_path(p, path, true, false, false, &aux, &err);
+    enum status st = load_path(p, path, true, false, NULL, &aux, &err);
     if (st != OK) {
         log_warning("Failed trying to load the PRIMARY synchronization DB: %s", err.text);
         return st;
@@ -378,7 +385,7 @@ enum status persistence_load(struct persistence *p, char **error)
     char *follow = config_cstr(p->node->config, CFG_REPLICAOF);
     bool replica = *follow != '\0';
     mem_free(follow);
-    enum status st = load_file(p, replica || config_bool(p->node->config, CFG_CLUSTER_ENABLED), true, false, error);
+    enum status st = load_file(p, replica || config_bool(p->node->config, CFG_CLUSTER_ENABLED), true, NULL, error);
     return st == E_NOT_FOUND ? OK : st;
 }
 
@@ -403,7 +410,7 @@ enum status persistence_reload(struct persistence *p, const struct reload *how, 
     if (how->flush) persistence_empty(p);
     /* What is left out because its time has passed would stay at replicas: nobody would tell them. */
     bool keep_expired = data_node_is_replica(p->node) || change_log_active(p->node->log);
-    return load_file(p, keep_expired, false, how->merge, error);
+    return load_file(p, keep_expired, false, how, error);
 }
 
 /* ---- INFO ---- */

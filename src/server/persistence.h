@@ -28,8 +28,8 @@ MUST_USE enum status persistence_save_now(struct persistence *p);
 /* Gives up the background save, if any, and waits until it is gone; with the server at rest, so that no other begins.
  */
 void persistence_save_cancel(struct persistence *p);
-/* DEBUG RELOAD: save, empty, load; with the server at rest.  Without `merge` a key of the file that is there already is
- * an error, after which part of the file has been loaded. */
+/* DEBUG RELOAD: save, empty, load; with the server at rest.  Without `merge` a key or a library of the file that is
+ * there already is an error, after which keys of the file may have been loaded, and no library. */
 struct reload {
     bool save, flush, merge;
 };

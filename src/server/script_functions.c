@@ -236,8 +236,6 @@ void cmd_function_dump(struct call *call)
 
 /* ---- RESTORE: all or nothing ---- */
 
-enum restore_policy { RESTORE_APPEND, RESTORE_REPLACE, RESTORE_FLUSH };
-
 /* The libraries of x into a set of their own, one by one: the first one that does not compile, or collides with one
  * before it, is what *error speaks of. */
 static bool create_all(const struct rdb_extras *x, struct script_libraries *own, struct buf *error)
@@ -253,16 +251,16 @@ static bool create_all(const struct rdb_extras *x, struct script_libraries *own,
 }
 
 /* Whether the new libraries can come in beside those that stay. */
-static bool fit(const struct script_libraries *set, const struct script_libraries *own, enum restore_policy policy,
+static bool fit(const struct script_libraries *set, const struct script_libraries *own, enum libraries_policy policy,
                 struct buf *error)
 {
     for (size_t i = 0; i < own->count; i++) {
-        if (policy == RESTORE_APPEND && script_libraries_find(set, bytes_of(own->all[i]->name))) {
+        if (policy == LIBRARIES_APPEND && script_libraries_find(set, bytes_of(own->all[i]->name))) {
             buf_printf(error, "ERR Library %s already exists", own->all[i]->name);
             return false;
         }
     }
-    for (size_t i = 0; policy != RESTORE_FLUSH && i < own->count; i++) {
+    for (size_t i = 0; policy != LIBRARIES_FLUSH && i < own->count; i++) {
         const struct script_library *l = own->all[i];
         for (size_t k = 0; k < l->count; k++) {
             const char *name = l->functions[k].name;
@@ -276,10 +274,10 @@ static bool fit(const struct script_libraries *set, const struct script_librarie
 }
 
 /* Moves what is in `own`, which fits. */
-static void put_all(struct script_libraries *set, struct script_libraries *own, enum restore_policy policy,
+static void put_all(struct script_libraries *set, struct script_libraries *own, enum libraries_policy policy,
                     struct buf *error)
 {
-    if (policy == RESTORE_FLUSH) script_libraries_clear(set);
+    if (policy == LIBRARIES_FLUSH) script_libraries_clear(set);
     for (size_t i = 0; i < own->count; i++) {
         struct script_library *old = script_libraries_find(set, bytes_of(own->all[i]->name));
         if (old) script_libraries_remove(set, old);
@@ -289,7 +287,7 @@ static void put_all(struct script_libraries *set, struct script_libraries *own, 
     own->count = 0;
 }
 
-static bool restore(struct node *n, struct bytes payload, enum restore_policy policy, struct buf *error)
+static bool restore(struct node *n, struct bytes payload, enum libraries_policy policy, struct buf *error)
 {
     struct rdb_extras x = {0};
     struct script_libraries own = {0};
@@ -310,16 +308,16 @@ static bool restore(struct node *n, struct bytes payload, enum restore_policy po
 
 void cmd_function_restore(struct call *call)
 {
-    enum restore_policy policy = RESTORE_APPEND;
+    enum libraries_policy policy = LIBRARIES_APPEND;
     if (call->argc > 4) {
         wrong_arguments(call);
         return;
     }
     if (call->argc == 4) {
         if (call_arg_is(call, 3, "replace"))
-            policy = RESTORE_REPLACE;
+            policy = LIBRARIES_REPLACE;
         else if (call_arg_is(call, 3, "flush"))
-            policy = RESTORE_FLUSH;
+            policy = LIBRARIES_FLUSH;
         else if (!call_arg_is(call, 3, "append")) {
             resp_error(&call->out, "ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.");
             return;
@@ -390,12 +388,13 @@ void scripting_libraries_list(struct node *n, struct rdb_extras *x)
     for (size_t i = 0; i < set->count; i++) rdb_extras_add(x, set->all[i]->text);
 }
 
-enum status scripting_libraries_replace(struct node *n, const struct rdb_extras *x, struct rdb_error *err)
+enum status scripting_libraries_load(struct node *n, const struct rdb_extras *x, enum libraries_policy policy,
+                                     struct rdb_error *err)
 {
     struct buf error = {0};
-    struct script_libraries own = {0};
-    bool ok = create_all(x, &own, &error);
-    if (ok) put_all(&n->scripting->libraries, &own, RESTORE_FLUSH, &error);
+    struct script_libraries own = {0}, *set = &n->scripting->libraries;
+    bool ok = create_all(x, &own, &error) && fit(set, &own, policy, &error);
+    if (ok) put_all(set, &own, policy, &error);
     if (!ok) snprintf(err->text, sizeof err->text, "a function library: %.*s", (int)error.n, error.n ? error.p : "");
     script_libraries_deinit(&own);
     buf_deinit(&error);

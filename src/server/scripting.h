@@ -61,8 +61,12 @@ struct rdb_extras;
 struct rdb_error;
 /* The libraries' sources take the place of what is in x.  With the server at rest. */
 void scripting_libraries_list(struct node *n, struct rdb_extras *x);
-/* After a load: exactly these libraries.  On error nothing was changed, and err says why. */
-enum status scripting_libraries_replace(struct node *n, const struct rdb_extras *x, struct rdb_error *err);
+/* What becomes of the libraries that are there when others come: they stay, and must have other names; give way to
+ * those of their names; or go.  A function of one that stays must have a name of its own. */
+enum libraries_policy { LIBRARIES_APPEND, LIBRARIES_REPLACE, LIBRARIES_FLUSH };
+/* Takes in what a file has.  On error nothing was changed, and err says why. */
+enum status scripting_libraries_load(struct node *n, const struct rdb_extras *x, enum libraries_policy policy,
+                                     struct rdb_error *err);
 
 /* ---- for INFO ---- */
 struct scripting_stats {

@@ -45,6 +45,34 @@ def test_reload_options(node):
     assert "only supports" in error(node, "RELOAD", "NOTHING")
 
 
+LIBRARY = "#!lua name=%s\nredis.register_function('%s', function() return %d end)"
+
+
+@pytest.mark.parametrize("options", [[], ["NOFLUSH"], ["MERGE"], ["NOFLUSH", "MERGE"]])
+def test_reload_and_libraries(node, options):
+    """Libraries come in beside those that are there, or over them, as the keys do; a function's name is never taken twice."""
+    client = client_of(node)
+    client.function_load(LIBRARY % ("one", "f", 1))
+    client.save()
+    stays = "NOFLUSH" in options
+    client.function_load(LIBRARY % ("two", "g", 2))
+    client.function_load(LIBRARY % ("one", "f", 3), replace=True)
+    if options == ["NOFLUSH"]:
+        assert "Error trying to load the RDB dump" in error(node, "RELOAD", "NOSAVE", *options)
+        assert client.fcall("f", 0) == 3
+        client.function_delete("one")
+    assert debug(node, "RELOAD", "NOSAVE", *options) == "OK"
+    assert client.fcall("f", 0) == 1
+    assert {l[1] for l in client.function_list()} == ({"one", "two"} if stays else {"one"})
+    client.function_flush()
+    client.function_load(LIBRARY % ("three", "f", 4))
+    if stays:
+        assert "Error trying to load the RDB dump" in error(node, "RELOAD", "NOSAVE", *options)
+    else:
+        assert debug(node, "RELOAD", "NOSAVE", *options) == "OK"
+    assert client.fcall("f", 0) == (4 if stays else 1)
+
+
 def test_reload_of_keys_that_are_there(node):
     if covey.COVEY_IS_REDIS:
         pytest.skip("redis-server ends")
