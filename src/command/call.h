@@ -86,6 +86,7 @@ enum {
     CALL_NO_TOUCH = 1 << 7,      /* CLIENT NO-TOUCH: only TOUCH itself counts as access */
     CALL_MAY_WAIT = 1 << 6,      /* call_wait() may put the client to sleep: neither in a transaction nor a script */
     CALL_KEYS_LIMITED = 1 << 12, /* the user may not read all keys: SORT follows no patterns */
+    CALL_ALL_SLOTS = 1 << 14,    /* of a cluster's node: all slots are its own, and the client may use them together */
     CALL_UNSEEN = 1 << 13,       /* set by the handler: MONITOR does not show it */
 };
 

@@ -87,7 +87,7 @@ static void sort_deinit(struct sort *s)
 
 static bool denied(struct call *c, const char *option)
 {
-    if (c->env->cluster_enabled) {
+    if (c->env->cluster_enabled && !(c->flags & CALL_ALL_SLOTS)) {
         resp_errorf(&c->out, "ERR %s option of SORT denied in Cluster mode.", option);
         return true;
     }
@@ -375,6 +375,28 @@ static bool store_one(void *ctx, struct bytes text, bool found)
     return list_push(to->list, LIST_TAIL, found ? text : BYTES(""), to->limits) == OK;
 }
 
+/* Replicas and logs of a cluster's node do not take patterns: they get what was stored. */
+static void log_result(struct sort *s, const struct key *k, const struct entry *list)
+{
+    enum { PIECE = 512 };
+    struct call *c = s->c;
+    struct bytes argv[2 + PIECE] = {BYTES("RPUSH"), k->name};
+    char digits[PIECE][24];
+    struct list_iter it;
+    size_t n = 0;
+    call_effect_delete(c, k->name, false);
+    list_iter_init(&it, list, 0, false);
+    for (struct element e; list_iter_next(&it, &e, NULL);) {
+        bool inside = e.text.p >= e.digits && e.text.p < e.digits + sizeof e.digits;
+        if (inside) memcpy(digits[n], e.digits, e.text.n);
+        argv[2 + n] = inside ? bytes_make(digits[n], e.text.n) : e.text;
+        if (++n < PIECE) continue;
+        call_effect(c, 2 + n, argv);
+        n = 0;
+    }
+    if (n) call_effect(c, 2 + n, argv);
+}
+
 static void store_result(struct sort *s)
 {
     struct call *c = s->c;
@@ -391,8 +413,10 @@ static void store_result(struct sort *s)
         call_put(c, &k, to.list); /* the old value may be what was sorted: borrowed texts are over */
         call_changed(c, &k, NOTIFY_LIST, "sortstore");
         c->dirty += n - 1;
+        if (s->patterns && c->env->cluster_enabled) log_result(s, &k, to.list);
     } else if (call_delete(c, &k)) {
         call_changed(c, &k, NOTIFY_GENERIC, "del");
+        if (s->patterns && c->env->cluster_enabled) call_effect_delete(c, k.name, false);
     }
     resp_i64(&c->out, (int64_t)n);
 }

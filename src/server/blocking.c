@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "observe/errorstats.h"
+#include "server/cluster_link.h"
 
 enum {
     CHAINS_MIN = 16,
@@ -349,9 +350,12 @@ static enum turn take_turn(const struct serving *s, struct blocked_at *at)
     struct blocked *b = at->who;
     unsigned slot = at->key->key.slot;
     if (!blocked_take(b, BLOCKED_CLAIMED)) return atomic_load(&b->state) == BLOCKED_CLAIMED ? TURN_OTHER : TURN_DONE;
+    /* The other key's slot may be on its way to another node since the client fell asleep: who checks for that ends the
+     * wait soon. */
+    bool kept = b->extra < 0 || cluster_keeps_slot(s->w->node, (unsigned)b->extra);
     bool ready = s->at_rest || b->extra < 0 || hold(s->w, s->slots, s->n, (unsigned)b->extra);
     bool served = false;
-    if (ready) {
+    if (ready && kept) {
         blocking_unlock(r, slot);
         served = run_again(s, b, at);
         blocking_lock(r, slot);

@@ -252,11 +252,16 @@ static bool served_here(struct conn *c, struct buf *reply)
                         .out = {reply, b->resp},
                         .db = b->db,
                         .session = c};
-    struct key k = key_of(b->argv[b->at[0].arg]);
+    struct key few[CALL_KEYS_INLINE], *keys = few;
+    size_t n = b->n + (b->extra >= 0);
+    if (n > CALL_KEYS_INLINE) keys = mem_alloc(n * sizeof *keys);
+    for (size_t i = 0; i < b->n; i++) keys[i] = key_of(b->argv[b->at[i].arg]);
+    if (b->extra >= 0) keys[b->n] = (struct key){.slot = (unsigned)b->extra};
     bool asking = c->asking;
     c->asking = true; /* who sleeps at a slot that is coming here may stay */
-    bool here = cluster_route_unlocked(c, &call, &k, 1, b->cmd->flags & CMD_WRITE);
+    bool here = cluster_route_unlocked(c, &call, keys, n, b->cmd->flags & CMD_WRITE);
     c->asking = asking;
+    if (keys != few) mem_free(keys);
     return here;
 }
 

@@ -166,7 +166,7 @@ void cmd_reset(struct call *c)
     conn->db = 0;
     conn->resp = 2;
     c->out.version = 2;
-    conn->asking = conn->readonly = conn->no_touch = false;
+    conn->asking = conn->readonly = conn->no_touch = conn->cross_slot = false;
     if (conn->reply_mode != REPLY_SKIP) conn->reply_mode = REPLY_ON; /* this very reply is to be skipped */
     conn->min_acks = -1;
     acl_greet(conn);
@@ -291,6 +291,18 @@ void cmd_client_min_replicas_to_ack(struct call *c)
         return;
     }
     call_conn(c)->min_acks = n;
+    resp_ok(&c->out);
+}
+
+/* Without cluster mode nothing is bound to one slot anyway, and the word changes nothing. */
+void cmd_client_crossslot(struct call *c)
+{
+    bool on = call_arg_is(c, 2, "ON");
+    if (!on && !call_arg_is(c, 2, "OFF")) {
+        resp_error(&c->out, ERR_SYNTAX);
+        return;
+    }
+    call_conn(c)->cross_slot = on;
     resp_ok(&c->out);
 }
 

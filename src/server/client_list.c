@@ -393,6 +393,8 @@ void cmd_client_help(struct call *c)
         "      Return clients of specified type.",
         "UNPAUSE",
         "    Stop the current client pause, resuming traffic.",
+        "CROSSSLOT (ON|OFF)",
+        "    Take keys of several slots in one command while this node serves them all.",
         "MIN-REPLICAS-TO-ACK (<n>|DEFAULT)",
         "    Hold replies to this connection's writes until <n> replicas have them.",
         "PAUSE <timeout> [WRITE|ALL]",

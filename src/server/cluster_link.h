@@ -21,4 +21,9 @@ bool cluster_route_channels(struct conn *c, struct call *call);
 const char *cluster_script_objection(struct conn *c, const struct call *call, const struct key *keys, size_t n,
                                      bool write);
 
+/* Whether all slots there are belong to this node and none is on its way; in a cluster. */
+bool cluster_serves_all(const struct conn *c);
+/* Whether this node serves the slot and it is not on its way; true without a cluster. */
+bool cluster_keeps_slot(const struct node *n, unsigned slot);
+
 #endif

@@ -24,7 +24,8 @@ struct request {
     size_t n;
     int db;
     bool write, asking, readonly, is_migrate;
-    bool locked; /* the keys' slots: only then can be seen which keys are there */
+    bool cross_slot; /* CLIENT CROSSSLOT */
+    bool locked;     /* the keys' slots: only then can be seen which keys are there */
 };
 
 /* Keys whose time is over but that nobody has deleted yet are there. */
@@ -50,18 +51,36 @@ static enum route decide_moving(const struct request *r, bool migrating)
     return missing && !same_key_only(r) ? ROUTE_TRYAGAIN : ROUTE_SERVE;
 }
 
+/* Keys of several slots: this node serves all of them and none is on its way.  What is on its way arrives soon, and
+ * then the keys are of several nodes. */
+static enum route decide_several(const struct request *r)
+{
+    const struct cluster *cluster = r->node->cluster;
+    enum route result = ROUTE_SERVE;
+    bool reads_here = r->readonly && !r->write && !cluster_i_am_primary(cluster);
+    for (size_t i = 0; i < r->n; i++) {
+        unsigned state = cluster_slot_state(cluster, r->keys[i].slot);
+        if (!(state & SLOT_MINE) && !(reads_here && state & SLOT_OF_MY_PRIMARY))
+            return i ? ROUTE_CROSSSLOT : ROUTE_MOVED;
+        if (state & (SLOT_MIGRATING | SLOT_IMPORTING)) result = ROUTE_TRYAGAIN;
+    }
+    return result;
+}
+
 static enum route decide(const struct request *r)
 {
     const struct cluster *cluster = r->node->cluster;
     unsigned slot = r->keys[0].slot;
     unsigned state = cluster_slot_state(cluster, slot);
     if (!(state & SLOT_ASSIGNED)) return ROUTE_UNASSIGNED;
-    for (size_t i = 1; i < r->n; i++)
-        if (r->keys[i].slot != slot) return ROUTE_CROSSSLOT;
+    bool several = false;
+    for (size_t i = 1; i < r->n; i++) several |= r->keys[i].slot != slot;
+    if (several && (!r->cross_slot || r->is_migrate)) return ROUTE_CROSSSLOT;
     if (!cluster_is_ok(cluster)) {
         if (!config_bool(r->node->config, CFG_CLUSTER_ALLOW_READS_WHEN_DOWN)) return ROUTE_DOWN;
         if (r->write) return ROUTE_DOWN_FOR_WRITES;
     }
+    if (several) return decide_several(r);
     bool migrating = state & SLOT_MINE && state & SLOT_MIGRATING;
     bool importing = !migrating && state & SLOT_IMPORTING;
     if (migrating || (importing && (r->asking || r->is_migrate))) return decide_moving(r, migrating);
@@ -144,6 +163,7 @@ static bool route(struct conn *c, struct call *call, const struct key *keys, siz
                         .asking = c->asking || call->cmd->flags & CMD_ASKING,
                         .readonly = c->readonly,
                         .is_migrate = call->cmd->id == CMD_ID_MIGRATE,
+                        .cross_slot = c->cross_slot,
                         .locked = locked};
     enum route what = n ? decide(&r) : ROUTE_SERVE;
     refuse(node, call, what, n ? keys[0].slot : 0);
@@ -169,7 +189,8 @@ const char *cluster_script_objection(struct conn *c, const struct call *call, co
                         .write = write,
                         .asking = c->asking,
                         .readonly = c->readonly,
-                        .is_migrate = call->cmd->id == CMD_ID_MIGRATE};
+                        .is_migrate = call->cmd->id == CMD_ID_MIGRATE,
+                        .cross_slot = c->cross_slot};
     switch (n ? decide(&r) : ROUTE_SERVE) {
     case ROUTE_SERVE: return NULL;
     case ROUTE_DOWN_FOR_WRITES:
@@ -177,4 +198,20 @@ const char *cluster_script_objection(struct conn *c, const struct call *call, co
     case ROUTE_DOWN: return "ERR Script attempted to execute a command while the cluster is down";
     default: return "ERR Script attempted to access a non local key in a cluster node";
     }
+}
+
+bool cluster_serves_all(const struct conn *c)
+{
+    const struct cluster *cluster = c->worker->node->cluster;
+    for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
+        unsigned state = cluster_slot_state(cluster, slot);
+        if (!(state & SLOT_MINE) || state & (SLOT_MIGRATING | SLOT_IMPORTING)) return false;
+    }
+    return true;
+}
+
+bool cluster_keeps_slot(const struct node *n, unsigned slot)
+{
+    unsigned state = n->cluster ? cluster_slot_state(n->cluster, slot) : SLOT_MINE;
+    return state & SLOT_MINE && !(state & (SLOT_MIGRATING | SLOT_IMPORTING));
 }

@@ -74,6 +74,7 @@ struct conn {
     uint8_t resp;
     bool authenticated, is_unix, no_evict, no_touch, readonly, asking, close_after_reply, close_asap, is_replica_link,
         is_primary_link;
+    bool cross_slot;   /* CLIENT CROSSSLOT: keys of several slots are fine where all of them are served here */
     _Atomic bool kill; /* set by others with the server at rest */
     uint8_t reply_mode;
     uint8_t wait;     /* enum conn_wait */

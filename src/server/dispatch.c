@@ -390,6 +390,11 @@ void dispatch_run(struct conn *c, struct call *call)
     if (!acl_user_is_free(c->user) && (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) &&
         !dispatch_acl_reads_all_keys(c, call))
         call->flags |= CALL_KEYS_LIMITED;
+    if (c->cross_slot && w->node->cluster && (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) &&
+        cluster_serves_all(c))
+        call->flags |= CALL_ALL_SLOTS;
+    else
+        call->flags &= ~(unsigned)CALL_ALL_SLOTS;
     bool script = call->cmd->flags & CMD_SKIP_MONITOR;
     if (script) monitor_script_begin(c, call);
     call_run(call);

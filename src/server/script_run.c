@@ -280,7 +280,7 @@ static const char *wrong_node(struct run *r, const struct call *call, const stru
     const char *why = cluster_script_objection(r->conn, call, keys, n, call->cmd->flags & CMD_WRITE);
     if (why) return why;
     bool cross_slot = !(r->target->flags & SCRIPT_HAS_SHEBANG) || r->target->flags & SCRIPT_ALLOW_CROSS_SLOT;
-    if (cross_slot) return NULL;
+    if (cross_slot || r->conn->cross_slot) return NULL;
     if (r->cluster_slot < 0) r->cluster_slot = (int)keys[0].slot;
     if (r->cluster_slot != (int)keys[0].slot)
         return "ERR Script attempted to access keys that do not hash to the same slot";

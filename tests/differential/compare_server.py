@@ -114,7 +114,7 @@ def heads(left, right):
     return None if lines[0] == lines[1] else "subcommands differ"
 
 
-OWN_HELP = (b"MIN-REPLICAS-TO-ACK ",)
+OWN_HELP = (b"MIN-REPLICAS-TO-ACK ", b"CROSSSLOT ")
 
 
 def without_own(left, right):

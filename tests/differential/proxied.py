@@ -69,15 +69,17 @@ class Member(Server):
 
 
 class Proxied(Server):
-    """covey proxy and what is behind it.  binary: that of the proxy; kind: of the nodes; one: a single node by itself."""
+    """covey proxy and what is behind it.  binary: that of the proxy; kind: of the nodes; one: a single node, by itself
+    or a cluster of one ("a shard")."""
 
     def __init__(self, kind, primaries=3):
-        self.kind, self.one = kind, primaries == 1
+        self.kind, self.one = kind, primaries in (1, "a shard")
+        self.sharded = primaries != 1
         self.members = []
         try:
-            for _ in range(primaries):
-                self.members.append((Server if self.one else Member)(BACKENDS[kind], cluster=not self.one))
-            if not self.one:
+            for _ in range(1 if self.one else primaries):
+                self.members.append((Member if self.sharded else Server)(BACKENDS[kind], cluster=self.sharded))
+            if self.sharded:
                 self._join()
             super().__init__(SUBJECT, cluster=False)
         except BaseException:
@@ -176,7 +178,7 @@ class ProxyRunner(Runner):
             return False  # cluster mode itself denies it
         if not self.proxied.one and name == "SCRIPT|FLUSH":
             return False
-        return self.proxied.one or not any(b"'select'" in word or word.lower() in SELECTING for word in argv)
+        return not self.proxied.sharded or not any(b"'select'" in word or word.lower() in SELECTING for word in argv)
 
     def reset(self, profile):
         if any(not server.alive() for server in self.servers) or self.links is None:
@@ -216,7 +218,7 @@ class ProxyRunner(Runner):
         sent, keep = [], []
         for argv, reply in zip(commands, right):
             refused = is_error(reply) and self._is_refusal(link, argv, reply)
-            if refused:
+            if refused and name_of(argv) != "SCAN":
                 self.refused += 1
             if not refused or state.inside:
                 keep.append(not refused)
@@ -244,8 +246,8 @@ class ProxyRunner(Runner):
             if self.proxied.one or len(slots) < 2 or (name in SPLIT and not self.transactions[link].inside):
                 raise Mismatch("refused without a reason: %r %r, slots %r" % (argv, text, sorted(slots)))
             return True
-        if self.proxied.one:
-            return False
+        if self.proxied.one and (name != "SCAN" or not self.proxied.sharded):
+            return False  # SCAN's cursor is the proxy's, but not inside EXEC
         return self.transactions[link].inside and text.endswith(b"is not possible inside MULTI through the proxy")
 
     def _slots(self, link, argv):

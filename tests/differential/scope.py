@@ -42,6 +42,7 @@ EXEMPT = {
 # Of Redis 7.2, unknown to the oracle.
 NEWER = {
     "CLIENT|NO-TOUCH": "tests/system/test_later_commands.py",
+    "CLIENT|CROSSSLOT": "tests/system/test_cross_slot.py",
     "CLIENT|MIN-REPLICAS-TO-ACK": "tests/system/test_noloss.py",
     "CLIENT|SETINFO": "tests/system/test_later_commands.py",
     "CLUSTER|MYSHARDID": "tests/system/test_shards.py",

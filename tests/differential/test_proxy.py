@@ -1,7 +1,7 @@
 """The differential test through `covey proxy`: what a plain client gets from it, beside one redis-server.
 
 Behind the proxy are three primaries, of this project or of redis-server (or of the server that VALKEY_SERVER names), or one
-node by itself.  Over several shards only what concerns keys of different shards may be refused (proxied.py); over one
+node, by itself or as a cluster of one.  Over several shards only what concerns keys of different shards may be refused (proxied.py); over one
 nothing.  The sequences are those of test_differential.py; PROXY_EXAMPLES=100 makes so many of all commands."""
 
 import os
@@ -18,10 +18,10 @@ from servers import both
 EXAMPLES = int(os.environ.get("PROXY_EXAMPLES", 0)) or (2000 if long_run() else 6)
 # The families whose commands the proxy passes on.
 WITH_KEYS = sorted(set(FAMILIES) - {"server", "users", "clients"})
-BEHIND = [(kind, 3) for kind in BACKENDS] + [("covey", 1)]
+BEHIND = [(kind, 3) for kind in BACKENDS] + [("covey", 1), ("covey", "a shard")]
 
 
-@pytest.fixture(scope="module", params=BEHIND, ids=["%s-%d" % each for each in BEHIND])
+@pytest.fixture(scope="module", params=BEHIND, ids=["%s-%s" % each for each in BEHIND])
 def servers(request):
     with both() as plain:
         grammar.learn(*plain)

@@ -462,6 +462,7 @@ def test_a_stopped_primary_is_left_when_another_takes_over(setup):
 
 class FakeNode:
     """Answers CLUSTER SLOTS with itself, and everything else with what the test wants."""
+    QUESTION = b"*3\r\n$6\r\nCLIENT\r\n$9\r\nCROSSSLOT\r\n$2\r\nON\r\n"
 
     def __init__(self, servers):
         self.port = covey.free_port()
@@ -493,11 +494,16 @@ class FakeNode:
                 if b"CLUSTER" in data:
                     connection.sendall(b"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n" % self.port)
                     continue
-                self.seen.append(data)
-                reply = self.reply
-                if reply is None:
-                    return
-                connection.sendall(reply * max(1, data.count(b"*")))
+                for at, requests in enumerate(data.split(self.QUESTION)):
+                    if at:
+                        connection.sendall(b"-ERR unknown subcommand\r\n")
+                    if not requests:
+                        continue
+                    self.seen.append(requests)
+                    reply = self.reply
+                    if reply is None:
+                        return
+                    connection.sendall(reply * max(1, requests.count(b"*")))
 
 
 @pytest.fixture

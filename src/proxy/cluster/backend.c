@@ -73,6 +73,10 @@ void backends_adopt_map(struct worker *w, struct topology_map *map)
     }
     replicas_adopt_map(w, map, by_index);
     for (unsigned s = 0; s < SLOT_COUNT; s++) w->slots[s] = map->slot[s] == NO_NODE ? NULL : by_index[map->slot[s]];
+    w->only = NULL;
+    for (int i = 0; i < map->count && !map->standalone; i++)
+        if (map->nodes[i].slots == SLOT_COUNT) w->only = by_index[i];
+    if (w->only) node_ask_crossing(w, w->only);
     mem_free(by_index);
     w->epoch++;
     list_each(it, &w->held) container_of(it, struct request, held)->due_ms = w->now_ms;
@@ -132,6 +136,7 @@ static bool is_wanted(const struct worker *w, const struct backend *b)
 void backends_tick(struct worker *w, int64_t now_ms)
 {
     replicas_tick(w, now_ms);
+    if (w->only) node_ask_crossing(w, w->only);
     list_each(it, &w->backends)
     {
         struct backend *b = container_of(it, struct backend, link);

@@ -85,6 +85,7 @@ static const struct decision rows[CMD_ID_COUNT] = {
     LOCAL(CLIENT_INFO),
     LOCAL(CLIENT_KILL),
     LOCAL(CLIENT_LIST),
+    REFUSED(CLIENT_CROSSSLOT, NOT_HERE("where it can take keys of several slots together, it does so unasked")),
     REFUSED(CLIENT_MIN_REPLICAS_TO_ACK,
             NOT_HERE("its connections to the nodes are shared; set min-replicas-to-ack there")),
     LOCAL(CLIENT_NO_EVICT),

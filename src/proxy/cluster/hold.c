@@ -15,6 +15,9 @@ static const char unknown_fate[] =
 static const char held_too_long[] = "ERR the node of this key was not available in time: the request was not executed";
 static const char held_too_many[] =
     "ERR the node of this key is not available, and too many requests wait already: the request was not executed";
+static const char crossslot[] = "CROSSSLOT Keys in request don't hash to the same slot";
+static const char exec_crossslot[] =
+    "EXECABORT Transaction discarded because of: CROSSSLOT Keys in request don't hash to the same slot";
 static const char pinned_too_many[] = "ERR too many connections of one client each (pinned-connections)";
 
 /* ---- waiting ---- */
@@ -103,7 +106,8 @@ static struct link *choose(struct worker *w, struct request *r, struct backend *
 
 static bool is_elsewhere(const struct request *q, const struct request *r, const struct link *to)
 {
-    return q != r && q->state != REQUEST_DONE && q->slot == r->slot && q->link != to;
+    bool same = q->slot == r->slot || q->crosses || r->crosses;
+    return q != r && q->state != REQUEST_DONE && same && q->link != to;
 }
 
 /* Whether nothing of the same client and slot in front of r is waiting, or under way on another link. */
@@ -172,12 +176,33 @@ static bool may_send(struct worker *w, struct backend *b, size_t size)
     return true;
 }
 
+static bool may_split(const struct request *r)
+{
+    return r->crosses && !r->is_blocking && decision_of(r->cmd)->course == COURSE_SPLIT;
+}
+
+/* The cluster has grown since it was taken: its keys are of several nodes, or may be. */
+static void uncross(struct worker *w, struct request *r, struct bytes raw)
+{
+    bool is_exec = r->cmd->id == CMD_ID_EXEC;
+    if (may_split(r)) {
+        split_again(w, r, raw);
+        return;
+    }
+    if (r->is_watched) unwatch(r->client);
+    request_answer_error(w, r, is_exec ? exec_crossslot : crossslot);
+}
+
 void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
 {
     struct backend *b = r->ask ? r->ask : w->slots[r->slot];
     bool full;
     if (r->is_watched && !r->client->pinned) { /* gone with what it watched */
         abort_watched(w, r);
+        return;
+    }
+    if (r->crosses && r->client && !worker_may_cross(w)) {
+        uncross(w, r, raw);
         return;
     }
     if (!b) {
@@ -421,10 +446,39 @@ static void checked(struct worker *w, struct request *r, struct bytes reply)
     buf_deinit(&error);
 }
 
+/* The node has answered CLIENT CROSSSLOT. */
+static void permitted(struct worker *w, struct link *l, struct request *r, bool yes)
+{
+    if (l) l->backend->crossing = yes ? CROSSING_YES : CROSSING_NO;
+    request_free(w, r);
+}
+
+/* What went to the node in one piece and cannot be done there so: slots are on their way to another.  True: it goes on
+ * in parts. */
+static bool goes_on_in_parts(struct worker *w, struct request *r, struct bytes error)
+{
+    struct bytes text = bytes_make(error.p + 1, error.n - 1), code = word(&text);
+    if (!r->client || !may_split(r) || (!bytes_eq(code, BYTES("CROSSSLOT")) && !bytes_eq(code, BYTES("TRYAGAIN"))))
+        return false;
+    struct chunk *c = r->chunk;
+    c->refs++;
+    r->state = REQUEST_NEW;
+    r->client->epoch = 0;
+    topology_refresh(w->proxy->topology);
+    split_again(w, r, bytes_make(c->p + r->offset, r->size));
+    chunk_release(c);
+    return true;
+}
+
 void request_replied(struct worker *w, struct link *l, struct request *r, struct bytes reply)
 {
     enum verdict v = (enum verdict)r->noted;
     bool is_error = reply.p[0] == '-';
+    if (r->permits) {
+        permitted(w, l, r, !is_error);
+        return;
+    }
+    if (is_error && r->crosses && goes_on_in_parts(w, r, reply)) return;
     if (l && is_error && is_general(reply) && !r->on_replica)
         node_refused(w, l->backend);
     else if (l && l->backend->refusals)
@@ -467,6 +521,8 @@ static void follow(struct worker *w, struct request *r, enum verdict v)
 {
     if (r->tries < UINT16_MAX) r->tries++;
     if (v == VERDICT_ASK && r->skip) v = VERDICT_LATER; /* a transaction cannot ask: it waits for the hand-over */
+    if (r->crosses && v != VERDICT_ANSWER)
+        v = VERDICT_LATER; /* the map will say whether one node has all of them still */
     r->asking = v == VERDICT_ASK;
     if (v != VERDICT_ASK) r->ask = NULL;
     r->client->epoch = 0;

@@ -119,6 +119,7 @@ static void failed_to_connect(struct backend *b, struct worker *w, bool was_conn
     int64_t wait = (int64_t)BACKOFF_FIRST_MS << shift;
     if (wait > BACKOFF_MAX_MS) wait = BACKOFF_MAX_MS;
     b->failures++;
+    b->crossing = CROSSING_UNKNOWN; /* it may come back as another version */
     b->retry_ms = w->now_ms + wait / 2 + (int64_t)random_below(&w->rng, (uint64_t)wait / 2 + 1);
     topology_refresh(w->proxy->topology);
 }
@@ -330,8 +331,28 @@ static void expect(struct link *l, struct request *r)
     l->last = r;
 }
 
+static void ask_crossing(struct link *l)
+{
+    if (l->crossing || l->backend->crossing == CROSSING_NO) return;
+    l->crossing = true;
+    struct request *r = request_create(l->worker, NULL, NULL, 0);
+    struct buf b = {0};
+    r->permits = true;
+    resp_request_cstr(&b, 3, "CLIENT", "CROSSSLOT", "ON");
+    node_link_send(l, r, buf_bytes(&b));
+    buf_deinit(&b);
+}
+
+void node_ask_crossing(struct worker *w, struct backend *b)
+{
+    if (b->crossing != CROSSING_UNKNOWN) return;
+    struct link *l = node_link_shared(w, b, 0, 0, 0);
+    if (l) ask_crossing(l);
+}
+
 void node_link_send(struct link *l, struct request *r, struct bytes raw)
 {
+    if (r->asks_cross) ask_crossing(l);
     r->skip_left = r->skip;
     struct chunk *c = append_asking(l, r) ? append(l, raw) : NULL;
     if (!c) {

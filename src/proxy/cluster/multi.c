@@ -13,7 +13,7 @@ void transaction_begin(struct client *c)
     c->multi_failed = false;
     c->multi_count = 0;
     c->multi_slot = -1;
-    c->multi_selects = c->multi_writes = false;
+    c->multi_selects = c->multi_writes = c->multi_crosses = c->multi_asks_cross = false;
     c->multi_db = c->db;
     c->multi.n = 0;
     resp_request_cstr(&c->multi, 1, "MULTI");
@@ -36,19 +36,20 @@ static void refuse(struct client *c, const char *text)
 static const char *why_not(struct client *c, const struct command *cmd, int found, uint16_t slot, char text[160])
 {
     const struct decision *d = decision_of(cmd);
-    bool one = worker_has_one_server(c->worker);
+    bool one = worker_has_one_server(c->worker), only = worker_may_cross(c->worker);
     bool possible = d->in_multi || d->course == COURSE_SPLIT ||
-                    (one && (d->course == COURSE_EVERY || d->course == COURSE_SCAN || d->course == COURSE_ONE ||
-                             d->course == COURSE_DEBUG || cmd->id == CMD_ID_SELECT));
+                    ((one || only) && (d->course == COURSE_EVERY || cmd->id == CMD_ID_SELECT)) ||
+                    (one && (d->course == COURSE_SCAN || d->course == COURSE_ONE || d->course == COURSE_DEBUG));
     if (cmd->flags & CMD_NO_MULTI) return "ERR Command not allowed inside a transaction";
     if (!possible && d->reason) return d->reason;
     if (!possible) {
         snprintf(text, 160, "ERR '%s' is not possible inside MULTI through the proxy", cmd->name);
         return text;
     }
-    if (found == 2 || (found == 1 && c->multi_slot >= 0 && c->multi_slot != slot) ||
-        (found == 1 && c->watching && c->watch_slot != slot))
-        return "CROSSSLOT Keys in request don't hash to the same slot";
+    bool crosses = found == 2 || (found == 1 && c->multi_slot >= 0 && c->multi_slot != slot) ||
+                   (found == 1 && c->watching && c->watch_slot != slot) || (d->course == COURSE_EVERY && !one);
+    if (crosses && !only) return "CROSSSLOT Keys in request don't hash to the same slot";
+    c->multi_crosses |= crosses;
     return NULL;
 }
 
@@ -73,7 +74,8 @@ void transaction_queue(struct client *c, const struct command *cmd, const struct
                buf_try_reserve(&c->multi, raw.n) != OK) {
         refuse(c, "OOM the transaction is too large");
     } else {
-        if (found == 1) c->multi_slot = slot;
+        if (found >= 1) c->multi_slot = slot;
+        c->multi_asks_cross |= route_asks_cross(c->worker, cmd, c->multi_crosses);
         note_select(c, cmd, req);
         c->multi_writes |= (cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE)) != 0;
         buf_append_bytes(&c->multi, raw);
@@ -110,6 +112,8 @@ static void send_transaction(struct client *c, const struct command *cmd)
     struct request *r = request_create(w, c, cmd, c->watching ? c->watch_slot : slot);
     r->skip = c->multi_count + 1;
     r->is_safe = false;
+    r->crosses = c->multi_crosses || (c->watching && c->watch_crosses);
+    r->asks_cross = r->crosses || c->multi_asks_cross;
     r->is_watched = c->watching;
     r->selects = c->multi_selects;
     r->db_after = c->multi_db;
@@ -158,7 +162,8 @@ enum outcome watch_dispatch(struct client *c, const struct command *cmd, const s
     bool full = false;
     int found = route_find(w, cmd, req, &slot);
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
-    if (found != 1 || (c->watching && c->watch_slot != slot)) {
+    bool crosses = found == 2 || (found == 1 && c->watching && c->watch_slot != slot);
+    if (found < 1 || (crosses && !worker_may_cross(w))) {
         client_reply_error(c, "CROSSSLOT Keys in request don't hash to the same slot");
         return OUTCOME_DONE;
     }
@@ -174,6 +179,7 @@ enum outcome watch_dispatch(struct client *c, const struct command *cmd, const s
             return OUTCOME_DONE;
         }
         c->watching = true;
+        c->watch_crosses = false;
         c->watch_slot = slot;
         c->watch_lost = false;
         c->pinned = l;
@@ -184,6 +190,8 @@ enum outcome watch_dispatch(struct client *c, const struct command *cmd, const s
         return OUTCOME_DONE;
     }
     struct request *r = request_create(w, c, cmd, slot);
+    c->watch_crosses |= crosses;
+    r->crosses = r->asks_cross = crosses;
     r->is_watching = true;
     client_enqueue(c, r);
     node_link_send(c->pinned, r, raw);

@@ -18,11 +18,13 @@ static bool has_dollar(struct bytes raw)
     return memmem(raw.p, raw.n, dollar, sizeof dollar - 1) != NULL;
 }
 
-enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw)
+enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw,
+                               bool crosses)
 {
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
     struct request *r = request_create(c->worker, c, cmd, slot);
     r->is_blocking = true;
+    r->crosses = r->asks_cross = crosses;
     c->blockings++;
     r->is_safe = (cmd->flags & CMD_READONLY) && !has_dollar(raw);
     client_enqueue(c, r);
@@ -75,27 +77,40 @@ static enum outcome begin_subscribing(struct client *c, bool has_slot, uint16_t 
     return OUTCOME_DONE;
 }
 
+/* Shard channels of several slots, all of one node: one by one, which the client sees no difference to. */
+static void write_each(const struct resp_request *req, struct buf *out)
+{
+    for (size_t i = 1; i < req->argc; i++) {
+        resp_request_begin(out, 2);
+        resp_request_arg(out, req->argv[0]);
+        resp_request_arg(out, req->argv[i]);
+    }
+}
+
 enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
                                 struct bytes raw)
 {
     uint16_t slot = 0;
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
     int found = route_find(c->worker, cmd, req, &slot);
-    if (found == 2) {
+    if (found == 2 && !c->worker->only) {
         client_reply_error(c, "CROSSSLOT Keys in request don't hash to the same slot");
         return OUTCOME_DONE;
     }
-    if (c->subscribed && found == 1 && c->worker->slots[slot] != c->pinned->backend) {
+    if (c->subscribed && found >= 1 && c->worker->slots[slot] != c->pinned->backend) {
         client_reply_error(c, "CROSSSLOT the proxy subscribes to shard channels of one node a connection");
         return OUTCOME_DONE;
     }
     if (!c->subscribed) {
-        enum outcome o = begin_subscribing(c, found == 1, slot);
+        enum outcome o = begin_subscribing(c, found >= 1, slot);
         if (!c->subscribed) return o;
     }
     struct link *l = c->pinned;
     struct buf b = {0};
-    buf_append_bytes(&b, raw);
+    if (found == 2)
+        write_each(req, &b);
+    else
+        buf_append_bytes(&b, raw);
     resp_request_cstr(&b, 2, "PING", MARK);
     c->confirming++;
     node_link_send_raw(l, buf_bytes(&b));

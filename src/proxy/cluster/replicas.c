@@ -110,7 +110,8 @@ struct backend *replica_for(struct worker *w, const struct request *r, struct ba
     const struct client *c = r->client;
     struct backend *found[REPLICAS_MAX + 1];
     unsigned n = 0;
-    if (!w->config->replica_reads || !b->replica_count || !c || r->no_replica || r->ask || c->watching) return NULL;
+    if (!w->config->replica_reads || !b->replica_count || !c || r->no_replica || r->ask || r->crosses || c->watching)
+        return NULL;
     if (!r->cmd || !r->is_safe || !command_has_keys(r->cmd)) return NULL;
     bool nearest = w->config->replica_reads == 2;
     int64_t best = INT64_MAX;

@@ -108,13 +108,31 @@ bool route_alone(struct client *c)
     return !c->barrier;
 }
 
-static void send_to_slot(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw)
+/* What may look at keys of slots that it does not name. */
+static bool reaches_further(const struct command *cmd)
+{
+    return cmd->id == CMD_ID_SORT || cmd->id == CMD_ID_SORT_RO || command_runs_script(cmd);
+}
+
+bool route_asks_cross(const struct worker *w, const struct command *cmd, bool crosses)
+{
+    return worker_may_cross(w) && (crosses || reaches_further(cmd));
+}
+
+static void send_by_keys(struct client *c, const struct command *cmd, uint16_t slot, bool crosses, struct bytes raw)
 {
     struct request *r = request_create(c->worker, c, cmd, slot);
+    r->crosses = crosses;
+    r->asks_cross = route_asks_cross(c->worker, cmd, crosses);
     r->charged = raw.n;
     c->queued_bytes += raw.n;
     client_enqueue(c, r);
     request_dispatch(c->worker, r, raw);
+}
+
+static void send_to_slot(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw)
+{
+    send_by_keys(c, cmd, slot, false, raw);
 }
 
 /* XREAD and XREADGROUP block when they are told to. */
@@ -131,18 +149,21 @@ static enum outcome route_keys(struct client *c, const struct command *cmd, cons
                                struct bytes raw)
 {
     uint16_t slot = 0;
-    int found = route_find(c->worker, cmd, req, &slot);
-    if (found == 2 && decision_of(cmd)->course == COURSE_SPLIT) {
+    const struct worker *w = c->worker;
+    int found = route_find(w, cmd, req, &slot);
+    bool splits = found == 2 && decision_of(cmd)->course == COURSE_SPLIT;
+    /* In one piece, and so atomic, where it is known that the node will take it. */
+    if (splits && !(w->only && w->only->crossing == CROSSING_YES)) {
         split_dispatch(c, cmd, req);
         return OUTCOME_DONE;
     }
-    if (found == 2) {
+    if (found == 2 && !worker_may_cross(w)) {
         refuse(c, crossslot);
         return OUTCOME_DONE;
     }
     if (found <= 0) slot = route_any_slot(c); /* the node says what is wrong */
-    if (blocks(cmd, req)) return blocking_dispatch(c, cmd, slot, raw);
-    send_to_slot(c, cmd, slot, raw);
+    if (blocks(cmd, req)) return blocking_dispatch(c, cmd, slot, raw, found == 2);
+    send_by_keys(c, cmd, slot, found == 2, raw);
     return OUTCOME_DONE;
 }
 

@@ -341,27 +341,63 @@ static void send_parts(struct client *c, struct request *parent, const struct re
     buf_deinit(&b);
 }
 
+static struct key_at *keys_by_slot(const struct resp_request *req, size_t n, size_t step, size_t *parts)
+{
+    struct key_at *keys = mem_try_alloc(n * sizeof *keys);
+    if (!keys) return NULL;
+    for (size_t i = 0; i < n; i++) keys[i] = (struct key_at){(uint16_t)key_slot(req->argv[1 + i * step]), (uint32_t)i};
+    qsort(keys, n, sizeof *keys, by_slot);
+    *parts = 0;
+    for (size_t i = 0; i < n; i += same_slot(keys, i, n)) ++*parts;
+    return keys;
+}
+
+/* The parent stands in its client's queue. */
+static void split(struct client *c, struct request *parent, const struct resp_request *req, struct key_at *keys,
+                  size_t n, size_t parts)
+{
+    enum command_id id = (enum command_id)parent->cmd->id;
+    enum gather_kind kind = id == CMD_ID_MGET ? GATHER_VALUES : id == CMD_ID_MSET ? GATHER_FIRST : GATHER_SUM;
+    count(&c->worker->stats.splits, 1);
+    gather_create(parent, kind, (unsigned)parts);
+    send_parts(c, parent, req, keys, n, id == CMD_ID_MSET ? 2 : 1);
+}
+
 void split_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req)
 {
-    size_t step = cmd->id == CMD_ID_MSET ? 2 : 1, n = (req->argc - 1) / step;
+    size_t step = cmd->id == CMD_ID_MSET ? 2 : 1, n = (req->argc - 1) / step, parts;
     if ((req->argc - 1) % step) {
         client_reply_error(c, "ERR wrong number of arguments for 'mset' command");
         return;
     }
-    struct key_at *keys = mem_try_alloc(n * sizeof *keys);
+    struct key_at *keys = keys_by_slot(req, n, step, &parts);
     if (!keys) {
         client_reply_error(c, "OOM no memory for so many keys");
         return;
     }
-    for (size_t i = 0; i < n; i++) keys[i] = (struct key_at){(uint16_t)key_slot(req->argv[1 + i * step]), (uint32_t)i};
-    qsort(keys, n, sizeof *keys, by_slot);
-    size_t parts = 0;
-    for (size_t i = 0; i < n; i += same_slot(keys, i, n)) parts++;
     struct request *parent = request_create(c->worker, c, cmd, keys[0].slot);
     client_enqueue(c, parent);
-    count(&c->worker->stats.splits, 1);
-    enum gather_kind kind = cmd->id == CMD_ID_MGET ? GATHER_VALUES : cmd->id == CMD_ID_MSET ? GATHER_FIRST : GATHER_SUM;
-    gather_create(parent, kind, (unsigned)parts);
-    send_parts(c, parent, req, keys, n, step);
+    split(c, parent, req, keys, n, parts);
     mem_free(keys);
+}
+
+void split_again(struct worker *w, struct request *r, struct bytes raw)
+{
+    struct resp_parser p;
+    struct resp_request req = {0};
+    struct key_at *keys = NULL;
+    size_t step = r->cmd->id == CMD_ID_MSET ? 2 : 1, n = 0, parts;
+    resp_parser_init(&p, INT64_MAX);
+    if (resp_parse_request(&p, raw, &req) == OK && (req.argc - 1) % step == 0) {
+        n = (req.argc - 1) / step;
+        keys = keys_by_slot(&req, n, step, &parts);
+    }
+    r->crosses = r->asks_cross = false;
+    if (keys)
+        split(r->client, r, &req, keys, n, parts);
+    else
+        request_answer_error(w, r, "OOM no memory for so many keys");
+    mem_free(keys);
+    resp_request_deinit(&req);
+    resp_parser_deinit(&p);
 }

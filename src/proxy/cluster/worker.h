@@ -95,6 +95,9 @@ struct request {
     bool on_replica;  /* where it was sent to is one */
     bool no_replica;  /* a replica could not answer it */
     bool checking;    /* a script's error, kept in reply, is being looked into */
+    bool crosses;     /* its keys are of several slots, of one node */
+    bool asks_cross;  /* the node is to take keys of several slots together: it crosses, or may */
+    bool permits;     /* of the proxy's own: it asks the node for that */
 };
 
 struct gather {
@@ -138,6 +141,9 @@ void gather_merge(const struct gather *g, struct buf *out);
 /* COURSE_SPLIT over several slots. */
 void split_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 
+/* The same of a request that stands in its client's queue and was not executed. */
+void split_again(struct worker *w, struct request *r, struct bytes raw);
+
 /* everywhere.c: commands about all nodes. */
 /* The first slot of every node; returns how many there are.  out: SLOT_COUNT places. */
 unsigned everywhere_slots(const struct worker *w, uint16_t *out);
@@ -162,7 +168,8 @@ struct backend {
     unsigned failures;          /* in a row */
     unsigned refusals;          /* in a row, of a node that serves nothing at present */
     enum { VERSION_UNKNOWN, VERSION_3, VERSION_2_ONLY } version;
-    int64_t version_until; /* VERSION_2_ONLY is believed */
+    int64_t version_until;                                         /* VERSION_2_ONLY is believed */
+    enum { CROSSING_UNKNOWN, CROSSING_YES, CROSSING_NO } crossing; /* knows CLIENT CROSSSLOT */
     int64_t refuses_until; /* nothing is sent before; then one request is tried */
     int64_t trial_until;   /* that one is under way */
     size_t queued_bytes;   /* of requests that it has not answered */
@@ -202,6 +209,7 @@ struct link {
     int64_t node_id;  /* of a pinned one: what the node calls it; 0: not known */
     unsigned id_in;   /* that is this reply from now */
     bool is_readonly; /* for reading from a replica */
+    bool crossing;    /* CLIENT CROSSSLOT ON was sent */
     bool is_old;      /* speaks RESP2 to clients of RESP3: replies are translated */
     bool connecting;
     uint8_t proto; /* 0: RESP2, 1: RESP3 */
@@ -241,6 +249,8 @@ void node_link_send(struct link *l, struct request *r, struct bytes raw);
 struct link *node_link_readonly(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db);
 /* Sends other bytes, whose reply is for r; its own stay.  False: no memory. */
 MUST_USE bool node_link_send_check(struct link *l, struct request *r, struct bytes raw);
+/* Asks whether the node takes keys of several slots together, if that is not known. */
+void node_ask_crossing(struct worker *w, struct backend *b);
 /* Asks on a connection of its own whether the node is alive. */
 void node_probe(struct worker *w, struct backend *b);
 /* replicas.c: the replica that may answer this request, of the primary b; NULL: none, or the policy forbids it. */
@@ -279,14 +289,14 @@ struct client {
     uint64_t blockings;         /* blocking requests so far */
     struct monitor *monitoring; /* NULL: it is none */
 
-    bool in_multi, multi_failed, multi_selects, multi_writes;
+    bool in_multi, multi_failed, multi_selects, multi_writes, multi_crosses, multi_asks_cross;
     uint16_t multi_db; /* which is selected when it has been executed */
     uint32_t multi_count;
     int multi_slot;   /* -1: no key yet */
     struct buf multi; /* the commands as they will be sent */
 
     struct link *pinned; /* a subscriber's, or the one that WATCHes */
-    bool watching, watch_lost, subscribed;
+    bool watching, watch_lost, watch_crosses, subscribed;
     uint16_t watch_slot;
     int64_t channels, shard_channels; /* subscriptions */
     unsigned confirming;              /* changes of them that the node has not confirmed yet */
@@ -341,6 +351,8 @@ bool route_alone(struct client *c);
 int route_slot(const struct command *cmd, const struct bytes *argv, size_t argc, uint16_t *slot);
 /* The same for this worker's nodes: a server without cluster mode has one slot, 0. */
 int route_find(const struct worker *w, const struct command *cmd, const struct resp_request *req, uint16_t *slot);
+/* Whether the node is to be asked to take keys of several slots together. */
+bool route_asks_cross(const struct worker *w, const struct command *cmd, bool crosses);
 /* The slot by which a request without keys finds a node. */
 uint16_t route_any_slot(struct client *c);
 
@@ -355,7 +367,8 @@ enum outcome watch_dispatch(struct client *c, const struct command *cmd, const s
 void unwatch(struct client *c);
 
 /* pinned.c */
-enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw);
+enum outcome blocking_dispatch(struct client *c, const struct command *cmd, uint16_t slot, struct bytes raw,
+                               bool crosses);
 enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
                                 struct bytes raw);
 /* Its node is gone: looks for another and subscribes there again.  False: that cannot be done. */
@@ -426,7 +439,8 @@ struct worker {
     struct list unblocks;              /* CLIENT UNBLOCKs under way */
     struct backend *slots[SLOT_COUNT]; /* NULL: nobody known */
     struct topology_map *map;
-    uint64_t epoch; /* changes with slots */
+    struct backend *only; /* the primary that serves all slots of a cluster; NULL: there is none, or no cluster */
+    uint64_t epoch;       /* changes with slots */
     struct list held;
     size_t held_count, held_bytes;
     int64_t held_due_ms; /* the earliest due_ms of those, or earlier */
@@ -450,6 +464,12 @@ static inline void count(_Atomic uint64_t *n, int64_t by)
 static inline bool worker_has_one_server(const struct worker *w)
 {
     return w->map && w->map->standalone;
+}
+
+/* Keys of several slots are all of one node, and it takes them together, as far as is known. */
+static inline bool worker_may_cross(const struct worker *w)
+{
+    return w->only && w->only->crossing != CROSSING_NO;
 }
 
 /* ---- measure.h, for which a client and a worker have to be known ---- */
