@@ -36,6 +36,7 @@ enum option_flag {
     ACCEPTED = 1 << 4,
     HIDDEN = 1 << 5,
     NULLABLE = 1 << 6,
+    NEEDLESS = 1 << 7,
 };
 
 struct option {

@@ -119,7 +119,8 @@ static void file(void **state)
              "requirepass \"a \\\"b\\\" \\x41\"\nsave 900 1\nsave 30 5 7 8\ninclude %s\n"
              "client-output-buffer-limit replica 1kb 2mb 3\nbind 127.0.0.1 -::1\nio-threads 3\n"
              "no-such-thing 1 2\nreplicaof 10.0.0.1 6380\nunixsocketperm 700\nmaxmemory-clients 5%%\n"
-             "shutdown-on-sigterm save force\nnotify-keyspace-events gEx\nloglevel WARNING\nhz 1000\n",
+             "repl-diskless-sync-delay 0\nshutdown-on-sigterm save force\nnotify-keyspace-events gEx\nloglevel "
+             "WARNING\nhz 1000\n",
              path2);
     struct config *c = load_text(text);
     assert_non_null(c);
@@ -147,6 +148,7 @@ static void file(void **state)
     assert_non_null(strstr(warnings, "directive 'no-such-thing' is not known and is ignored"));
     assert_non_null(strstr(warnings, "line 15)"));
     assert_non_null(strstr(warnings, "directive 'list-compress-depth' is accepted but has no effect yet"));
+    assert_non_null(strstr(warnings, "directive 'repl-diskless-sync-delay' is accepted and has nothing to do here"));
     assert_null(strstr(warnings, "'timeout'"));
     config_destroy(c);
 }
