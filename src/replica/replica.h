@@ -192,6 +192,8 @@ void upstream_hand_over(struct upstream *u, const char *host, int port);
 bool upstream_is_current(struct upstream *u);
 /* Cuts the present connection; it is made again at once.  False: there was none. */
 bool upstream_cut(struct upstream *u);
+/* The link's thread calls mem_collect(all), soon, also when it follows nobody. */
+void upstream_collect(struct upstream *u, bool all);
 
 struct upstream_info {
     char host[256];

@@ -38,6 +38,7 @@ struct upstream {
     int target_port;           /* under mu */
     bool handing_over;         /* under mu: the target is to take our role */
     uint64_t generation;       /* under mu: changes with every follow and cut */
+    _Atomic int collect;       /* enum collect; written under mu */
     struct upstream_info info; /* under mu */
 
     /* the link's thread only */
@@ -51,7 +52,15 @@ struct upstream {
     int64_t asked_ms;     /* the last GETACK; 0: none on this connection */
 };
 
+enum collect { COLLECT_NOTHING, COLLECT_SOME, COLLECT_ALL };
+
 /* ---- shared state ---- */
+
+static void collect_if_wanted(struct upstream *u)
+{
+    if (atomic_load_explicit(&u->collect, memory_order_relaxed) == COLLECT_NOTHING) return;
+    mem_collect(atomic_exchange(&u->collect, COLLECT_NOTHING) == COLLECT_ALL);
+}
 
 /* A link that is not wanted any more says nothing about the present one. */
 static void set_state(struct upstream *u, enum upstream_state state)
@@ -100,6 +109,7 @@ static enum status wait_for(struct upstream *u, int fd, int wanted, int64_t time
     short events = (short)((wanted & NET_READ ? POLLIN : 0) | (wanted & NET_WRITE ? POLLOUT : 0));
     int64_t deadline = clock_mono_ms() + timeout_ms;
     for (;;) {
+        collect_if_wanted(u);
         if (outdated(u)) return E_CLOSED;
         int64_t left = deadline - clock_mono_ms();
         if (left <= 0) return E_AGAIN;
@@ -553,11 +563,13 @@ static bool one_link(struct upstream *u, const char *host, int port)
 static int next_target(struct upstream *u, char host[256])
 {
     pthread_mutex_lock(&u->mu);
-    u->my_generation = u->generation;
     while (u->target[0] == '\0') {
-        pthread_cond_wait(&u->target_changed, &u->mu);
-        u->my_generation = u->generation;
+        if (atomic_load(&u->collect) == COLLECT_NOTHING) pthread_cond_wait(&u->target_changed, &u->mu);
+        pthread_mutex_unlock(&u->mu);
+        collect_if_wanted(u);
+        pthread_mutex_lock(&u->mu);
     }
+    u->my_generation = u->generation;
     strcpy(host, u->target);
     int port = u->target_port;
     pthread_mutex_unlock(&u->mu);
@@ -628,6 +640,15 @@ void upstream_follow(struct upstream *u, const char *host, int port)
 void upstream_hand_over(struct upstream *u, const char *host, int port)
 {
     follow(u, host, port, true);
+}
+
+void upstream_collect(struct upstream *u, bool all)
+{
+    pthread_mutex_lock(&u->mu);
+    if (all || atomic_load(&u->collect) == COLLECT_NOTHING) atomic_store(&u->collect, all ? COLLECT_ALL : COLLECT_SOME);
+    wake(u);
+    pthread_cond_signal(&u->target_changed);
+    pthread_mutex_unlock(&u->mu);
 }
 
 bool upstream_cut(struct upstream *u)

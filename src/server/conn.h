@@ -116,11 +116,6 @@ struct staged {
     struct bytes in;   /* the request as it came, in read_buf */
 };
 
-/* Giving memory back to the system: what the thread has seen; memory.h. */
-struct memory_trim {
-    unsigned seen; /* node.memory_falls when it was looked at last */
-};
-
 /* Active expiry: where the worker's pass over its slots stands. */
 struct expiry {
     struct mail mail; /* the next slice */
@@ -177,7 +172,6 @@ struct worker {
     struct sleepers sleepers;
     struct loop_timer timer, look_timer;
     struct expiry expiry;
-    struct memory_trim trim;
     struct evictor *evictor;
     struct mail eviction; /* goes on with eviction in the next turn */
     bool eviction_posted;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/conn.h"
+#include "server/memory.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -26,6 +27,7 @@ struct member {
     int id;
     pthread_t thread;
     clockid_t cpu_clock;
+    struct memory_trim trim; /* its own: the pages of a loop's data belong to whichever threads have driven it */
 };
 
 /* Hundredths of a processor over the last tick. */
@@ -43,7 +45,7 @@ struct crew {
     _Atomic int64_t turn_began_ms; /* packed: when the turn under way began (monotonic); 0: asleep */
     _Atomic bool active;           /* there were turns lately */
     pthread_mutex_t mu;            /* order: nothing is taken under it */
-    pthread_cond_t wake;           /* packed became false; under mu */
+    pthread_cond_t wake;           /* packed became false, or memory is to be given back; under mu */
 
     /* of the first thread */
     struct pollfd *fds;
@@ -124,7 +126,7 @@ static void turn_began(struct crew *c)
 }
 
 /* Drives every loop that nobody else drives: sleeps until one has something to do, then gives those a turn. */
-static void drive_all(struct crew *c)
+static void drive_all(struct crew *c, struct member *m)
 {
     int wait;
     bool all = take_seats(c, &wait) == c->n, first_due = false;
@@ -157,15 +159,19 @@ static void drive_all(struct crew *c)
         loop_turn(loop_of(c, i), 0);
         pthread_mutex_unlock(&c->driving[i]);
     }
+    if (memory_trim_due(c->node, &m->trim)) { /* that can take long, too: others may take over meanwhile */
+        atomic_store_explicit(&c->turn_began_ms, clock_mono_ms(), memory_order_relaxed);
+        memory_trim(c->node, &m->trim);
+    }
     atomic_store_explicit(&c->turn_began_ms, 0, memory_order_relaxed);
 }
 
 /* Drives one loop, its own if that is free, for as long as the crew is spread. */
-static void drive_one(struct crew *c, int mine)
+static void drive_one(struct crew *c, struct member *m)
 {
     int got = -1;
     for (int i = 0; i < c->n && got < 0; i++) {
-        int k = (mine + i) % c->n;
+        int k = (m->id + i) % c->n;
         if (pthread_mutex_trylock(&c->driving[k]) == 0) got = k;
     }
     if (got < 0) { /* somebody is about to let go of one */
@@ -173,7 +179,10 @@ static void drive_one(struct crew *c, int mine)
         return;
     }
     if (got == 0) nest(c, false);
-    while (!atomic_load_explicit(&c->packed, memory_order_relaxed)) loop_turn(loop_of(c, got), -1);
+    while (!atomic_load_explicit(&c->packed, memory_order_relaxed)) {
+        loop_turn(loop_of(c, got), -1);
+        memory_trim(c->node, &m->trim);
+    }
     pthread_mutex_unlock(&c->driving[got]);
 }
 
@@ -208,9 +217,11 @@ static bool is_stuck(struct crew *c)
 }
 
 /* Sleeps while the crew is packed.  One of them looks whether the first thread gets on. */
-static void stand_by(struct crew *c, bool watches)
+static void stand_by(struct crew *c, struct member *m)
 {
+    bool watches = m->id == 1;
     while (atomic_load(&c->packed)) {
+        memory_trim(c->node, &m->trim);
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         int64_t ms = atomic_load_explicit(&c->active, memory_order_relaxed) ? STUCK_MS : WATCH_IDLE_MS;
@@ -218,7 +229,7 @@ static void stand_by(struct crew *c, bool watches)
         until.tv_sec += ns / 1000000000;
         until.tv_nsec = ns % 1000000000;
         pthread_mutex_lock(&c->mu);
-        if (atomic_load(&c->packed)) {
+        if (atomic_load(&c->packed) && !memory_trim_due(c->node, &m->trim)) {
             if (watches)
                 pthread_cond_timedwait(&c->wake, &c->mu, &until);
             else
@@ -241,11 +252,11 @@ static void *run(void *arg)
     pthread_setname_np(pthread_self(), name);
     for (;;) {
         if (!atomic_load_explicit(&c->packed, memory_order_relaxed))
-            drive_one(c, m->id);
+            drive_one(c, m);
         else if (m->id == 0)
-            drive_all(c);
+            drive_all(c, m);
         else
-            stand_by(c, m->id == 1);
+            stand_by(c, m);
     }
     return NULL;
 }
@@ -315,6 +326,14 @@ void crew_tick(struct crew *c, int64_t now_ms)
         c->calm = c->busy = 0;
         pack(c);
     }
+}
+
+void crew_trim(struct crew *c)
+{
+    if (!c) return;
+    pthread_mutex_lock(&c->mu);
+    pthread_cond_broadcast(&c->wake);
+    pthread_mutex_unlock(&c->mu);
 }
 
 void crew_start(struct node *n)

@@ -21,5 +21,7 @@ struct crew;
 void crew_start(struct node *n);
 /* Ten times a second, from one worker's tick: measures, and changes the way. */
 void crew_tick(struct crew *c, int64_t now_mono_ms);
+/* Wakes the threads that stand by, for memory_trim().  NULL: none do. */
+void crew_trim(struct crew *c);
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cluster/cluster.h"
+#include "server/crew.h"
 #include "server/latency.h"
 #include "server/replication.h"
 #include "store/evict.h"
@@ -202,29 +203,77 @@ enum memory_room memory_make_room(struct worker *w)
 
 /* ---- giving memory back ---- */
 
-enum { FALL_MIN = 4 << 20, FALL_PART = 128, STEADY_TICKS = 10 };
+enum {
+    FALL_MIN = 4 << 20,
+    FALL_PART = 128,   /* of memory in use, from one tick to the next */
+    DECLINE_PART = 32, /* the same in any time */
+    STEADY_TICKS = 10, /* of these the last are what the threads have to give back the rest */
+    LAST_TICKS = 3,
+};
+
+/* Members of the crew that stand by, and the link to the primary (which has filled a replica's memory and sleeps once
+ * that is promoted), have no ticks. */
+static void wake_sleepers(struct node *n, bool all)
+{
+    crew_trim(atomic_load(&n->crew));
+    replication_trim(n->replication, all);
+}
+
+static bool has_fallen(size_t used, size_t from, unsigned part)
+{
+    return used + FALL_MIN < from && used + from / part < from;
+}
 
 void memory_watch(struct node *n)
 {
-    size_t used = mem_used(), before = n->used_before;
+    size_t used = mem_used();
+    bool fallen = has_fallen(used, n->used_before, FALL_PART) || has_fallen(used, n->used_high, DECLINE_PART);
+    if (fallen || used > n->used_high) n->used_high = used;
     n->used_before = used;
-    if (used + FALL_MIN < before && used + before / FALL_PART < before) {
+    if (fallen) {
         if (n->steady_ticks == 0) mem_return_at_once(true);
         n->steady_ticks = STEADY_TICKS;
-        atomic_fetch_add(&n->memory_falls, 1);
     } else if (n->steady_ticks && --n->steady_ticks == 0) {
         mem_return_at_once(false);
         reaper_collect(n->reaper); /* what belongs to no thread any more: that can take long */
     }
-    if (atomic_load_explicit(&n->purge_wanted, memory_order_relaxed) && atomic_exchange(&n->purge_wanted, false))
-        mem_collect(true);
+    /* The last of many keys, too few for a fall, may have kept most of the pages. */
+    if (fallen || n->steady_ticks == LAST_TICKS) {
+        atomic_fetch_add(&n->memory_falls, 1);
+        wake_sleepers(n, false);
+    }
+}
+
+static struct memory_trim wanted(const struct node *n)
+{
+    return (struct memory_trim){atomic_load_explicit(&n->memory_falls, memory_order_relaxed),
+                                atomic_load_explicit(&n->memory_purges, memory_order_relaxed)};
+}
+
+bool memory_trim_due(const struct node *n, const struct memory_trim *t)
+{
+    struct memory_trim w = wanted(n);
+    return w.falls != t->falls || w.purges != t->purges;
 }
 
 void memory_trim(const struct node *n, struct memory_trim *t)
 {
-    unsigned falls = atomic_load_explicit(&n->memory_falls, memory_order_relaxed);
-    if (falls != t->seen) mem_collect(false);
-    t->seen = falls;
+    struct memory_trim w = wanted(n);
+    if (w.falls != t->falls || w.purges != t->purges) mem_collect(w.purges != t->purges);
+    *t = w;
+}
+
+static void no_news(struct worker *w)
+{
+    (void)w;
+}
+
+void memory_purge(struct node *n)
+{
+    atomic_fetch_add(&n->memory_purges, 1);
+    node_post_workers(n, no_news); /* threads that sleep in their loops */
+    wake_sleepers(n, true);
+    reaper_collect(n->reaper);
 }
 
 /* ---- the view ---- */

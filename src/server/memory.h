@@ -27,12 +27,23 @@ size_t memory_not_counted(const struct node *n); /* mem_not_counted_for_evict */
 size_t memory_replica_buffers(const struct node *n);
 
 /* ---- giving memory back to the system ----
- * Pages belong to the thread that allocated in them; only that one can give them back.  So while memory in use falls
- * (a mass expiry, a flush), each thread that allocates looks after its own with every tick. */
+ * Pages belong to the thread that allocated in them; only that one can give them back, whoever frees what is in them.
+ * So when memory in use falls (a mass expiry, a flush), each thread that allocates looks after its own, and those that
+ * sleep are woken for it. */
+
+/* What a thread has done already; all zero at first. */
+struct memory_trim {
+    unsigned falls, purges; /* node.memory_falls, memory_purges */
+};
+
 /* From the main thread's tick: notices a fall. */
 void memory_watch(struct node *n);
-/* From the ticks of each thread. */
+/* True when memory_trim() has something to do. */
+bool memory_trim_due(const struct node *n, const struct memory_trim *t);
+/* From each thread, several times a second or when it is woken for that. */
 void memory_trim(const struct node *n, struct memory_trim *t);
+/* MEMORY PURGE: every thread gives back all it can, soon. */
+void memory_purge(struct node *n);
 
 /* At the end of a turn, outside the gate: when all clients together take more than maxmemory-clients, closes the
  * largest. */

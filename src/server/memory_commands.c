@@ -11,19 +11,10 @@ static struct node *node_of(const struct call *c)
     return call_conn(c)->worker->node;
 }
 
-static void purge_here(struct worker *w)
-{
-    (void)w;
-    mem_collect(true);
-}
-
 void cmd_memory_purge(struct call *c)
 {
-    /* What is free belongs to the thread that allocated it. */
-    mem_collect(true);
-    node_post_workers(node_of(c), purge_here);
-    reaper_collect(node_of(c)->reaper);
-    atomic_store(&node_of(c)->purge_wanted, true);
+    mem_collect(true); /* of this thread, before the reply */
+    memory_purge(node_of(c));
     resp_ok(&c->out);
 }
 

@@ -103,10 +103,10 @@ struct node {
     _Atomic int blocked_count;            /* clients in WAIT */
     _Atomic uint64_t dirty;               /* see node_changes() */
     _Atomic bool loading;                 /* the dataset is being loaded: most commands get -LOADING */
-    size_t used_before;                   /* main thread: mem_used() at the last tick */
+    size_t used_before, used_high;        /* main thread: mem_used() at the last tick; the most since the last fall */
     int steady_ticks;                     /* main thread: till memory counts as steady again; 0: it does */
-    _Atomic unsigned memory_falls;        /* ticks in which memory in use has fallen much */
-    _Atomic bool purge_wanted;            /* MEMORY PURGE: the main thread gives back its free pages too */
+    _Atomic unsigned memory_falls;        /* how often memory in use was seen to have fallen */
+    _Atomic unsigned memory_purges;       /* how often MEMORY PURGE was called */
     _Atomic bool active_expire;           /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic int64_t client_pause;         /* CLIENT PAUSE: until (monotonic ms) * 4 + enum pause_mode, in one word */
     _Atomic int64_t failover_pause_until; /* a manual failover holds writes until then (monotonic ms); 0: none */

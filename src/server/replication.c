@@ -1018,6 +1018,11 @@ void replication_client_list(struct replication *r, struct buf *out, unsigned ki
                u.host, u.port, (long long)(clock_mono_ms() - u.last_io_ms) / 1000);
 }
 
+void replication_trim(struct replication *r, bool all)
+{
+    upstream_collect(r->upstream, all);
+}
+
 int replication_kill_links(struct replication *r, unsigned kinds, uint64_t id, const char *addr, const char *user)
 {
     int n = 0;

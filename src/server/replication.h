@@ -34,6 +34,8 @@ uint64_t replication_want_sent(struct replication *r);
 void replication_want_acks(struct replication *r);
 /* Lets clients in WAIT go on whose condition or time is reached; on the worker's thread. */
 void replication_check_waits(struct worker *w);
+/* The link to the primary gives its free pages back to the system (all: as mem_collect() has it), soon. */
+void replication_trim(struct replication *r, bool all);
 
 /* Which replicas have to acknowledge writes (cluster/core/noloss.c); from the cluster's thread. */
 struct cluster_required;

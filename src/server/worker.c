@@ -249,7 +249,6 @@ static void tick(struct loop_timer *t, int64_t now_ms)
     struct worker *w = container_of(t, struct worker, timer);
     w->memory_calm_for = 0; /* what was known of the other threads is old */
     worker_expire(w, TICK_MS);
-    memory_trim(w->node, &w->trim);
     list_each(it, &w->conns) check_conn(w, container_of(it, struct conn, link));
     if (!list_empty(&w->paused) && node_paused(w->node, w->now_mono_ms) == PAUSE_NONE) worker_resume_paused(w);
     replication_check_waits(w);

@@ -508,6 +508,57 @@ def test_large_values_are_freed_in_the_background(servers, way):
     print(f"{way}: gone after {took * 1000:.1f} ms")
 
 
+def given_back(node, full_rss, bytes_):
+    wait_for("memory to be the system's", lambda: stat(node, "used_memory_rss") < full_rss - bytes_ * 0.8)
+
+
+@pytest.mark.skipif(covey.SANITIZED, reason="sizes and times of another allocator")
+@pytest.mark.parametrize("pause", [0, 0.15], ids=["at once", "slowly"])
+def test_threads_that_sleep_give_back_their_memory(servers, pause):
+    """Pages belong to the thread that filled them.  What was loaded while each loop had a thread of its own goes back to
+    the system when one thread drives all of them and the others sleep."""
+    node = servers.node("covey", workers=4)
+    clients = [node.new_client() for _ in range(8)]
+    start = used(node)
+    clients[0].execute_command("DEBUG", "SLEEP", "0.1")  # a thread that is held up: each loop gets its own, for seconds
+
+    def load(number):
+        for first in range(0, 10_000, 1000):
+            clients[number].mset({f"key:{number}:{i}": "x" * 1000 for i in range(first, first + 1000)})
+
+    threads = [threading.Thread(target=load, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    full, full_rss = used(node), stat(node, "used_memory_rss")
+    assert full - start > 75_000_000
+    for client in clients:
+        client.close()
+    time.sleep(7)  # longer than the loops keep their threads
+    keys = list(node.client.scan_iter(count=10_000))
+    for first in range(0, len(keys), 2000):
+        node.client.delete(*keys[first : first + 2000])
+        time.sleep(pause)
+    given_back(node, full_rss, full - start)
+
+
+@pytest.mark.skipif(covey.SANITIZED, reason="sizes and times of another allocator")
+def test_a_promoted_replica_gives_back_its_memory(servers):
+    """It was the link to the primary that filled it, and that has nothing to do any more."""
+    primary = servers.node("covey")
+    replica = servers.node("covey", replicaof=f"127.0.0.1 {primary.port}")
+    wait_in_sync(primary, replica)
+    start = used(replica)
+    fill(primary.client, 80_000, size=1000)
+    wait_in_sync(primary, replica)
+    full, full_rss = used(replica), stat(replica, "used_memory_rss")
+    assert full - start > 75_000_000
+    replica.client.execute_command("REPLICAOF", "NO", "ONE")
+    replica.client.flushall(asynchronous=False)
+    given_back(replica, full_rss, full - start)
+
+
 class Storm:
     """Keys loaded in bulk that all expire in one moment, and a client that asks for something else all the while."""
 
