@@ -12,15 +12,9 @@ const char access_no_file[] =
 const char access_not_saved[] =
     "ERR There was an error trying to save the ACLs. Please check the server logs for more information";
 
-/* "%.*s" of what a client sent. */
-static int shown(struct bytes b)
-{
-    return (int)(b.n < 1 << 20 ? b.n : 1 << 20);
-}
-
 void access_reply_too_many(struct resp_out *o, const struct bytes *argv)
 {
-    resp_errorf(o, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try ACL HELP.", shown(argv[1]),
+    resp_errorf(o, "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try ACL HELP.", resp_shown(argv[1]),
                 argv[1].p);
 }
 
@@ -107,7 +101,7 @@ void access_reply_cat(struct resp_out *o, const struct bytes *argv, size_t argc)
     }
     uint32_t bit = command_category_find(argv[2]);
     if (!bit) {
-        resp_errorf(o, "ERR Unknown category '%.*s'", shown(argv[2]), argv[2].p);
+        resp_errorf(o, "ERR Unknown category '%.*s'", (int)(argv[2].n < 128 ? argv[2].n : 128), argv[2].p);
         return;
     }
     size_t mark = resp_defer(o), n = 0;
@@ -157,11 +151,12 @@ bool access_set_user(struct resp_out *o, struct acl *a, const struct bytes *argv
     struct bytes *rules = acl_join_selectors(argv + 3, argc - 3, &joined, &failed);
     if (!rules) {
         struct bytes at = argv[3 + failed];
-        resp_errorf(o, "ERR Unmatched parenthesis in acl selector starting at '%.*s'.", shown(at), at.p);
+        resp_errorf(o, "ERR Unmatched parenthesis in acl selector starting at '%.*s'.", resp_shown(at), at.p);
         return false;
     }
     const char *why = acl_set_user(a, argv[2], rules, joined, &failed);
-    if (why) resp_errorf(o, "ERR Error in ACL SETUSER modifier '%.*s': %s", shown(rules[failed]), rules[failed].p, why);
+    if (why)
+        resp_errorf(o, "ERR Error in ACL SETUSER modifier '%.*s': %s", resp_shown(rules[failed]), rules[failed].p, why);
     mem_free(rules);
     return !why;
 }
@@ -174,11 +169,11 @@ void access_reply_dryrun(struct resp_out *o, const struct acl *a, const struct c
     const struct acl_user *u = acl_find(a, argv[2]);
     size_t arg;
     if (!u) {
-        resp_errorf(o, "ERR User '%.*s' not found", shown(argv[2]), argv[2].p);
+        resp_errorf(o, "ERR User '%.*s' not found", resp_shown(argv[2]), argv[2].p);
         return;
     }
     if (!cmd) {
-        resp_errorf(o, "ERR Command '%.*s' not found", shown(argv[3]), argv[3].p);
+        resp_errorf(o, "ERR Command '%.*s' not found", resp_shown(argv[3]), argv[3].p);
         return;
     }
     if (!command_arity_ok(cmd, argc - 3)) {

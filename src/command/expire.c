@@ -21,8 +21,7 @@ static bool parse_conditions(struct call *c, struct expire_conditions *o)
         } else if (call_arg_is(c, i, "lt")) {
             o->lt = true;
         } else {
-            resp_errorf(&c->out, "ERR Unsupported option %.*s", (int)(c->argv[i].n < 128 ? c->argv[i].n : 128),
-                        c->argv[i].p);
+            resp_errorf(&c->out, "ERR Unsupported option %.*s", resp_shown(c->argv[i]), c->argv[i].p);
             return false;
         }
     }

@@ -93,6 +93,11 @@ void resp_ok(struct resp_out *o);
 void resp_error(struct resp_out *o, const char *text);
 void resp_error_bytes(struct resp_out *o, struct bytes text);
 void resp_errorf(struct resp_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "%.*s" of an argument: all of it, but for what nobody reads. */
+static inline int resp_shown(struct bytes b)
+{
+    return (int)(b.n < 1 << 20 ? b.n : 1 << 20);
+}
 void resp_i64(struct resp_out *o, int64_t v);
 void resp_bulk(struct resp_out *o, struct bytes b);
 void resp_bulk_cstr(struct resp_out *o, const char *s);

@@ -86,7 +86,7 @@ static bool hello_options(struct call *c)
             client_set_name(conn, c->argv[++i]);
         } else {
             struct bytes a = c->argv[i];
-            resp_errorf(&c->out, "ERR Syntax error in HELLO option '%.*s'", (int)(a.n < 128 ? a.n : 128), a.p);
+            resp_errorf(&c->out, "ERR Syntax error in HELLO option '%.*s'", resp_shown(a), a.p);
             return false;
         }
     }

@@ -25,7 +25,7 @@ static bool arg_kind(struct call *c, size_t arg, enum client_kind *out)
     struct bytes b = c->argv[arg];
     *out = kind_of(b);
     if (*out != KIND_UNKNOWN) return true;
-    resp_errorf(&c->out, "ERR Unknown client type '%.*s'", (int)(b.n < 128 ? b.n : 128), b.p);
+    resp_errorf(&c->out, "ERR Unknown client type '%.*s'", resp_shown(b), b.p);
     return false;
 }
 
@@ -213,7 +213,7 @@ static bool parse_filter(struct call *c, struct kill_filter *f)
         } else if (call_arg_is(c, i, "USER")) {
             f->user = acl_find(call_conn(c)->worker->node->acl, value);
             if (!f->user) {
-                resp_errorf(&c->out, "ERR No such user '%.*s'", (int)(value.n < 128 ? value.n : 128), value.p);
+                resp_errorf(&c->out, "ERR No such user '%.*s'", resp_shown(value), value.p);
                 return false;
             }
         } else if (call_arg_is(c, i, "SKIPME") && (bytes_ieq(value, BYTES("yes")) || bytes_ieq(value, BYTES("no")))) {

@@ -1,6 +1,7 @@
 /* command_commands.c: COMMAND and its subcommands, from the command table. */
 #include "base/glob.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "command/call.h"
 #include "commands/arguments.h"
 #include "server/conn.h"
@@ -344,6 +345,28 @@ void cmd_command_list(struct call *c)
 
 /* ---- GETKEYS ---- */
 
+/* Where the number of keys is, when it is none ("1x", which commands refuse); 0: it is one, or there is none.
+ * redis-server finds the keys of such a call as it did before key specifications: what is counted comes first, and
+ * nothing is known of what is done with the keys. */
+static size_t odd_count_at(const struct command *cmd, const struct bytes *argv, size_t argc)
+{
+    for (int i = 0; i < KEY_SPECS_MAX && cmd->key_specs[i].begin != KEYS_NOWHERE; i++) {
+        const struct key_spec *s = &cmd->key_specs[i];
+        size_t at = (size_t)(s->index + s->count_index);
+        int64_t number;
+        if (s->begin == KEYS_AT_INDEX && s->find == KEYS_BY_COUNT && at < argc && !parse_i64(argv[at], &number))
+            return at;
+    }
+    return 0;
+}
+
+static void reply_key(struct call *c, struct bytes name, unsigned flags, bool with_flags)
+{
+    if (with_flags) resp_array(&c->out, 2);
+    resp_bulk(&c->out, name);
+    if (with_flags) reply_bits(&c->out, flags, KEY_FLAG_COUNT, key_flag_name, "");
+}
+
 static void get_keys(struct call *c, bool with_flags)
 {
     const struct bytes *argv = c->argv + 2;
@@ -373,11 +396,11 @@ static void get_keys(struct call *c, bool with_flags)
     struct command_key *keys = mem_alloc((size_t)(n + 1) * sizeof *keys);
     command_keys(cmd, argv, argc, keys, (size_t)n);
     resp_array(&c->out, (size_t)n);
-    for (int i = 0; i < n; i++) {
-        if (with_flags) resp_array(&c->out, 2);
-        resp_bulk(&c->out, argv[keys[i].index]);
-        if (with_flags) reply_bits(&c->out, keys[i].flags, KEY_FLAG_COUNT, key_flag_name, "");
-    }
+    size_t odd = odd_count_at(cmd, argv, argc);
+    for (int i = 0; i < n; i++)
+        if (keys[i].index > odd) reply_key(c, argv[keys[i].index], odd ? 0 : keys[i].flags, with_flags);
+    for (int i = 0; i < n; i++)
+        if (keys[i].index <= odd) reply_key(c, argv[keys[i].index], 0, with_flags);
     mem_free(keys);
 }
 

@@ -823,7 +823,7 @@ static bool replconf_option(struct call *c, struct hub_request *req, struct byte
         }
         req->rdb_only = n != 0;
     } else {
-        resp_errorf(&c->out, "ERR Unrecognized REPLCONF option: %.*s", (int)(name.n < 128 ? name.n : 128), name.p);
+        resp_errorf(&c->out, "ERR Unrecognized REPLCONF option: %.*s", resp_shown(name), name.p);
         return false;
     }
     return true;

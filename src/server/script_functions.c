@@ -206,8 +206,7 @@ void cmd_function_list(struct call *call)
             has_pattern = true;
             pattern = call->argv[++i];
         } else {
-            resp_errorf(&call->out, "ERR Unknown argument %.*s", (int)(call->argv[i].n < 128 ? call->argv[i].n : 128),
-                        call->argv[i].p);
+            resp_errorf(&call->out, "ERR Unknown argument %.*s", resp_shown(call->argv[i]), call->argv[i].p);
             return;
         }
     }

@@ -65,11 +65,6 @@ static bool overlap(struct bytes a, struct bytes b)
     return n == 0 || memcmp(a.p, b.p, n) == 0;
 }
 
-static int shown(struct bytes b)
-{
-    return (int)(b.n < 128 ? b.n : 128);
-}
-
 static bool prefixes_apart(struct call *c, const struct options *o)
 {
     const struct conn *conn = call_conn(c);
@@ -80,7 +75,7 @@ static bool prefixes_apart(struct call *c, const struct options *o)
             resp_errorf(&c->out,
                         "ERR Prefix '%.*s' overlaps with an existing prefix '%.*s'. Prefixes for a single client must "
                         "not overlap.",
-                        shown(p), p.p, shown(other), other.p);
+                        resp_shown(p), p.p, resp_shown(other), other.p);
             return false;
         }
         for (size_t k = i + 1; k < o->prefix_count; k++) {
@@ -89,7 +84,7 @@ static bool prefixes_apart(struct call *c, const struct options *o)
             resp_errorf(&c->out,
                         "ERR Prefix '%.*s' overlaps with another provided prefix '%.*s'. Prefixes for a single client "
                         "must not overlap.",
-                        shown(p), p.p, shown(other), other.p);
+                        resp_shown(p), p.p, resp_shown(other), other.p);
             return false;
         }
     }

@@ -494,7 +494,8 @@ def group(argv, queued=False):
             return sort_group(argv)
         if name == "DUMP":
             return Group(argv, lambda left, right: same_dump(encoding_of(left[0]), left[1], right[1]), before=encoding)
-    if name in ("ZRANK", "ZREVRANK") and len(argv) > 3:
+    call = argv[2:] if name.startswith("COMMAND|GETKEYS") else argv
+    if call and call[0].upper() in (b"ZRANK", b"ZREVRANK") and len(call) > 3:
         return None  # WITHSCORE is of Redis 7.2; so is what is queued
     if name == "LPOS" and b"-9223372036854775808" in argv and b"COUNT" in map(bytes.upper, argv):
         return None  # the oracle's arithmetic overflows: it forgets the COUNT

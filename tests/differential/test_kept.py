@@ -68,6 +68,21 @@ EVERYWHERE += [
                     "RENAME k{x} k{x}", "COPY k{x} k{x}|2", "LPUSHX k{x} a", "SMOVE none{x} k{x} a", "GET k{x}"]
 ]  # fmt: skip
 
+# how much of an argument an error shows
+LONG = "A" * 300
+EVERYWHERE += [
+    ["ACL CAT %s" % LONG, "ACL SETUSER u %s" % LONG, "ACL DRYRUN %s get a" % LONG, "HELLO 3 %s" % LONG, "EXPIRE a{x} 1 %s" % LONG],
+    ["FUNCTION LIST %s" % LONG, "FUNCTION DELETE %s" % LONG, "CLIENT LIST TYPE %s" % LONG, "CLIENT KILL TYPE %s" % LONG],
+    ["CLIENT KILL USER %s" % LONG, "CLIENT TRACKING on %s" % LONG, "CLIENT TRACKING on BCAST PREFIX %s PREFIX %s" % (LONG, LONG)],
+    ["REPLCONF %s a" % LONG, "CONFIG SET maxmemory-policy %s" % LONG, "LATENCY GRAPH %s" % LONG, "CLUSTER %s" % LONG, LONG],
+]  # fmt: skip
+# a number of keys that is none
+EVERYWHERE += [
+    ["COMMAND GETKEYSANDFLAGS " + call, "COMMAND GETKEYS " + call]
+    for call in ["EVAL x 1.5 k", "EVAL x 1 k", "EVALSHA x 1x k", "EVAL x -1 k", "LMPOP 1.5 k LEFT", "ZUNIONSTORE d 1.5 a", "ZUNIONSTORE d 1 a",
+                 "ZINTERSTORE d 2x a b c", "BLMPOP 0 1.9 a LEFT", "SINTERCARD 1.5 a", "FCALL x +1 k", "ZDIFF 01 a"]
+]  # fmt: skip
+
 STANDALONE = [
     [IDLE.replace("{x}", ""), "MOVE k 1", "SELECT 1", "OBJECT IDLETIME k"],
     ["SET k 1", "SELECT 1", IDLE.replace("{x}", ""), "SELECT 0", "MOVE k 1", "SELECT 1", "OBJECT IDLETIME k"],

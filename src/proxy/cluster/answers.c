@@ -135,8 +135,7 @@ bool answers_answer(struct client *c, struct resp_out *o, const struct command *
     case CMD_ID_MODULE_LIST: resp_array(o, 0); return true;
     case CMD_ID_LATENCY_RESET: resp_i64(o, 0); return true;
     case CMD_ID_LATENCY_GRAPH:
-        resp_errorf(o, "ERR No samples available for event '%.*s'", (int)(argv[2].n < 128 ? argv[2].n : 128),
-                    argv[2].p);
+        resp_errorf(o, "ERR No samples available for event '%.*s'", resp_shown(argv[2]), argv[2].p);
         return true;
     case CMD_ID_LATENCY_DOCTOR:
     case CMD_ID_MEMORY_DOCTOR:

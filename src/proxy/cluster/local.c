@@ -78,7 +78,7 @@ static bool hello_options(struct client *c, struct resp_out *o, const struct res
             if (!set_name(c, o, req->argv[++i])) return false;
         } else {
             struct bytes a = req->argv[i];
-            resp_errorf(o, "ERR Syntax error in HELLO option '%.*s'", (int)(a.n < 128 ? a.n : 128), a.p);
+            resp_errorf(o, "ERR Syntax error in HELLO option '%.*s'", resp_shown(a), a.p);
             return false;
         }
     }
