@@ -21,6 +21,8 @@ void collection_out_of_memory(struct call *c, size_t args_done)
     resp_error(&c->out, ERR_OOM_VALUE);
 }
 
+static const char ERR_RANGE[] = "ERR value is out of range";
+
 bool collection_sample_args(struct call *c, const char *with, struct sample_args *out)
 {
     *out = (struct sample_args){.count_given = c->argc > 2, .with_given = c->argc > 3};
@@ -36,13 +38,18 @@ bool collection_sample_args(struct call *c, const char *with, struct sample_args
         resp_error(&c->out, ERR_SYNTAX);
         return false;
     }
-    /* Aggregates of more than 2^31 - 1 elements are beyond the protocol's clients. */
-    bool too_many = out->with_given ? out->count < -INT64_MAX / 2 || out->count > INT64_MAX / 2 : false;
-    if (too_many || out->count < -INT32_MAX) {
-        resp_error(&c->out, "ERR value is out of range");
+    if (out->with_given && (out->count < -INT64_MAX / 2 || out->count > INT64_MAX / 2)) {
+        resp_error(&c->out, ERR_RANGE);
         return false;
     }
     return true;
+}
+
+bool collection_sample_fits(struct call *c, const struct sample_args *args)
+{
+    if (args->count >= -INT32_MAX) return true;
+    resp_error(&c->out, ERR_RANGE);
+    return false;
 }
 
 bool collection_reply_room(struct call *c, size_t mark, size_t size)

@@ -28,6 +28,9 @@ struct sample_args {
     int64_t count;
 };
 MUST_USE bool collection_sample_args(struct call *c, const char *with, struct sample_args *out);
+/* With repetitions, of a key that is there: aggregates of more than 2^31 - 1 elements are beyond the protocol's
+ * clients. False: the error was replied. */
+MUST_USE bool collection_sample_fits(struct call *c, const struct sample_args *args);
 
 /* A sample with repetitions may be larger than the collection without bound.  True while the reply has room for
  * `size` bytes more; else the reply since `mark` has been replaced by an error. */

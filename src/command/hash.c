@@ -308,7 +308,7 @@ void cmd_hrandfield(struct call *c)
     } else if (!e || args.count == 0) {
         resp_array(&c->out, 0);
     } else if (args.count < 0) {
-        sample_repeated(&s, e, (uint64_t)-args.count);
+        if (collection_sample_fits(c, &args)) sample_repeated(&s, e, (uint64_t)-args.count);
     } else {
         uint64_t n = (uint64_t)args.count < hash_len(e) ? (uint64_t)args.count : hash_len(e);
         sample_header(&s, n);

@@ -172,6 +172,8 @@ static void test_random_fields(void **state)
         {cmd_hrandfield, "HRANDFIELD h 1 WITHVALUES x", "-ERR syntax error\r\n", ""},
         {cmd_hrandfield, "HRANDFIELD h 9223372036854775807 WITHVALUES", "-ERR value is out of range\r\n", ""},
         {cmd_hrandfield, "HRANDFIELD h -9223372036854775807", "-ERR value is out of range\r\n", ""},
+        {cmd_hrandfield, "HRANDFIELD nosuch -9223372036854775807", "*0\r\n", ""},
+        {cmd_hrandfield, "HRANDFIELD nosuch -2147483649 WITHVALUES", "*0\r\n", ""},
         {cmd_hrandfield, "HRANDFIELD h -9223372036854775808",
          "-ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807\r\n", ""},
     };

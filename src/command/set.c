@@ -223,7 +223,7 @@ void cmd_srandmember(struct call *c)
     } else if (!e || args.count == 0) {
         resp_array(&c->out, 0);
     } else if (args.count < 0) {
-        sample_repeated(c, e, (uint64_t)-args.count);
+        if (collection_sample_fits(c, &args)) sample_repeated(c, e, (uint64_t)-args.count);
     } else {
         uint64_t n = (uint64_t)args.count < set_len(e) ? (uint64_t)args.count : set_len(e);
         resp_array(&c->out, n);

@@ -482,7 +482,7 @@ void cmd_zrandmember(struct call *c)
     } else if (!e || args.count == 0) {
         resp_array(&c->out, 0);
     } else if (args.count < 0) {
-        sample_repeated(&s, e, (uint64_t)-args.count);
+        if (collection_sample_fits(c, &args)) sample_repeated(&s, e, (uint64_t)-args.count);
     } else if ((uint64_t)args.count >= zset_len(e)) {
         /* All of them: in Redis's order. */
         reply_scored_header(c, s.with_scores, zset_len(e));

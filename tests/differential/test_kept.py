@@ -76,6 +76,11 @@ EVERYWHERE += [
     ["CLIENT KILL USER %s" % LONG, "CLIENT TRACKING on %s" % LONG, "CLIENT TRACKING on BCAST PREFIX %s PREFIX %s" % (LONG, LONG)],
     ["REPLCONF %s a" % LONG, "CONFIG SET maxmemory-policy %s" % LONG, "LATENCY GRAPH %s" % LONG, "CLUSTER %s" % LONG, LONG],
 ]  # fmt: skip
+# what is out of range for a key that is there
+EVERYWHERE += [
+    [command + " " + count for count in ["-2147483649", "-4611686018427387904", "-9223372036854775807", "9223372036854775807"]]
+    for command in ["ZRANDMEMBER none{x}", "SRANDMEMBER none{x}", "HRANDFIELD none{x}"]
+] + [["ZRANDMEMBER none{x} -2147483649 WITHSCORES", "HRANDFIELD none{x} -4611686018427387904 WITHVALUES"]]
 # a number of keys that is none
 EVERYWHERE += [
     ["COMMAND GETKEYSANDFLAGS " + call, "COMMAND GETKEYS " + call]
