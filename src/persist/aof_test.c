@@ -313,6 +313,7 @@ struct world {
     char path[64];
     int files;
     bool timestamps;
+    _Atomic bool held;
 };
 
 static enum aof_fsync policy(void *ctx)
@@ -334,6 +335,11 @@ static bool no(void *ctx)
 static void durable(void *ctx, uint64_t offset)
 {
     atomic_store(&((struct world *)ctx)->durable, offset);
+}
+
+static void hold(void *ctx, bool yes)
+{
+    atomic_store(&((struct world *)ctx)->held, yes);
 }
 
 static void latency(void *ctx, const char *event, uint64_t us)
@@ -362,6 +368,7 @@ static int open_file(struct world *w)
 
 static int next_file(void *ctx)
 {
+    assert_true(atomic_load(&((struct world *)ctx)->held));
     return open_file(ctx);
 }
 
@@ -377,6 +384,7 @@ static void world_begin(struct world *w, enum aof_fsync how)
                                                            .timestamps = timestamps,
                                                            .spares_disk = no,
                                                            .durable = durable,
+                                                           .hold = hold,
                                                            .latency = latency,
                                                            .next_file = next_file,
                                                            .congested = congested});
@@ -508,6 +516,8 @@ static void test_writer_changes_files(void **state)
             usleep(1000);
         }
         assert_int_equal(aof_writer_sync(w.writer), OK);
+        assert_false(atomic_load(&w.held));
+        assert_true(atomic_load(&w.durable) == change_offset(w.log)); /* who was held is answered */
         assert_file(&w, number, &kept);
         buf_deinit(&kept);
         kept = next;

@@ -24,7 +24,8 @@ enum {
     SYNC_PATIENCE_MS = 2000,        /* so long a write waits for a sync under way ... */
     SYNC_PATIENCE_BYTES = 16 << 20, /* ... or until so much waits */
     LOG_FAILURE_EVERY_MS = 30000,
-    IO_TRIES = 50,
+    IO_TRIES = 50,            /* at once ... */
+    IO_TRIES_SLOW = 10,       /* ... and a millisecond apart */
     POSITION_EVERY_MS = 1000, /* when the stream held nothing for the file */
 };
 static const uint64_t BEHIND_MAX = 128 << 20; /* then writers wait */
@@ -61,6 +62,7 @@ struct aof_writer {
     _Atomic int write_errno, sync_errno;
     _Atomic int64_t syncing_since_ms;   /* 0: no sync is under way */
     _Atomic int64_t switching_since_ms; /* 0: no change of files under way; read without a lock */
+    _Atomic bool holding;               /* replies wait for the change of files that was asked for */
     int64_t synced_ms;                  /* the thread's */
     pthread_mutex_t mu;
     pthread_cond_t woken;
@@ -458,6 +460,18 @@ static void change_files(struct aof_writer *w)
     atomic_store(&w->switching_since_ms, 0);
 }
 
+/* The file has changed, or will not for now.  Whoever appends from here on writes before it answers; what was appended
+ * before is written here, and answered; where it cannot be written, it is answered as it is at any other time. */
+static enum status hold_end(struct aof_writer *w)
+{
+    atomic_store(&w->holding, false);
+    w->host.hold(w->host.ctx, false);
+    enum status st = flush(w);
+    if (w->host.policy(w->host.ctx) != AOF_FSYNC_ALWAYS)
+        w->host.durable(w->host.ctx, st == OK ? atomic_load(&w->written) : change_offset(w->host.log));
+    return st;
+}
+
 /* True: there is more to do at once. */
 static bool turn(struct aof_writer *w)
 {
@@ -472,6 +486,7 @@ static bool turn(struct aof_writer *w)
         change_files(w);
         st = flush(w);
     }
+    if (atomic_load(&w->holding) && (st != OK || !aof_writer_switching(w))) st = hold_end(w);
     enum aof_fsync policy = w->host.policy(w->host.ctx);
     uint64_t to = atomic_load(&w->written);
     int64_t now = clock_mono_ms();
@@ -579,6 +594,7 @@ enum status aof_writer_stop(struct aof_writer *w)
     atomic_store(&w->write_errno, 0);
     atomic_store(&w->sync_errno, 0);
     if (atomic_exchange(&w->congested, false)) w->host.congested(w->host.ctx, false);
+    if (atomic_exchange(&w->holding, false)) w->host.hold(w->host.ctx, false);
     pthread_mutex_unlock(&w->io);
     became_durable(w, change_offset(w->host.log)); /* nobody waits for a file that is not kept */
     return st;
@@ -596,6 +612,8 @@ void aof_writer_switch(struct aof_writer *w, int db)
 {
     /* The log stands still, so nobody can be past its end, and no lock is needed: a write may take long. */
     w->switch_db = db;
+    atomic_store(&w->holding, true);
+    w->host.hold(w->host.ctx, true);
     atomic_store(&w->stop_at, change_offset(w->host.log));
     aof_writer_poke(w);
 }
@@ -643,10 +661,13 @@ static bool disk_is_waited_for(struct aof_writer *w)
  * else has it, or has written up to `end` meanwhile. */
 static bool try_io(struct aof_writer *w, uint64_t end)
 {
-    for (int i = 0; i < IO_TRIES; i++) {
+    for (int i = 0; i < IO_TRIES + IO_TRIES_SLOW; i++) {
         if (pthread_mutex_trylock(&w->io) == 0) return true;
-        if (atomic_load(&w->written) >= end || atomic_load(&w->syncing_since_ms)) break;
-        sched_yield();
+        if (atomic_load(&w->written) >= end || atomic_load(&w->syncing_since_ms) || atomic_load(&w->holding)) break;
+        if (i < IO_TRIES)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
     return false;
 }

@@ -29,6 +29,9 @@ struct aof_writer_host {
     /* The file that goes on from the offset of aof_writer_switch(), open for appending; -1: the old one goes on.
      * Under io; what came before that offset is on disk. */
     int (*next_file)(void *ctx);
+    /* Replies of writes wait from now on (with the server at rest), or not any more (under io), until durable() has
+     * said their offset, whatever the policy: the files are being changed. */
+    void (*hold)(void *ctx, bool yes);
     /* Very much waits to be written, or (false) no longer. */
     void (*congested)(void *ctx, bool yes);
 };

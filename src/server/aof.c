@@ -48,6 +48,11 @@ static void host_durable(void *ctx, uint64_t offset)
     if (atomic_load(&n->blocked_count)) node_post_workers(n, replication_check_waits); /* WAITAOF */
 }
 
+static void host_hold(void *ctx, bool yes)
+{
+    reply_gate_require_file(((struct aof *)ctx)->node, yes);
+}
+
 static void host_latency(void *ctx, const char *event, uint64_t us)
 {
     struct aof *a = ctx;
@@ -89,6 +94,7 @@ struct aof *aof_create(struct node *n)
                                                            .timestamps = host_timestamps,
                                                            .spares_disk = host_spares_disk,
                                                            .durable = host_durable,
+                                                           .hold = host_hold,
                                                            .latency = host_latency,
                                                            .next_file = host_next_file,
                                                            .congested = host_congested});

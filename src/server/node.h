@@ -116,6 +116,7 @@ struct node {
     _Atomic bool shutdown_requested;
     bool exec_at_rest; /* a transaction runs with the server at rest: what it has changed is not in the log yet */
     _Atomic bool replies_need_sync; /* appendfsync always */
+    _Atomic bool replies_need_file; /* the AOF's files are being changed */
 };
 
 /* Cluster mode without cluster-databases: nothing but database 0 can be used. */

@@ -86,7 +86,8 @@ void reply_gate_wrote(struct conn *c, const struct command *cmd, size_t reply_at
     const struct node *n = w->node;
     if (c->out.n <= reply_at || !is_write(cmd)) return;
     struct durable_need need = {c->write_offset, (uint16_t)reply_gate_replicas(c),
-                                atomic_load_explicit(&n->replies_need_sync, memory_order_relaxed)};
+                                atomic_load_explicit(&n->replies_need_sync, memory_order_relaxed) ||
+                                    atomic_load(&n->replies_need_file)};
     c->unsent_write = true;
     c->unsafe_write |= need.replicas == 0;
     if (durable_needs_nothing(&need)) return;
@@ -241,6 +242,11 @@ void reply_gate_require_synced(struct node *n, bool on)
 {
     atomic_store(&n->replies_need_sync, on);
     /* What is held already still waits, for an offset that is reached when the AOF is closed. */
+}
+
+void reply_gate_require_file(struct node *n, bool on)
+{
+    atomic_store(&n->replies_need_file, on);
 }
 
 void reply_gate_synced(struct node *n, uint64_t offset)

@@ -42,7 +42,10 @@ void reply_gate_moved(struct node *n);
 /* Replies of writes wait from now on, or not any more, for durable_set_synced(): appendfsync always.  With the server
  * at rest. */
 void reply_gate_require_synced(struct node *n, bool on);
-/* The AOF is on the disk up to this offset of the change log. */
+/* The same while the AOF's files are being changed, whatever the policy: from now on with the server at rest; not any
+ * more at any time. */
+void reply_gate_require_file(struct node *n, bool on);
+/* The AOF is on the disk up to this offset of the change log; or, without `always`, in its file. */
 void reply_gate_synced(struct node *n, uint64_t offset);
 /* The node is no primary any more, or has another history: with the server at rest.  Whatever is held becomes an
  * error. */
