@@ -20,7 +20,7 @@ struct role {
 /* Every node can be the one address for plain clients. */
 static int node_main(int argc, char **argv)
 {
-    static const struct server_beside beside = {proxy_start_inside};
+    static const struct server_beside beside = {proxy_start_inside, proxy_inside_users, proxy_inside_configure};
     return server_main(argc, argv, &beside);
 }
 

@@ -1,13 +1,20 @@
 /* inside.c: the proxy as some threads of another process: a cluster's front without the process around it.  What that
- * process does with signals, files and the log stays its own. */
+ * process does with signals, files and the log stays its own, and the users are its own, too. */
 #include "proxy/proxy.h"
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "proxy/cluster/cluster.h"
-#include "proxy/front/front.h"
+#include "proxy/adopt.h"
+#include "proxy/metrics.h"
 
 #include <pthread.h>
+
+struct inside {
+    struct loop *loop;
+    struct front *front;
+    struct proxy *cluster;
+    struct metrics metrics;
+};
 
 /* Until the process ends. */
 static void *run(void *arg)
@@ -18,33 +25,74 @@ static void *run(void *arg)
     return NULL;
 }
 
-static bool put_together(struct loop *loop, struct proxy_config *c)
+static bool put_together(struct inside *in, struct proxy_config *c, struct acl *users)
 {
-    struct front *f = front_create(loop, c);
+    struct front *f = in->front = front_create(in->loop, c);
     if (!f) return false;
-    if (proxy_config_has_tls(c)) {
-        struct tls_contexts *made = proxy_config_tls(c);
-        if (!made) return false;
-        tls_install(f->tls, made);
-    }
-    struct proxy *cluster = proxy_cluster_create(f);
-    if (!cluster || !proxy_cluster_listen(cluster)) return false;
-    proxy_cluster_start(cluster);
+    users_mirror(&f->policy.users, users, false);
+    if (!proxy_install_tls(f, c)) return false;
+    in->cluster = proxy_cluster_create(f);
+    if (!in->cluster || !proxy_cluster_listen(in->cluster)) return false;
+    if (!metrics_open(&in->metrics, f, in->cluster, NULL)) return false;
+    proxy_cluster_start(in->cluster);
     front_start(f);
     return true;
 }
 
-bool proxy_start_inside(int argc, char **argv)
+static struct proxy_config *read_settings(int argc, char **argv)
 {
     struct buf error = {0};
     struct proxy_config *c = proxy_config_read(argc, argv, &error);
-    pthread_t thread;
     if (!c) log_warning("The proxy's settings: %.*s", (int)(error.n ? error.n - 1 : 0), error.p);
     buf_deinit(&error);
-    if (!c) return false;
-    struct loop *loop = loop_create();
-    if (!put_together(loop, c)) return false; /* the process ends */
-    if (pthread_create(&thread, NULL, run, loop)) mem_abort(0);
+    return c;
+}
+
+void *proxy_start_inside(int argc, char **argv, struct acl *users)
+{
+    struct proxy_config *c = read_settings(argc, argv);
+    pthread_t thread;
+    if (!c) return NULL;
+    struct inside *in = mem_calloc(1, sizeof *in);
+    in->loop = loop_create();
+    if (!put_together(in, c, users)) return NULL; /* the process ends */
+    proxy_config_release(c);
+    if (pthread_create(&thread, NULL, run, in->loop)) mem_abort(0);
     pthread_detach(thread);
-    return true;
+    return in;
+}
+
+void proxy_inside_users(void *proxy, struct acl *users, bool renewed)
+{
+    struct inside *in = proxy;
+    users_mirror(&in->front->policy.users, users, renewed);
+    front_users_changed(in->front);
+}
+
+struct settings_mail {
+    struct mail mail;
+    struct inside *inside;
+    struct proxy_config *config;
+};
+
+static void settings_arrived(struct mail *mail)
+{
+    struct settings_mail *m = container_of(mail, struct settings_mail, mail);
+    struct front *f = m->inside->front;
+    struct proxy_config *old = proxy_config_hold(f->config);
+    proxy_config_keep_fixed(m->config, old);
+    if (!proxy_adopt(f, m->inside->cluster, m->config, old)) log_warning("The proxy's settings stay as they were");
+    proxy_config_release(old);
+    proxy_config_release(m->config);
+    mem_free(m);
+}
+
+void proxy_inside_configure(void *proxy, int argc, char **argv)
+{
+    struct inside *in = proxy;
+    struct proxy_config *c = read_settings(argc, argv);
+    if (!c) return;
+    struct settings_mail *m = mem_alloc(sizeof *m);
+    *m = (struct settings_mail){{NULL, settings_arrived}, in, c};
+    loop_post(in->loop, &m->mail);
 }

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/random.h"
 #include "base/version.h"
+#include "proxy/adopt.h"
 #include "proxy/cluster/cluster.h"
 #include "proxy/front/front.h"
 #include "proxy/handover.h"
@@ -153,28 +154,13 @@ static struct proxy_config *read_settings(const struct process *p, struct buf *e
     return proxy_config_read(p->argc, p->argv, error);
 }
 
-static bool install_tls(struct process *p, const struct proxy_config *c)
-{
-    if (!proxy_config_has_tls(c)) return true;
-    struct tls_contexts *made = proxy_config_tls(c);
-    if (made) tls_install(p->front->tls, made);
-    return made != NULL;
-}
-
 /* ---- reload ---- */
 
 static bool adopt_settings(struct process *p, struct proxy_config *c)
 {
     struct proxy_config *old = p->config;
-    if (!install_tls(p, c)) return false;
     raise_fd_limit(c);
-    front_configure(p->front, c);
-    if (p->cluster && !proxy_cluster_listen(p->cluster)) {
-        front_configure(p->front, old);
-        return false;
-    }
-    if (p->cluster) proxy_cluster_configure(p->cluster);
-    front_policy_configure(p->front);
+    if (!proxy_adopt(p->front, p->cluster, c, old)) return false;
     p->config = c;
     proxy_config_release(old);
     set_verbosity(p, (int)c->verbosity);
@@ -216,7 +202,7 @@ static bool put_together(struct process *p)
     p->hand_over.front = p->front;
     p->before = take_over_begin(p->front, p->config->take_over);
     if (p->before == -2) return false;
-    if (!install_tls(p, p->config)) return false;
+    if (!proxy_install_tls(p->front, p->config)) return false;
     if (p->config->seed_count) {
         p->cluster = proxy_cluster_create(p->front);
         if (!p->cluster || !proxy_cluster_listen(p->cluster)) return false;

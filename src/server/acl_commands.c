@@ -64,7 +64,7 @@ void cmd_acl_setuser(struct call *c)
 {
     struct node *n = node_of(c);
     if (!call_exclusive(c) || !access_set_user(&c->out, n->acl, c->argv, c->argc)) return;
-    acl_node_changed(n);
+    acl_node_changed(n, false);
     acl_disconnect_listeners(n, acl_find(n->acl, c->argv[2]), call_conn(c));
     resp_ok(&c->out);
 }
@@ -87,6 +87,7 @@ void cmd_acl_deluser(struct call *c)
         acl_delete(n->acl, u);
         deleted++;
     }
+    if (deleted) acl_node_changed(n, false);
     resp_i64(&c->out, deleted);
 }
 
@@ -121,7 +122,7 @@ void cmd_acl_load(struct call *c)
         for (size_t i = 0; i < count; i++)
             if (old[i] != acl_default_user(loaded)) acl_disconnect(n, old[i], call_conn(c));
         mem_free(old);
-        acl_node_changed(n);
+        acl_node_changed(n, true);
         acl_disconnect_listeners(n, acl_default_user(n->acl), call_conn(c));
         resp_ok(&c->out);
     } else {

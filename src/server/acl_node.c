@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/beside.h"
 #include "server/client.h"
 #include "server/config_table.h"
 #include "server/pubsub.h"
@@ -96,16 +97,17 @@ bool acl_node_create(struct node *n)
     bool ok = *path ? load_file_at_start(n, path) : add_configured_users(n);
     mem_free(path);
     config_set_user_lines(n->config, user_lines, n);
-    acl_node_changed(n);
+    acl_node_changed(n, false);
     return ok;
 }
 
-void acl_node_changed(struct node *n)
+void acl_node_changed(struct node *n, bool renewed)
 {
     const struct acl_user *u = acl_default_user(n->acl);
     bool nopass = acl_user_nopass(u);
     atomic_store(&n->open_to_all, nopass);
     atomic_store(&n->auth_required, !nopass || !acl_user_enabled(u));
+    beside_users_changed(n, renewed);
 }
 
 void acl_node_reconfigure(struct node *n, enum config_id id)
@@ -114,7 +116,7 @@ void acl_node_reconfigure(struct node *n, enum config_id id)
         acl_set_all_channels_default(n->acl, config_num(n->config, CFG_ACL_PUBSUB_DEFAULT) == PUBSUB_ALLCHANNELS);
     if (id != CFG_REQUIREPASS) return;
     take_password(n);
-    acl_node_changed(n);
+    acl_node_changed(n, false);
 }
 
 /* ---- logging in ---- */

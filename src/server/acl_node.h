@@ -8,8 +8,8 @@
 
 /* At the start, before any other thread: the users of redis.conf or of the ACL file.  False: the reason was logged. */
 bool acl_node_create(struct node *n);
-/* After the users changed. */
-void acl_node_changed(struct node *n);
+/* After the users changed; renewed: all but the default user are new ones. */
+void acl_node_changed(struct node *n, bool renewed);
 /* CONFIG SET of an option that matters here; at rest. */
 void acl_node_reconfigure(struct node *n, enum config_id id);
 

@@ -1,10 +1,12 @@
 /* beside.c: what the proxy inside the node's process is to do, from the node's own configuration.
  *
- * It is a client of this node, and of the others, over the network.  Its clients' rights must not be more than what
- * they had at the node's own port: with an ACL file the proxy judges by that file, and logs in to the nodes as
- * masteruser; without one it logs in as the default user, whose rights are then everybody's. */
+ * It is a client of this node, and of the others, over the network.  Its clients are the node's users, and their
+ * rights must not be more than what they have at the node's own port: the proxy has a copy of the node's users, which
+ * every change of those renews, and judges by it before it asks a node.  With an ACL file it logs in to the nodes as
+ * masteruser; without one as the default user, whose rights then bound everybody's. */
 #include "server/beside.h"
 
+#include "acl/acl.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -106,10 +108,9 @@ static void add_tls(struct settings *s, struct config *cfg)
     for (size_t i = 0; i < sizeof same / sizeof *same; i++) add_same(s, cfg, same[i].id, same[i].name);
 }
 
-static void add_users(struct settings *s, struct config *cfg)
+static void add_login(struct settings *s, struct config *cfg)
 {
     bool has_file = !config_text_is_empty(cfg, CFG_ACLFILE), has_user = !config_text_is_empty(cfg, CFG_MASTERUSER);
-    add_same(s, cfg, has_file ? CFG_ACLFILE : CFG_REQUIREPASS, has_file ? "aclfile" : "requirepass");
     if (has_file && has_user) {
         add_same(s, cfg, CFG_MASTERUSER, "node-user");
         add_same(s, cfg, CFG_MASTERAUTH, "node-password");
@@ -118,32 +119,93 @@ static void add_users(struct settings *s, struct config *cfg)
     }
 }
 
+static void add_metrics(struct settings *s, struct config *cfg)
+{
+    if (config_num(cfg, CFG_PROXY_METRICS_PORT) == 0) return;
+    add_number(s, "metrics-port", config_num(cfg, CFG_PROXY_METRICS_PORT));
+    add_same(s, cfg, CFG_PROXY_METRICS_BIND, "metrics-bind");
+}
+
 int64_t beside_fds(const struct config *cfg)
 {
     return config_num(cfg, CFG_PROXY_PORT) ? config_num(cfg, CFG_MAXCLIENTS) + PINNED : 0;
 }
 
-bool beside_start(struct node *n, const struct server_beside *beside)
+static struct settings make_settings(struct node *n)
 {
     struct config *cfg = n->config;
-    int64_t port = config_num(cfg, CFG_PROXY_PORT);
     struct settings s = {.argc = 0};
-    if (port == 0) return true;
     bool tls = config_num(cfg, CFG_PORT) == 0;
-    if (tls && config_num(cfg, CFG_TLS_PORT) == 0) {
-        log_warning("proxy-port: the node itself listens on no port, so that its proxy could not reach it");
-        return false;
-    }
     s.argv[s.argc++] = mem_strdup("proxy");
-    add_addresses(&s, n, port, tls);
+    add_addresses(&s, n, config_num(cfg, CFG_PROXY_PORT), tls);
     if (tls) add_tls(&s, cfg);
-    add_users(&s, cfg);
+    add_login(&s, cfg);
+    add_metrics(&s, cfg);
     add_number(&s, "workers", n->worker_count);
     add_number(&s, "maxclients", config_num(cfg, CFG_MAXCLIENTS));
     add_number(&s, "pinned-connections", PINNED);
     add_number(&s, "proto-max-bulk-len", config_num(cfg, CFG_PROTO_MAX_BULK_LEN));
-    bool ok = beside->start_proxy(s.argc, s.argv);
-    for (int i = 0; i < s.argc; i++) mem_free(s.argv[i]);
-    if (ok) log_notice("Ready to accept plain clients of the whole cluster on port %lld", (long long)port);
-    return ok;
+    return s;
+}
+
+static void settings_free(struct settings *s)
+{
+    for (int i = 0; i < s->argc; i++) mem_free(s->argv[i]);
+}
+
+bool beside_start(struct node *n, const struct server_beside *beside)
+{
+    int64_t port = config_num(n->config, CFG_PROXY_PORT);
+    if (port == 0) return true;
+    if (config_num(n->config, CFG_PORT) == 0 && config_num(n->config, CFG_TLS_PORT) == 0) {
+        log_warning("proxy-port: the node itself listens on no port, so that its proxy could not reach it");
+        return false;
+    }
+    struct settings s = make_settings(n);
+    void *proxy = beside->start_proxy(s.argc, s.argv, acl_copy(n->acl));
+    settings_free(&s);
+    if (!proxy) return false;
+    n->beside = beside;
+    n->proxy = proxy;
+    log_notice("Ready to accept plain clients of the whole cluster on port %lld", (long long)port);
+    return true;
+}
+
+void beside_users_changed(struct node *n, bool renewed)
+{
+    if (n->proxy) n->beside->change_users(n->proxy, acl_copy(n->acl), renewed);
+}
+
+static bool matters(enum config_id id)
+{
+    switch (id) {
+    case CFG_BIND:
+    case CFG_PROTECTED_MODE:
+    case CFG_REQUIREPASS:
+    case CFG_MASTERUSER:
+    case CFG_MASTERAUTH:
+    case CFG_MAXCLIENTS:
+    case CFG_PROTO_MAX_BULK_LEN:
+    case CFG_TLS_CERT_FILE:
+    case CFG_TLS_KEY_FILE:
+    case CFG_TLS_KEY_FILE_PASS:
+    case CFG_TLS_CLIENT_CERT_FILE:
+    case CFG_TLS_CLIENT_KEY_FILE:
+    case CFG_TLS_CLIENT_KEY_FILE_PASS:
+    case CFG_TLS_CA_CERT_FILE:
+    case CFG_TLS_CA_CERT_DIR:
+    case CFG_TLS_AUTH_CLIENTS:
+    case CFG_TLS_PROTOCOLS:
+    case CFG_TLS_CIPHERS:
+    case CFG_TLS_CIPHERSUITES: return true;
+    default: return false;
+    }
+}
+
+void beside_reconfigure(struct node *n, enum config_id id)
+{
+    if (!n->proxy || !matters(id)) return;
+    struct settings s = make_settings(n);
+    n->beside->configure(n->proxy, s.argc, s.argv);
+    settings_free(&s);
 }

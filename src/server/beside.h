@@ -5,8 +5,12 @@
 #include "server/node.h"
 #include "server/server.h"
 
-/* Starts it if the configuration asks for it.  False: the log says why. */
+/* Starts it if the configuration asks for it; beside stays the caller's.  False: the log says why. */
 bool beside_start(struct node *n, const struct server_beside *beside);
+/* The users have changed; with the server at rest.  renewed: see server.h. */
+void beside_users_changed(struct node *n, bool renewed);
+/* An option has changed; with the server at rest. */
+void beside_reconfigure(struct node *n, enum config_id id);
 /* How many descriptors it may need. */
 int64_t beside_fds(const struct config *cfg);
 

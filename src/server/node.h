@@ -85,6 +85,8 @@ struct node {
     struct latency *latency;
     struct errorstats *errors;
     struct acl *acl; /* users; changed with the server at rest */
+    const struct server_beside *beside; /* with proxy; set at the start */
+    void *proxy;                        /* inside this process (proxy-port); NULL: none */
     struct acl_log *acl_log;
     struct renames *renames; /* of rename-command; NULL: no command has another name */
     struct scripting *scripting;

@@ -155,6 +155,7 @@ static void config_changed(void *ctx, enum config_id id)
     if (id == CFG_LOGLEVEL) set_log_level(n->config);
     if (id == CFG_MAXMEMORY || id == CFG_MAXMEMORY_POLICY) limit_changed(n, id);
     acl_node_reconfigure(n, id);
+    beside_reconfigure(n, id);
     if (id == CFG_APPENDFSYNC || id == CFG_AOF_DISABLE_AUTO_GC) aof_reconfigure(n->aof);
     if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
 }

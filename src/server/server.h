@@ -4,11 +4,17 @@
 
 #include <stdbool.h>
 
+struct acl;
+
 /* What the process has beside the data node: a proxy, if `proxy-port` asks for one. */
 struct server_beside {
-    /* The arguments of `covey proxy`, borrowed.  Called once, when clients are being heard.  False: the log says why,
-     * and the node does not start. */
-    bool (*start_proxy)(int argc, char **argv);
+    /* The arguments of `covey proxy`, borrowed, and the users, which it takes.  Called once, when clients are being
+     * heard.  Returns what the other two are called with.  NULL: the log says why, and the node does not start. */
+    void *(*start_proxy)(int argc, char **argv, struct acl *users);
+    /* The users are others (it takes them); renewed: others of the same names, too.  They hold when it returns. */
+    void (*change_users)(void *proxy, struct acl *users, bool renewed);
+    /* The arguments are others, borrowed. */
+    void (*configure)(void *proxy, int argc, char **argv);
 };
 
 /* `covey server [redis.conf] [--directive value ...]`; argv[0] is the role's name.  Runs until SHUTDOWN, SIGTERM or

@@ -266,6 +266,14 @@ static const char *refusal_of_sort(const struct acl_user *u, const struct comman
     return NULL;
 }
 
+/* The node itself knows the client by this user, and judges what its scripts do. */
+static bool is_nodes_judge(const struct front_client *c)
+{
+    const char *name = c->worker->config->node_user;
+    return c->worker->front->policy.users.is_mirror &&
+           bytes_eq(account_name(c->policy.account), *name ? bytes_of(name) : BYTES("default"));
+}
+
 const char *front_refusal(struct front_client *c, const struct command *cmd, const struct bytes *argv, size_t argc,
                           char text[ACCESS_REFUSAL_MAX])
 {
@@ -278,7 +286,7 @@ const char *front_refusal(struct front_client *c, const struct command *cmd, con
         note(c, v, v == ACL_DENIED_COMMAND ? bytes_of(cmd->name) : argv[arg], account_name(c->policy.account));
         return why;
     }
-    if (command_runs_script(cmd) && !c->worker->config->limited_scripts) {
+    if (command_runs_script(cmd) && !c->worker->config->limited_scripts && !is_nodes_judge(c)) {
         note(c, ACL_DENIED_COMMAND, bytes_of(cmd->name), account_name(c->policy.account));
         return "NOPERM the proxy cannot see what a script does: users with limited rights may run scripts only with "
                "limited-users-run-scripts yes";

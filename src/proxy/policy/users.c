@@ -31,9 +31,36 @@ void user_set_release(struct user_set *s)
     mem_free(s);
 }
 
-/* Makes a set of the table, which it takes, and publishes it; under the lock.  `touched` names a user whose rules are
- * others now; `renewed`: all but the default user are new ones.  Who had a limit keeps what it has taken of it. */
-static void publish(struct users *u, struct acl *acl, const struct bytes *touched, bool renewed, bool other_limits)
+/* What is known of the difference between a table and the one before. */
+struct change {
+    const struct bytes *touched; /* this user has other rules */
+    bool renewed;                /* all but the default user are new ones */
+    bool unknown;                /* which rules are others has to be found out */
+    bool other_limits;
+};
+
+static bool same_rules(const struct acl *a, const struct acl_user *x, const struct acl *b, const struct acl_user *y)
+{
+    struct buf one = {0}, other = {0};
+    access_line(a, x, &one);
+    access_line(b, y, &other);
+    bool same = bytes_eq(buf_bytes(&one), buf_bytes(&other));
+    buf_deinit(&one);
+    buf_deinit(&other);
+    return same;
+}
+
+/* Whether the user may have other rights than it had as `before`, in the table `old`. */
+static bool has_changed(const struct change *c, const struct acl *old, const struct account *before,
+                        const struct acl *acl, const struct acl_user *user)
+{
+    if (c->renewed || (c->touched && bytes_eq(*c->touched, acl_user_name(user)))) return true;
+    return c->unknown && !same_rules(old, before->user, acl, user);
+}
+
+/* Makes a set of the table, which it takes, and publishes it; under the lock.  Who had a limit keeps what it has taken
+ * of it. */
+static void publish(struct users *u, struct acl *acl, struct change change)
 {
     struct user_set *old = u->current, *s = mem_calloc(1, sizeof *s);
     size_t n;
@@ -50,10 +77,10 @@ static void publish(struct users *u, struct acl *acl, const struct bytes *touche
         bool is_default = all[i] == acl_default_user(acl);
         a->user = all[i];
         struct limiter *had = before ? before->limit : NULL;
-        a->limit =
-            had && !other_limits ? limiter_hold(had) : limiter_renew(had, limit_rule_of_user(u->options.limits, name));
-        a->born = before && (is_default || !renewed) ? before->born : ++u->births;
-        a->changed = before && !renewed && !(touched && bytes_eq(*touched, name)) ? before->changed : s->version;
+        a->limit = had && !change.other_limits ? limiter_hold(had)
+                                               : limiter_renew(had, limit_rule_of_user(u->options.limits, name));
+        a->born = before && (is_default || !change.renewed) ? before->born : ++u->births;
+        a->changed = before && !has_changed(&change, old->acl, before, acl, all[i]) ? before->changed : s->version;
     }
     mem_free(all);
     const struct acl_user *d = acl_default_user(acl);
@@ -91,7 +118,7 @@ bool users_create(struct users *u, const struct users_options *options)
     struct acl *a = fresh_table(u);
     bool ok = !*options->path || access_read_file(a, options->path, &errors);
     if (!ok) log_warning("The users cannot be read: %.*s", (int)errors.n, errors.p);
-    publish(u, a, NULL, false, false);
+    publish(u, a, (struct change){.touched = NULL});
     buf_deinit(&errors);
     return ok;
 }
@@ -109,7 +136,7 @@ void users_set_limits(struct users *u, const struct limit_rules *limits)
 {
     pthread_mutex_lock(&u->mu);
     u->options.limits = limits;
-    publish(u, acl_copy(u->current->acl), NULL, false, true);
+    publish(u, acl_copy(u->current->acl), (struct change){.other_limits = true});
     pthread_mutex_unlock(&u->mu);
 }
 
@@ -120,17 +147,32 @@ void users_set_password(struct users *u, const char *password)
     struct acl *a = acl_copy(u->current->acl);
     u->options.password = password;
     acl_set_default_password(a, bytes_of(password));
-    publish(u, a, &name, false, false);
+    publish(u, a, (struct change){.touched = &name});
     pthread_mutex_unlock(&u->mu);
+}
+
+void users_mirror(struct users *u, struct acl *acl, bool renewed)
+{
+    pthread_mutex_lock(&u->mu);
+    if (!u->is_mirror) u->is_mirror = true;
+    publish(u, acl, (struct change){.renewed = renewed, .unknown = true});
+    pthread_mutex_unlock(&u->mu);
+}
+
+static bool refuse_to_change(const struct users *u, struct resp_out *o)
+{
+    if (u->is_mirror) resp_error(o, "ERR the users here are those of this node: change them at its own port");
+    return u->is_mirror;
 }
 
 bool users_set(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc)
 {
+    if (refuse_to_change(u, o)) return false;
     pthread_mutex_lock(&u->mu);
     struct acl *a = acl_copy(u->current->acl);
     bool ok = access_set_user(o, a, argv, argc);
     if (ok)
-        publish(u, a, &argv[2], false, false);
+        publish(u, a, (struct change){.touched = &argv[2]});
     else
         acl_destroy(a);
     pthread_mutex_unlock(&u->mu);
@@ -140,6 +182,7 @@ bool users_set(struct users *u, struct resp_out *o, const struct bytes *argv, si
 
 bool users_delete(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc)
 {
+    if (refuse_to_change(u, o)) return false;
     int64_t deleted = 0;
     for (size_t i = 2; i < argc; i++) {
         if (!bytes_eq(argv[i], BYTES("default"))) continue;
@@ -155,7 +198,7 @@ bool users_delete(struct users *u, struct resp_out *o, const struct bytes *argv,
         deleted++;
     }
     if (deleted)
-        publish(u, a, NULL, false, false);
+        publish(u, a, (struct change){.touched = NULL});
     else
         acl_destroy(a);
     pthread_mutex_unlock(&u->mu);
@@ -165,6 +208,7 @@ bool users_delete(struct users *u, struct resp_out *o, const struct bytes *argv,
 
 bool users_load(struct users *u, struct resp_out *o)
 {
+    if (refuse_to_change(u, o)) return false;
     struct buf errors = {0};
     if (!*u->options.path) {
         resp_error(o, access_no_file);
@@ -175,7 +219,7 @@ bool users_load(struct users *u, struct resp_out *o)
     bool ok = access_read_file(a, u->options.path, &errors);
     if (ok) {
         pthread_mutex_lock(&u->mu);
-        publish(u, a, NULL, true, false);
+        publish(u, a, (struct change){.renewed = true});
         pthread_mutex_unlock(&u->mu);
         resp_ok(o);
     } else {
@@ -189,6 +233,7 @@ bool users_load(struct users *u, struct resp_out *o)
 
 void users_save(struct users *u, struct resp_out *o)
 {
+    if (refuse_to_change(u, o)) return;
     if (!*u->options.path) {
         resp_error(o, access_no_file);
         return;

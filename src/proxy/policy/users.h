@@ -45,6 +45,7 @@ struct users {
     _Atomic uint64_t version; /* of `current` */
     uint64_t births;          /* under mu */
     struct acl_log *log;
+    bool is_mirror; /* they are another table's: users_mirror() alone changes them.  Set before any other thread */
 };
 
 /* Before any other thread.  False: what is wrong was logged. */
@@ -66,6 +67,10 @@ static inline struct bytes account_name(const struct account *a)
 void users_set_limits(struct users *u, const struct limit_rules *limits);
 /* The default user's password, as requirepass sets it (borrowed, constant); who has logged in stays.  Any thread. */
 void users_set_password(struct users *u, const char *password);
+
+/* The users are those of this table, which it takes, from here on and until it is told others; `renewed`: all but the
+ * default user are new ones, whatever their names.  The first time before any other thread, then any thread. */
+void users_mirror(struct users *u, struct acl *acl, bool renewed);
 
 /* Changes; any thread.  They reply to o what went wrong, or how it went. True: there is a new set. */
 bool users_set(struct users *u, struct resp_out *o, const struct bytes *argv, size_t argc);

@@ -169,6 +169,56 @@ struct crowd {
     _Atomic bool stop;
 };
 
+static void add_rule(struct acl *a, const char *name, const char *rule)
+{
+    struct bytes rules[] = {bytes_of(rule)};
+    size_t failed;
+    assert_null(acl_set_user(a, bytes_of(name), rules, 1, &failed));
+}
+
+static const struct account *find(struct users *u, const char *name)
+{
+    const struct account *a = user_set_find(u->current, bytes_of(name));
+    assert_non_null(a);
+    return a;
+}
+
+static void a_mirror_follows_its_table(void **state)
+{
+    (void)state;
+    struct users u;
+    struct users_options o = {.password = "", .path = ""};
+    assert_true(users_create(&u, &o));
+    struct acl *table = acl_create(access_commands());
+    add_rule(table, "bob", "+get");
+    add_rule(table, "eve", "+get");
+    add_rule(table, "eve", "~*");
+    users_mirror(&u, acl_copy(table), false);
+    assert_false(set(&u, "bob", "+set")); /* nobody else changes it */
+    assert_false(delete (&u, "bob"));
+    struct account bob = *find(&u, "bob"), eve = *find(&u, "eve");
+    add_rule(table, "bob", "~*");
+    users_mirror(&u, acl_copy(table), false);
+    assert_int_equal(find(&u, "bob")->born, bob.born);
+    assert_int_equal(find(&u, "bob")->changed, u.version);
+    assert_int_equal(find(&u, "eve")->changed, eve.changed); /* has the rules that it had */
+    assert_true(may_get(find(&u, "bob")));
+    acl_delete(table, acl_find(table, BYTES("bob")));
+    users_mirror(&u, acl_copy(table), false);
+    assert_null(user_set_find(u.current, BYTES("bob")));
+    add_rule(table, "bob", "+get");
+    users_mirror(&u, acl_copy(table), false);
+    assert_true(find(&u, "bob")->born > bob.born); /* another one */
+    struct account everybody = *find(&u, "default");
+    acl_set_default_password(table, BYTES("secret"));
+    users_mirror(&u, acl_copy(table), true);
+    assert_true(find(&u, "eve")->born > eve.born);
+    assert_int_equal(find(&u, "default")->born, everybody.born);
+    assert_true(u.current->login_needed);
+    acl_destroy(table);
+    users_destroy(&u);
+}
+
 static void *judge(void *arg)
 {
     struct crowd *c = arg;
@@ -205,6 +255,7 @@ int main(void)
         cmocka_unit_test(a_held_set_does_not_change),
         cmocka_unit_test(limits_outlive_changes),
         cmocka_unit_test(a_file_is_read_anew),
+        cmocka_unit_test(a_mirror_follows_its_table),
         cmocka_unit_test(many_threads_judge_while_users_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
