@@ -389,6 +389,74 @@ def test_hand_over_to_a_new_process(setup, module_servers, tmp_path):
     assert new.client.ping() and new.terminate() == 0
 
 
+class Newcomer(Operator):
+    """The same with a connection for each operation."""
+
+    def run(self):
+        rng = random.Random(self.number)
+        while not self.load.stopped:
+            began = time.monotonic()
+            try:
+                with Wire(self.load.proxy, timeout=90) as wire:
+                    self.operate(wire, rng)
+            except (OSError, Closed) as error:
+                self.load.saw("errors", f"a connection of its own: {error!r}")
+            self.load.took(began)
+
+
+@BOTH
+@pytest.mark.parametrize("first", ["the fault", "the hand-over"])
+def test_hand_over_during_a_failover(setup, module_servers, tmp_path, first):
+    """A primary is killed in the moment in which another process takes over: neither those who stay with the old process nor those
+    who come to the new one see more of it than a pause, and what was under way at the fault."""
+    cluster = setup[0]
+    in_sync(cluster)
+    victim, (replica,) = cluster.pairs()[0]
+    seeds = [victim, replica]  # one of them does not answer the new process
+    old = Proxy(module_servers, seeds, control_socket=tmp_path / "control")
+    with Load(old) as load, Wire(old) as listener, Wire(old) as watcher, Wire(old) as queue:
+        load.operators += [Newcomer(load, CLIENTS + number) for number in range(8)]
+        waiters = [Waiter(load, number) for number in range(12)]
+        assert listener("SUBSCRIBE", "news")[0] == b"subscribe"
+        key = next(k for k in (f"watched:{n}" for n in range(1000)) if covey.key_slot(k) in cluster_nodes(victim)[victim.id].slots)
+        assert watcher("WATCH", key) == "OK" and queue("MULTI") == "OK" and queue("SET", key, "queued") == "QUEUED"
+        load.flow()
+        if first == "the fault":
+            victim.kill()
+        new = Proxy(module_servers, seeds, wait=False, port=old.port, take_over=tmp_path / "control")
+        if first != "the fault":
+            covey.wait_for("the hand-over to have begun", lambda: b"Covey proxy" in new.log_text() or b"Taken over" in new.log_text(), 10)
+            victim.kill()
+        cluster.wait_primary(replica)
+        wait_for("the new process to have the new clients", lambda: newcomer_pid(old) == new.pid, 20)
+        before = [len(waiter.taken) for waiter in waiters]
+        wait_for("all to get elements again", lambda: all(len(waiter.taken) > n for waiter, n in zip(waiters, before)), 20)
+        load.flow(1)
+        # Those who stayed: the subscriber is told at another node; what was watched at the dead one is no more; what was only queued goes on.
+        with Wire(old) as other:
+            wait_for("the subscriber to have a node", lambda: other("PUBLISH", "news", "y") >= 0 and not listener.silent(0.1), 20)
+            assert listener.read() == [b"message", b"news", b"y"]
+        assert queue("EXEC") == ["OK"]
+        assert watcher("MULTI") == "OK" and watcher("SET", key, "watched") == "QUEUED" and watcher("EXEC") is None
+        assert watcher("GET", key) == b"queued"
+        load.stop()
+        missing = [waiter.finish() for waiter in waiters]
+        client = new.new_client()
+        assert all(n <= client.llen(waiter.key) + 2 for n, waiter in zip(missing, waiters)), missing
+        client.close()
+        load.end(f"hand-over and kill -9 of a primary, {first} first", unknown=CLIENTS + 8 + 2 * 12)
+    assert old.wait_exit() == 0
+    assert new.client.ping() and new.terminate() == 0
+    victim.start()
+    cluster.wait_replica_of(victim, replica)
+    cluster.wait_whole()
+
+
+def newcomer_pid(proxy):
+    with Wire(proxy) as wire:
+        return int(wire("INFO", "server").split(b"process_id:")[1].split()[0])
+
+
 @COVEY
 def test_reload(setup):
     proxy = setup[1]
