@@ -15,7 +15,7 @@ enum conn_wait {
     WAIT_NOTHING,
     WAIT_SLOT,     /* another thread holds a slot that the next command needs */
     WAIT_SCRIPT,   /* its own script runs, and a turn inside that serves the others */
-    WAIT_PAUSE,    /* CLIENT PAUSE or a manual failover */
+    WAIT_PAUSE,    /* CLIENT PAUSE, a failover or a shutdown */
     WAIT_REPLICAS, /* the WAIT command */
     WAIT_PUBLISH,  /* it publishes faster than workers can give its messages out */
     WAIT_KEYS,     /* a blocking command: asleep until a key has something */
@@ -77,8 +77,9 @@ struct conn {
     bool cross_slot;   /* CLIENT CROSSSLOT: keys of several slots are fine where all of them are served here */
     _Atomic bool kill; /* set by others with the server at rest */
     uint8_t reply_mode;
-    uint8_t wait;     /* enum conn_wait */
-    bool refuse_busy; /* what it waited for is held by a busy script: its command gets -BUSY */
+    uint8_t wait;      /* enum conn_wait */
+    bool waits_to_end; /* its SHUTDOWN is parked until replicas are in sync */
+    bool refuse_busy;  /* what it waited for is held by a busy script: its command gets -BUSY */
     bool in_multi, multi_failed;
     _Atomic bool dirty_cas; /* a watched key was changed; set under the slot's lock */
     struct queued *queue;
@@ -319,6 +320,8 @@ MUST_USE bool dispatch_lock_slots(struct conn *c, const unsigned *slots,
 void dispatch_unlock_slots(struct conn *c, const unsigned *slots, size_t n);
 size_t slots_sort_unique(unsigned *slots, size_t n); /* sorts in place; returns how many are different */
 bool dispatch_allowed(struct conn *c, struct call *call);
+/* The command that runs is tried again when writes are not held any more. */
+void dispatch_park_for_pause(struct conn *c);
 /* Why the state of the node forbids commands with these flags (CMD_WRITE, CMD_STALE, CMD_LOADING count), in
  * redis-server's order: an error without '-'.  NULL: nothing does. */
 const char *dispatch_refusal(const struct node *n, uint32_t flags);

@@ -295,6 +295,11 @@ static void park_for_pause(struct conn *c)
     list_push_back(&c->worker->paused, &c->waiting_link);
 }
 
+void dispatch_park_for_pause(struct conn *c)
+{
+    park_for_pause(c);
+}
+
 static bool parked_by_pause(struct conn *c, struct call *call)
 {
     if (!must_pause(c, call)) return false;

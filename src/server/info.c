@@ -14,6 +14,7 @@
 #include "server/replication.h"
 #include "server/sampler.h"
 #include "server/scripting.h"
+#include "server/shutdown.h"
 #include "server/topkeys.h"
 #include "server/tracking.h"
 
@@ -67,6 +68,8 @@ static void info_server(struct node *n, struct buf *b)
                (long long)now_us, (long long)up_s, (long long)up_s / 86400, (long long)config_num(n->config, CFG_HZ),
                (long long)config_num(n->config, CFG_HZ), (unsigned)(now_us / 1000000) & 0xffffff, executable,
                config_file(n->config), n->worker_count > 1, COVEY_VERSION);
+    int64_t shutdown_ms = shutdown_in_ms(n);
+    if (shutdown_ms >= 0) buf_printf(b, "shutdown_in_milliseconds:%lld\r\n", (long long)shutdown_ms);
 }
 
 static void info_clients(struct node *n, struct buf *b)

@@ -27,6 +27,7 @@ struct reaper;
 struct slowlog;
 struct crew;
 struct failover;
+struct shutdown;
 struct durable;
 struct latency;
 struct errorstats;
@@ -82,6 +83,7 @@ struct node {
     struct reaper *reaper;                   /* frees large values in the background */
     struct slowlog *slowlog;
     struct failover *failover;
+    struct shutdown *shutdown;
     struct latency *latency;
     struct errorstats *errors;
     struct acl *acl; /* users; changed with the server at rest */
@@ -111,11 +113,10 @@ struct node {
     _Atomic unsigned memory_purges;       /* how often MEMORY PURGE was called */
     _Atomic bool active_expire;           /* DEBUG SET-ACTIVE-EXPIRE */
     _Atomic int64_t client_pause;         /* CLIENT PAUSE: until (monotonic ms) * 4 + enum pause_mode, in one word */
-    _Atomic int64_t failover_pause_until; /* a manual failover holds writes until then (monotonic ms); 0: none */
+    _Atomic int64_t failover_pause_until; /* a failover or a shutdown holds writes until then (monotonic ms); 0: none */
     _Atomic int watch_count;              /* keys under WATCH anywhere; 0 spares the look-up */
     _Atomic bool auth_required; /* a new connection has to log in: the default user is off or has a password */
     _Atomic bool open_to_all;   /* the default user needs no password */
-    _Atomic bool shutdown_requested;
     bool exec_at_rest; /* a transaction runs with the server at rest: what it has changed is not in the log yet */
     _Atomic bool replies_need_sync; /* appendfsync always */
     _Atomic bool replies_need_file; /* the AOF's files are being changed */
@@ -130,7 +131,7 @@ static inline bool node_has_one_database(const struct node *n)
 bool data_node_is_replica(const struct node *n);
 /* CLIENT PAUSE until then (monotonic ms); PAUSE_NONE ends it at once.  Any thread. */
 void node_pause(struct node *n, enum pause_mode mode, int64_t until_ms);
-/* The same for a manual failover, which a CLIENT UNPAUSE does not end; 0: it is over. */
+/* The same for a failover or a shutdown, which a CLIENT UNPAUSE does not end; 0: it is over. */
 void node_pause_for_failover(struct node *n, int64_t until_ms);
 /* What is held up now; any thread. */
 enum pause_mode node_paused(const struct node *n, int64_t now_mono_ms);

@@ -56,7 +56,7 @@ static void signals_ready(struct loop_source *src, int events)
     (void)events;
     while (read(src->fd, &info, sizeof info) == (ssize_t)sizeof info) {
         log_warning("Received %s scheduling shutdown...", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
-        shutdown_on_signal(m->node);
+        shutdown_on_signal(m->node, (int)info.ssi_signo);
     }
 }
 
@@ -68,6 +68,7 @@ static void tick(struct loop_timer *t, int64_t now_mono_ms)
     persistence_tick(m->node->persistence, clock_wall_ms());
     aof_tick(m->node->aof, clock_wall_ms());
     snapshot_budget_tick(m->node->snapshot_budget, now_mono_ms);
+    shutdown_tick(m->node);
 }
 
 static bool watch_signals(struct main_thread *m)
@@ -234,6 +235,7 @@ static struct node *node_create(struct config *cfg)
     n->replication = replication_create(n);
     slowlog_init(n);
     n->failover = failover_create();
+    n->shutdown = shutdown_create();
     latency_init(n);
     n->errors = errorstats_create();
     config_set_listener(cfg, config_changed, n);
@@ -287,8 +289,7 @@ static int run(struct main_thread *m)
     loop_timer_add(n->main_loop, &m->timer);
     write_pidfile(n->config);
     announce(n);
-    while (!shutdown_finished(n)) loop_turn(n->main_loop, -1);
-    return 0;
+    for (;;) loop_turn(n->main_loop, -1);
 }
 
 static void log_lines(const struct buf *lines)
