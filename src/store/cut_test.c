@@ -350,6 +350,106 @@ static void old_parts_of_a_large_value_are_counted(void **state)
     store_destroy(s);
 }
 
+static void put_plain(struct store *s, const char *format, unsigned i, char fill)
+{
+    char name[32], text[1000];
+    struct key k = key_of(bytes_make(name, (size_t)snprintf(name, sizeof name, format, i)));
+    memset(text, fill, sizeof text);
+    slot_lock(s, k.slot);
+    store_put(s, 0, &k, entry_try_new_string(k.name, bytes_make(text, sizeof text)));
+    slot_unlock(s, k.slot);
+}
+
+struct order {
+    struct store *s;
+    unsigned replaced, others; /* visited so far */
+    unsigned others_before;    /* of others, before the last of the replaced */
+};
+
+static enum status note_order(void *ctx, int db, struct entry *e)
+{
+    struct order *o = ctx;
+    char digits[24];
+    (void)db;
+    assert_int_equal(entry_string(e, digits).p[0], 'a');
+    if (entry_key(e).p[0] == 'r') {
+        o->replaced++;
+        o->others_before = o->others;
+    } else {
+        o->others++;
+    }
+    return OK;
+}
+
+/* What writers replaced is saved before the walk comes by, down to STRAYS_SOON, and memory falls as it is. */
+static void what_was_replaced_is_saved_first(void **state)
+{
+    (void)state;
+    enum { REPLACED = 3 * STRAYS_SOON / 1000, OTHERS = 10000 };
+    struct store *s = store_create(DATABASES, (struct store_hooks){0});
+    for (unsigned i = 0; i < OTHERS; i++) put_plain(s, "other:%u", i, 'a');
+    for (unsigned i = 0; i < REPLACED; i++) put_plain(s, "r:%u", i, 'a');
+    struct cut *c = store_cut_begin(s);
+    struct order o = {.s = s};
+    assert_int_equal(store_cut_step(c, 1000, note_order, &o), E_AGAIN); /* nothing is to be hurried with */
+    assert_true(o.replaced + o.others < 100);
+    for (unsigned i = 0; i < REPLACED; i++) put_plain(s, "r:%u", i, 'b');
+    size_t kept = store_retained_bytes(s);
+    assert_true(kept > 2 * STRAYS_SOON);
+    unsigned others = o.others;
+    while (kept > STRAYS_SOON) {
+        assert_int_equal(store_cut_step(c, 64 * 1024, note_order, &o), E_AGAIN);
+        assert_true(store_retained_bytes(s) < kept);
+        kept = store_retained_bytes(s);
+    }
+    assert_in_range(o.others - others, 0, 100); /* the rest of the last step */
+    assert_true(o.replaced > REPLACED / 2);
+    /* Replaced once more: the cut needs nothing of that. */
+    for (unsigned i = 0; i < REPLACED; i++) put_plain(s, "r:%u", i, 'c');
+    assert_true(store_retained_bytes(s) <= kept);
+    enum status st;
+    while ((st = store_cut_step(c, 64 * 1024, note_order, &o)) == E_AGAIN) {
+    }
+    assert_int_equal(st, OK);
+    assert_int_equal(store_retained_bytes(s), 0);
+    store_cut_end(c);
+    assert_int_equal(o.replaced, REPLACED);
+    assert_int_equal(o.others, OTHERS);
+    store_destroy(s);
+}
+
+/* A table loses nearly all its keys, and gets others, while two cuts are in the middle of it: entries that are merged
+ * behind a walk are saved once all the same. */
+static void a_table_that_shrinks_under_a_cut(void **state)
+{
+    (void)state;
+    enum { KEYS = 5000 };
+    for (unsigned permille = 0; permille <= 1000; permille += 125) {
+        struct store *s = store_create(1, (struct store_hooks){0});
+        for (unsigned i = 0; i < KEYS; i++) put_plain(s, "{r}%u", i, 'a');
+        struct cut *cuts[2] = {store_cut_begin(s), store_cut_begin(s)};
+        struct order o[2] = {{.s = s}, {.s = s}};
+        while (o[0].others < KEYS * permille / 1000 && store_cut_step(cuts[0], 5000, note_order, &o[0]) == E_AGAIN) {
+        }
+        for (unsigned i = 0; i < KEYS; i++) {
+            char name[32];
+            struct key k = key_of(bytes_make(name, (size_t)snprintf(name, sizeof name, "{r}%u", i)));
+            if (i % 50 != 0) assert_true(store_delete(s, 0, &k));
+            if (i % 500 == 0) store_cut_step(cuts[1], 5000, note_order, &o[1]);
+        }
+        for (unsigned i = 0; i < KEYS / 2; i++) put_plain(s, "{r}new%u", i, 'b');
+        for (int i = 0; i < 2; i++) {
+            while (store_cut_step(cuts[i], 64 * 1024, note_order, &o[i]) == E_AGAIN) {
+            }
+            store_cut_end(cuts[i]);
+            assert_int_equal(o[i].others, KEYS);
+        }
+        assert_int_equal(store_retained_bytes(s), 0);
+        assert_int_equal(store_db_count(s, 0), KEYS / 50 + KEYS / 2);
+        store_destroy(s);
+    }
+}
+
 static void a_concurrent_writer_never_tears_a_cut(void **state)
 {
     (void)state;
@@ -401,6 +501,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cuts_show_one_moment),
         cmocka_unit_test(old_parts_of_a_large_value_are_counted),
+        cmocka_unit_test(what_was_replaced_is_saved_first),
+        cmocka_unit_test(a_table_that_shrinks_under_a_cut),
         cmocka_unit_test(a_concurrent_writer_never_tears_a_cut),
         cmocka_unit_test(what_runs_at_rest_never_tears_a_cut),
         cmocka_unit_test(expiry_finds_every_key),

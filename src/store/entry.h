@@ -35,10 +35,14 @@ enum encoding {
 
 enum { ENTRY_TTL = 1, ENTRY_WORD = 2, ENTRY_ORPHAN = 4 };
 
+/* Cuts that can be open at a time (store.h); an entry has two bits for each in `retained`. */
+enum { CUTS_MAX = 4, STRAY_SHIFT = CUTS_MAX };
+
 struct entry {
     uint8_t type_enc; /* enum value_type in the low nibble, enum encoding in the high one */
     uint8_t flags;
-    uint8_t retained;  /* one bit for each cut of the snapshot that still has to save this entry */
+    uint8_t retained;  /* low half, a bit for each cut: it still has to save this entry, though the bucket's number says
+                          that nothing there is needed; high half: of these, who has it in a list of strays (table.h) */
     uint8_t klen;      /* 255: the length is in its own field */
     uint32_t lru_vlen; /* low 24 bits: access clock; high 8: inline value length, 255: in its own field */
 };

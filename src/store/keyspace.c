@@ -171,24 +171,22 @@ void entry_dispose(struct store *s, struct entry *e)
         entry_free(e);
 }
 
-void entry_release(struct store *s, struct entry *e)
+void entry_release(struct store *s, uint32_t table_id, struct entry *e)
 {
-    if (!e->retained) {
+    if (e->retained)
+        entry_orphan(s, table_id, e);
+    else
         entry_dispose(s, e);
-        return;
-    }
-    e->flags |= ENTRY_ORPHAN;
-    atomic_fetch_add_explicit(&s->retained_bytes, entry_own_bytes(e), memory_order_relaxed);
 }
 
 /* The entry at ref, after making sure that no cut holds it too. */
-static struct entry *entry_privatize(struct store *s, uint64_t *ref, uint64_t hash)
+static struct entry *entry_privatize(struct store *s, uint32_t table_id, uint64_t *ref, uint64_t hash)
 {
     struct entry *e = bucket_entry(*ref);
     if (!e->retained) return e;
     struct entry *mine = entry_fork(e);
     *ref = entry_tagged(mine, hash);
-    entry_release(s, e);
+    entry_release(s, table_id, e);
     return mine;
 }
 
@@ -198,7 +196,7 @@ struct entry *store_edit(struct store *s, int db, const struct key *k)
     uint64_t *ref = table_find(t, k->name, k->hash);
     if (!ref) return NULL;
     table_touch(s, t, table_index(t, k->hash));
-    return entry_privatize(s, ref, k->hash);
+    return entry_privatize(s, store_table_id(s, db, k->slot), ref, k->hash);
 }
 
 struct entry *store_edit_found(struct store *s, int db, const struct key *k, struct entry *e)
@@ -237,11 +235,13 @@ static void grow_if_wanted(struct store *s, struct table *t)
     }
 }
 
-static void shrink_if_wanted(struct store *s, struct table *t)
+static void shrink_if_wanted(struct store *s, int db, unsigned slot)
 {
+    struct table *t = store_table(s, db, slot);
     if (!table_wants_shrinking(t)) return;
     table_touch(s, t, t->bucket_count - 1);
     table_touch(s, t, table_merge_parent(t));
+    if (atomic_load_explicit(&s->cuts_open, memory_order_relaxed)) table_list_last(s, store_table_id(s, db, slot));
     table_merge_one(t);
 }
 
@@ -255,7 +255,7 @@ void store_put(struct store *s, int db, const struct key *k, struct entry *e)
         *ref = entry_tagged(e, k->hash);
         count_ttl(s, db, k->slot, t, old, -1);
         count_ttl(s, db, k->slot, t, e, 1);
-        entry_release(s, old);
+        entry_release(s, store_table_id(s, db, k->slot), old);
         return;
     }
     struct db *d = s->db[s->db_physical[db]];
@@ -273,11 +273,11 @@ struct entry *store_take(struct store *s, int db, const struct key *k)
     uint64_t *ref = table_find(t, k->name, k->hash);
     if (!ref) return NULL;
     table_touch(s, t, table_index(t, k->hash));
-    struct entry *e = entry_privatize(s, ref, k->hash);
+    struct entry *e = entry_privatize(s, store_table_id(s, db, k->slot), ref, k->hash);
     table_remove(t, ref, k->hash);
     count_keys(s, db, k->slot, (size_t)-1, 0);
     count_ttl(s, db, k->slot, t, e, -1);
-    shrink_if_wanted(s, t);
+    shrink_if_wanted(s, db, k->slot);
     return e;
 }
 
@@ -291,8 +291,8 @@ bool store_delete(struct store *s, int db, const struct key *k)
     table_remove(t, ref, k->hash);
     count_keys(s, db, k->slot, (size_t)-1, 0);
     count_ttl(s, db, k->slot, t, e, -1);
-    entry_release(s, e);
-    shrink_if_wanted(s, t);
+    entry_release(s, store_table_id(s, db, k->slot), e);
+    shrink_if_wanted(s, db, k->slot);
     return true;
 }
 
@@ -302,7 +302,7 @@ struct entry *store_set_expire(struct store *s, int db, const struct key *k, int
     uint64_t *ref = table_find(t, k->name, k->hash);
     if (!ref) return NULL;
     table_touch(s, t, table_index(t, k->hash));
-    struct entry *e = entry_privatize(s, ref, k->hash);
+    struct entry *e = entry_privatize(s, store_table_id(s, db, k->slot), ref, k->hash);
     count_ttl(s, db, k->slot, t, e, -1);
     e = entry_with_expire(e, expire_at_ms);
     *ref = entry_tagged(e, k->hash);
@@ -385,7 +385,7 @@ size_t store_overhead(const struct store *s)
 struct table *store_detach_slot(struct store *s, int db, unsigned slot)
 {
     struct table *t = store_table(s, db, slot);
-    if (t->bucket_count == 0 && !table_retained(t)) return NULL;
+    if (t->bucket_count == 0 && !table_has_strays(t)) return NULL;
     size_t ttls = atomic_load_explicit(&t->ttl_count, memory_order_relaxed);
     count_keys(s, db, slot, 0 - table_count(t), 0 - ttls);
     struct detached *d = mem_calloc(1, sizeof *d);

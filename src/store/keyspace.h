@@ -37,7 +37,8 @@ struct store {
                                  read it meanwhile */
 
     /* Cuts: begun with the server at rest, ended at any time. */
-    struct cut *cuts[CUTS_MAX];            /* the owner of each; under detached_mu */
+    struct cut *cuts[CUTS_MAX];            /* the owner of each; changed under detached_mu; who holds the slot of an
+                                              entry that cut i needs may read cuts[i] */
     _Atomic unsigned cuts_open;            /* one bit each */
     _Atomic uint16_t cut_number[CUTS_MAX]; /* valid while its bit is set */
     _Atomic uint16_t cut_newest;           /* number of the cut begun last */
@@ -58,16 +59,26 @@ static inline struct table *store_table(const struct store *s, int db, unsigned 
     return &s->db[s->db_physical[db]]->tables[slot];
 }
 
+/* A table by number, for the lists of cuts. */
+static inline uint32_t store_table_id(const struct store *s, int db, unsigned slot)
+{
+    return (uint32_t)s->db_physical[db] * SLOT_COUNT + slot;
+}
+
 /* Before bucket `index` changes: keeps its entries for every open cut that has not saved it. */
 void table_retain_bucket(struct store *s, struct table *t, uint32_t index);
+/* Before the last bucket is merged away: cuts that need entries of it will not find them by their walk. */
+void table_list_last(struct store *s, uint32_t table_id);
 
 static inline void table_touch(struct store *s, struct table *t, uint32_t index)
 {
     if (atomic_load_explicit(&s->cuts_open, memory_order_relaxed)) table_retain_bucket(s, t, index);
 }
 
-/* Frees an entry that is in no table any more, or leaves it to the cuts that still need it. */
-void entry_release(struct store *s, struct entry *e);
+/* Frees an entry that was taken out of that table, or leaves it to the cuts that still need it. */
+void entry_release(struct store *s, uint32_t table_id, struct entry *e);
+/* The second half of it: for an entry with `retained`. */
+void entry_orphan(struct store *s, uint32_t table_id, struct entry *e);
 /* Frees an entry that no cut needs: at once, or through the dispose hook when that is much work. */
 void entry_dispose(struct store *s, struct entry *e);
 

@@ -112,8 +112,10 @@ size_t store_db_overhead(const struct store *s, int db);
 
 /* ---- cuts -----------------------------------------------------------------------------------------------------------
  * A cut is the dataset at one moment, saved while it goes on changing.  Begin with the whole server at rest; then one
- * thread calls store_cut_step() until it says OK, then store_cut_end().  At most CUTS_MAX at a time. */
-enum { CUTS_MAX = 4 };
+ * thread calls store_cut_step() until it says OK, then store_cut_end().  At most CUTS_MAX at a time.  What writers
+ * have replaced is saved first once it takes more than STRAYS_SOON, so that it does not pile up: the order of entries
+ * is not that of slots or databases. */
+enum { STRAYS_SOON = 4 * 1024 * 1024 };
 struct cut;
 /* What a step found.  The entry is valid during the call; db is the number the database had when the cut was made. */
 typedef enum status cut_visit(void *ctx, int db, struct entry *e);

@@ -33,7 +33,7 @@ struct table_extra *table_extra_get(struct table *t)
 
 void table_clear(struct table *t)
 {
-    assert(!table_retained(t));
+    assert(!table_has_strays(t));
     mem_free(t->extra);
     t->extra = NULL;
     if (t->bucket_count == 0) return;

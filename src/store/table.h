@@ -23,17 +23,17 @@ struct bucket {
     uint64_t link;
 };
 
-/* The entries that a bucket held when a cut was made and that were about to change (see snapshot.h). */
-struct retained {
-    struct retained *next;
-    uint8_t cut_index;
-    uint32_t n;
+/* Entries that a cut needs and does not come past: replaced or deleted since it was made, or in another bucket after a
+ * merge. */
+struct strays {
+    struct strays *next;
+    uint32_t n, cap;
     struct entry *entries[];
 };
 
 /* What few tables need at a time. */
 struct table_extra {
-    struct retained *retained;
+    struct strays *strays[CUTS_MAX];
     uint32_t expire_cursor; /* bucket where the search for expired keys goes on; 0: no pass is under way */
     int64_t expire_min;     /* smallest time of expiry seen in this pass */
 };
@@ -54,9 +54,12 @@ static_assert(sizeof(struct table) == 64, "a slot's table is one cache line");
 
 struct table_extra *table_extra_get(struct table *t);
 
-static inline struct retained *table_retained(const struct table *t)
+/* Whether some cut has strays in the table. */
+static inline bool table_has_strays(const struct table *t)
 {
-    return t->extra ? t->extra->retained : NULL;
+    for (int i = 0; t->extra && i < CUTS_MAX; i++)
+        if (t->extra->strays[i]) return true;
+    return false;
 }
 
 /* Frees the table's buckets and entries and leaves it empty. */
@@ -120,7 +123,8 @@ void table_remove(struct table *t, uint64_t *ref, uint64_t hash);
 
 bool table_wants_growth(const struct table *t);
 bool table_wants_shrinking(const struct table *t);
-/* Splits the next bucket, or merges the last one away.  The caller has retained what a cut still needs of both. */
+/* Splits the next bucket, or merges the last one away.  The caller has retained what a cut still needs of both,
+ * and listed as strays what of it is in the bucket that goes. */
 void table_split_one(struct table *t);
 void table_merge_one(struct table *t);
 /* The bucket that the next split divides, and the one that the next merge empties into its parent. */
