@@ -15,6 +15,7 @@
 #include "server/sampler.h"
 #include "server/scripting.h"
 #include "server/shutdown.h"
+#include "server/supervise.h"
 #include "server/topkeys.h"
 #include "server/tracking.h"
 
@@ -52,6 +53,7 @@ static void info_server(struct node *n, struct buf *b)
     struct utsname os = {0};
     char executable[4096] = "";
     int64_t now_us = clock_wall_us(), up_s = (now_us / 1000 - n->started_ms) / 1000;
+    const char *by = supervisor(n->config);
     uname(&os);
     ssize_t got = readlink("/proc/self/exe", executable, sizeof executable - 1);
     executable[got > 0 ? got : 0] = '\0';
@@ -59,11 +61,11 @@ static void info_server(struct node *n, struct buf *b)
                "redis_version:7.0.15\r\nredis_git_sha1:00000000\r\nredis_git_dirty:0\r\nredis_build_id:0\r\n"
                "redis_mode:%s\r\nos:%s %s %s\r\narch_bits:%zu\r\nmonotonic_clock:POSIX clock_gettime\r\n"
                "multiplexing_api:epoll\r\natomicvar_api:c11-builtin\r\ngcc_version:%d.%d.%d\r\nprocess_id:%ld\r\n"
-               "process_supervised:no\r\nrun_id:%s\r\ntcp_port:%lld\r\nserver_time_usec:%lld\r\n"
+               "process_supervised:%s\r\nrun_id:%s\r\ntcp_port:%lld\r\nserver_time_usec:%lld\r\n"
                "uptime_in_seconds:%lld\r\nuptime_in_days:%lld\r\nhz:%lld\r\nconfigured_hz:%lld\r\nlru_clock:%u\r\n"
                "executable:%s\r\nconfig_file:%s\r\nio_threads_active:%d\r\ncovey_version:%s\r\n",
                n->cluster ? "cluster" : "standalone", os.sysname, os.release, os.machine, sizeof(void *) * 8, __GNUC__,
-               __GNUC_MINOR__, __GNUC_PATCHLEVEL__, (long)getpid(), n->run_id,
+               __GNUC_MINOR__, __GNUC_PATCHLEVEL__, (long)getpid(), by ? by : "no", n->run_id,
                (long long)config_num(n->config, config_num(n->config, CFG_PORT) ? CFG_PORT : CFG_TLS_PORT),
                (long long)now_us, (long long)up_s, (long long)up_s / 86400, (long long)config_num(n->config, CFG_HZ),
                (long long)config_num(n->config, CFG_HZ), (unsigned)(now_us / 1000000) & 0xffffff, executable,

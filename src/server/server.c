@@ -26,6 +26,7 @@
 #include "server/shutdown.h"
 #include "server/slowlog.h"
 #include "server/snapshot_budget.h"
+#include "server/supervise.h"
 #include "server/tracking.h"
 
 #include <errno.h>
@@ -289,6 +290,7 @@ static int run(struct main_thread *m)
     loop_timer_add(n->main_loop, &m->timer);
     write_pidfile(n->config);
     announce(n);
+    supervise_ready(n->config);
     for (;;) loop_turn(n->main_loop, -1);
 }
 
@@ -320,7 +322,8 @@ int server_main(int argc, char **argv, const struct server_beside *beside)
         return 1;
     }
     if (!open_log(cfg) || !enter_directory(cfg)) return 1;
-    if (config_bool(cfg, CFG_DAEMONIZE) && daemon(1, 0) < 0) return 1;
+    if (config_bool(cfg, CFG_DAEMONIZE) && !supervisor(cfg) && daemon(1, 0) < 0) return 1;
+    supervise_start(cfg);
     log_lines(&warnings);
     buf_deinit(&warnings);
     block_signals();

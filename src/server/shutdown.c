@@ -12,6 +12,7 @@
 #include "server/persistence.h"
 #include "server/replication.h"
 #include "server/scripting.h"
+#include "server/supervise.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -85,6 +86,7 @@ static void end(struct node *n)
     replication_flush(n->replication); /* what was written goes to the replicas before the connections are cut */
     if (n->cluster) cluster_node_stop(n);
     remove_pidfile(n);
+    supervise_stopping(n->config);
     log_warning("Covey is now ready to exit, bye bye...");
     /* Threads and memory go with the process; nothing of theirs has to be written any more. */
     _exit(0);

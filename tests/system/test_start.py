@@ -187,3 +187,28 @@ def test_protected_mode_serves_other_hosts_only_when_told_to(servers, settings, 
             return sock.recv(1000)
 
     assert covey.wait_for("the node to listen", ask).startswith(answer)
+
+
+@pytest.mark.parametrize("kind", ["covey", "redis"])
+@pytest.mark.parametrize("option", ["systemd", "auto"])
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told(servers, tmp_path, monkeypatch, kind, option, abstract):
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind("\0" + name if abstract else name)
+        ear.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", "@" + name if abstract else name)
+        node = servers.node(kind, supervised=option, daemonize="yes", loglevel="notice")
+        said = ear.recv(1000)
+        while b"READY=1" not in said:
+            said = ear.recv(1000)
+        assert node.alive(), "in the foreground"
+        assert node.info("server")["process_supervised"] == "systemd"
+        node.shutdown("NOSAVE")
+        assert b"STOPPING=1" in ear.recv(1000)
+
+
+def test_systemd_is_not_there(servers, monkeypatch):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    node = servers.node(supervised="systemd")
+    assert node.info("server")["process_supervised"] == "no" and "NOTIFY_SOCKET not found" in node.log_tail()
