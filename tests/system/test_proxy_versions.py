@@ -179,3 +179,28 @@ def test_passwords_and_pushes(servers):
         assert one("EXEC") == [{b"f": b"v"}]
         threading.Timer(0.2, lambda: Wire(proxy)("RPUSH", "q", "x")).start()
         assert one("BLPOP", "q", 5) == [b"q", b"x"]
+
+
+def test_wait_marks_its_connection(servers):
+    """From Redis 7.2 on WAIT asks for the connection's own last write. A node that does not tell its version is taken for
+    such a one: what is put in front goes to the replica, and is an error to the client where the node refuses it."""
+    primary = servers.node("redis", rename_command=["HELLO", ""])
+    replica = servers.node("redis", replicaof=f"127.0.0.1 {primary.port}")
+    covey.wait_in_sync(primary, replica)
+    primary.cmd("ACL", "SETUSER", "proxy", "ON", ">secret", "~*", "&*", "+@all")
+    proxy = Proxy(servers, [primary], node_user="proxy", node_password="secret")
+    library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)"
+    with Wire(proxy, 2) as wire:
+        assert wire("FUNCTION", "LOAD", library) == b"lib"
+        assert wire("SET", "a", 1) == "OK" and wire("WAIT", 1, 5000) == 1
+        assert wire("FCALL", "f", 0) == 1  # nothing was taken away
+        replica.pause()
+        try:
+            assert wire("SET", "a", 2) == "OK" and wire("WAIT", 1, 300) == 0
+        finally:
+            replica.resume()
+        assert wire("WAIT", 1, 10000) == 1
+        primary.cmd("ACL", "SETUSER", "proxy", "-function|restore")
+        assert wire("WAIT", 1, 1000) == ("ERR the node counts the writes of each connection and refuses FUNCTION RESTORE, "
+                                         "so WAIT cannot be answered")
+        assert wire("GET", "a") == b"2"

@@ -92,6 +92,10 @@ static void shake_hands(struct link *l, unsigned db)
         say(l, &b);
         if (l->backend->version == VERSION_UNKNOWN) l->greeting = l->handshake_left;
         l->greeting_end = l->appended;
+    } else if (l->proto == 0 && !l->backend->release) {
+        resp_request_cstr(&b, 1, "HELLO");
+        say(l, &b);
+        l->release_in = l->handshake_left;
     }
     if (db) say_select(l, db);
     b.n = 0;
@@ -120,6 +124,7 @@ static void failed_to_connect(struct backend *b, struct worker *w, bool was_conn
     if (wait > BACKOFF_MAX_MS) wait = BACKOFF_MAX_MS;
     b->failures++;
     b->crossing = CROSSING_UNKNOWN; /* it may come back as another version */
+    b->release = 0;
     b->retry_ms = w->now_ms + wait / 2 + (int64_t)random_below(&w->rng, (uint64_t)wait / 2 + 1);
     topology_refresh(w->proxy->topology);
 }
@@ -354,6 +359,7 @@ void node_link_send(struct link *l, struct request *r, struct bytes raw)
 {
     if (r->asks_cross) ask_crossing(l);
     r->skip_left = r->skip;
+    r->unmarked = false;
     struct chunk *c = append_asking(l, r) ? append(l, raw) : NULL;
     if (!c) {
         request_answer_error(l->worker, r, "OOM no memory to send this request");
@@ -496,6 +502,23 @@ static bool knows_no_hello(struct bytes error)
     return false;
 }
 
+/* From a reply to HELLO. */
+static void note_release(struct backend *b, struct bytes reply)
+{
+    static const char name[] = "version\r\n$";
+    const char *at = memmem(reply.p, reply.n, name, sizeof name - 1), *end = reply.p + reply.n;
+    if (at) at = memchr(at + sizeof name - 1, '\n', (size_t)(end - at) - (sizeof name - 1));
+    if (!at) return;
+    unsigned part[2] = {0, 0}, n = 0;
+    for (at++; at < end && n < 2 && ((*at >= '0' && *at <= '9') || *at == '.'); at++) {
+        if (*at == '.')
+            n++;
+        else
+            part[n] = part[n] * 10 % 256 + (unsigned)(*at - '0');
+    }
+    b->release = part[0] << 8 | part[1];
+}
+
 /* The last of the greeting: is HELLO known? */
 static bool greeted(struct link *l, struct bytes reply)
 {
@@ -509,6 +532,7 @@ static bool greeted(struct link *l, struct bytes reply)
             log_notice("%s:%d does not speak RESP3: replies are translated", b->name, b->port);
     }
     b->version = knows ? VERSION_3 : VERSION_2_ONLY;
+    if (knows) note_release(b, reply);
     if (list_empty(&l->dirty)) list_push_back(&l->worker->dirty_links, &l->dirty); /* what had to wait */
     return true;
 }
@@ -518,6 +542,10 @@ static bool handshake_reply(struct link *l, struct bytes reply)
     l->handshake_left--;
     if (l->id_in && --l->id_in == 0) {
         if (reply.p[0] != ':' || !parse_i64(bytes_make(reply.p + 1, reply.n - 3), &l->node_id)) l->node_id = 0;
+        return true;
+    }
+    if (l->release_in && --l->release_in == 0) {
+        if (reply.p[0] == '*') note_release(l->backend, reply);
         return true;
     }
     if (l->greeting && --l->greeting == 0 && greeted(l, reply)) return true;
@@ -607,13 +635,14 @@ static bool receive(struct link *l, struct bytes reply)
     if (r->skip_left) {
         r->skip_left--;
         if (reply.p[0] == '-' && r->noted == VERDICT_ANSWER) r->noted = request_judge(l->worker, r, reply);
+        r->unmarked |= reply.p[0] == '-' && wait_is(r->cmd);
         return true;
     }
     struct worker *w = l->worker;
     l->first = r->link_next;
     forget(l->backend, r);
     measure_replied(l, r, reply);
-    reply = translated(l, r, reply, &other);
+    reply = r->unmarked ? wait_refusal : translated(l, r, reply, &other);
     bool gone = give_back(l, r, reply);
     request_replied(w, gone ? NULL : l, r, reply);
     buf_deinit(&other);

@@ -1,7 +1,10 @@
 /* wait.c: WAIT and WAITAOF: asked of the nodes that the client has written to, each on a connection of its own.
  *
  * A node counts the replicas that have what it had written when the connection's last command ended.  So a PING goes in
- * front: whatever this client has been told is written by then. */
+ * front: whatever this client has been told is written by then.
+ *
+ * From Redis 7.2 on, Valkey too, only a command that itself wrote something moves that mark.  There an empty set of
+ * function libraries is added to those that it has: that goes to the replicas, and changes nothing. */
 #include "proxy/cluster/worker.h"
 
 #include "base/mem.h"
@@ -31,6 +34,37 @@ static bool is_valid(struct client *c, const struct command *cmd, const struct r
     return false;
 }
 
+bool wait_is(const struct command *cmd)
+{
+    return cmd && (cmd->id == CMD_ID_WAIT || cmd->id == CMD_ID_WAITAOF);
+}
+
+static const char refusal[] =
+    "-ERR the node counts the writes of each connection and refuses FUNCTION RESTORE, so WAIT cannot be answered\r\n";
+const struct bytes wait_refusal = {refusal, sizeof refusal - 1};
+
+enum { COUNTS_OWN_WRITES = 0x702 };
+
+static bool counts_own_writes(struct worker *w, const uint16_t *slots, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const struct backend *b = w->slots[slots[i]];
+        if (b && (b->release == 0 || b->release >= COUNTS_OWN_WRITES)) return true;
+    }
+    return false;
+}
+
+/* What an RDB 10 says of no libraries: version and checksum. */
+static void put_mark(struct buf *b)
+{
+    static const char nothing[] = {10, 0, '\x5d', '\x9b', '\x5c', '\x40', '\x0f', '\x7f', '\xa2', '\xda'};
+    resp_request_begin(b, 4);
+    resp_request_arg(b, BYTES("FUNCTION"));
+    resp_request_arg(b, BYTES("RESTORE"));
+    resp_request_arg(b, bytes_make(nothing, sizeof nothing));
+    resp_request_arg(b, BYTES("APPEND"));
+}
+
 enum outcome wait_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
                            struct bytes raw)
 {
@@ -47,7 +81,11 @@ enum outcome wait_dispatch(struct client *c, const struct command *cmd, const st
     c->barrier = true;
     struct gather *g = gather_create(parent, (enum gather_kind)decision_of(cmd)->gather, n);
     struct buf b = {0};
-    resp_request_cstr(&b, 1, "PING");
+    bool marks = counts_own_writes(w, slots, n);
+    if (marks)
+        put_mark(&b);
+    else
+        resp_request_cstr(&b, 1, "PING");
     buf_append_bytes(&b, raw);
     for (unsigned i = 0; i < n; i++) {
         struct request *r = gather_add(w, g, parent, i, slots[i]);

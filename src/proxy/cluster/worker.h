@@ -98,6 +98,7 @@ struct request {
     bool crosses;     /* its keys are of several slots, of one node */
     bool asks_cross;  /* the node is to take keys of several slots together: it crosses, or may */
     bool permits;     /* of the proxy's own: it asks the node for that */
+    bool unmarked;    /* WAIT: the node refused the write in front of it */
 };
 
 struct gather {
@@ -168,7 +169,8 @@ struct backend {
     unsigned failures;          /* in a row */
     unsigned refusals;          /* in a row, of a node that serves nothing at present */
     enum { VERSION_UNKNOWN, VERSION_3, VERSION_2_ONLY } version;
-    int64_t version_until;                                         /* VERSION_2_ONLY is believed */
+    int64_t version_until; /* VERSION_2_ONLY is believed */
+    unsigned release;      /* of Redis whose commands it has, 0x702 for 7.2; 0: not known */
     enum { CROSSING_UNKNOWN, CROSSING_YES, CROSSING_NO } crossing; /* knows CLIENT CROSSSLOT */
     int64_t refuses_until; /* nothing is sent before; then one request is tried */
     int64_t trial_until;   /* that one is under way */
@@ -206,11 +208,12 @@ struct link {
     struct monitor *feeds; /* whose it is, of a connection that monitors */
     struct list feed;      /* in monitor.links */
     bool feed_begun;
-    int64_t node_id;  /* of a pinned one: what the node calls it; 0: not known */
-    unsigned id_in;   /* that is this reply from now */
-    bool is_readonly; /* for reading from a replica */
-    bool crossing;    /* CLIENT CROSSSLOT ON was sent */
-    bool is_old;      /* speaks RESP2 to clients of RESP3: replies are translated */
+    int64_t node_id;     /* of a pinned one: what the node calls it; 0: not known */
+    unsigned id_in;      /* that is this reply from now */
+    unsigned release_in; /* the same of the backend's release */
+    bool is_readonly;    /* for reading from a replica */
+    bool crossing;       /* CLIENT CROSSSLOT ON was sent */
+    bool is_old;         /* speaks RESP2 to clients of RESP3: replies are translated */
     bool connecting;
     uint8_t proto; /* 0: RESP2, 1: RESP3 */
     unsigned slot; /* which of backend.shared */
@@ -406,6 +409,8 @@ enum outcome answers_reset_stats(struct client *c, const struct command *cmd);
 enum outcome wait_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
                            struct bytes raw);
 void wait_note_write(struct client *c, uint16_t slot);
+bool wait_is(const struct command *cmd); /* cmd may be NULL */
+extern const struct bytes wait_refusal;  /* the reply when a node could not be asked rightly */
 /* monitor.c */
 enum outcome feeds_dispatch(struct client *c, const struct command *cmd);
 void feeds_end(struct client *c);
