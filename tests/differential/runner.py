@@ -4,7 +4,6 @@ import time
 from collections import Counter, defaultdict
 
 import family_server
-import family_users
 from compare import SCANS, Group, encoding_of, exact, flat_pairs, freeze, group, multiset, name_of
 from compare import same, same_dump, same_items, same_pairs, scan_shape
 from draw import DATABASES_USED
@@ -174,10 +173,15 @@ class Runner:
         for link in (0, 1):
             self.both(link, clean)
         self.both(2, [[b"SELECT", b"0"], [b"FLUSHALL"], [b"SCRIPT", b"FLUSH"], [b"FUNCTION", b"FLUSH"],
-                      [b"ACL", b"DELUSER", *family_users.USERS],
+                      [b"ACL", b"DELUSER", *self.users()],
                       [b"CONFIG", b"SET", *(word for pair in family_server.DEFAULTS.items() for word in pair)]])  # fmt: skip
         if profile != self.profile:
             self._configure(profile)
+
+    def users(self):
+        """All but the one that cannot be deleted."""
+        replies = self.both(2, [[b"ACL", b"USERS"]])
+        return sorted({word[1] for (reply,) in replies for word in reply[1]} - {b"default"}) or [b"nobody"]
 
     def _configure(self, profile):
         settings = [[b"CONFIG", b"SET", k.encode(), str(v).encode()] for k, v in PROFILES[profile].items()]

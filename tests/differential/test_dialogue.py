@@ -122,12 +122,13 @@ class Side:
     def __init__(self, server):
         self.server = server
         self.links, self.ids = [], []
+        self.opened = []  # the IDs of all connections of a dialogue, those that have ended too
         self.signs = 0
 
     def start(self):
         for link in self.links:
             link.close()
-        self.links, self.ids = [None] * CONNECTIONS, [None] * CONNECTIONS
+        self.links, self.ids, self.opened = [None] * CONNECTIONS, [None] * CONNECTIONS, []
         admin = self.server.connect()
         for argv in [[b"FLUSHALL"], *USERS]:
             assert admin.pipeline([argv])[0] == ("+", b"OK")
@@ -138,6 +139,7 @@ class Side:
     def open(self, at):
         self.links[at] = Connection(("127.0.0.1", self.server.port), timeout=10 * PATIENCE)
         self.ids[at] = self.links[at].call("CLIENT", "ID")[1]
+        self.opened.append(self.ids[at])
 
     def send(self, at, commands):
         self.links[at].send([[self.own(word) for word in argv] for argv in commands])
@@ -146,9 +148,9 @@ class Side:
         return b"%d" % self.ids[int(word[3:])] if re.fullmatch(rb"@id\d", word) else word
 
     def plain(self, reply, named=False):
-        """IDs of clients as the numbers of their connections; named: it stands behind a word that says so."""
+        """IDs of clients as the numbers in which they were opened; named: it stands behind a word that says so."""
         if reply[0] == ":":
-            return (":", self.ids.index(reply[1])) if named and reply[1] in self.ids else reply
+            return (":", self.opened.index(reply[1])) if named and reply[1] in self.opened else reply
         if reply[0] == "%":
             return "%", [(key, self.plain(value, names_id(key))) for key, value in reply[1]]
         if reply[0] in "*>" and reply[1]:

@@ -12,7 +12,7 @@ import redis
 
 import covey
 from covey import (SLOTS, TestFailure, Writer, assert_same_data, cluster_info, cluster_nodes, dataset, key_slot, run,
-                   tag_of_slot, wait_for)
+                   tag_of_slot, wait_for, wait_in_sync)
 from hostile import new_seed, throw
 
 
@@ -275,6 +275,7 @@ def test_redis_cli_cluster_verbs(servers):
     cluster.nodes.append(replica)
     cluster.wait_whole()
     cluster.wait_replica_of(replica, extra)
+    wait_in_sync(extra, replica)  # while it loads what it gets it refuses redis-cli
 
     cluster.cli("rebalance", "--cluster-use-empty-masters")
     cluster.wait_whole()
@@ -302,6 +303,8 @@ def test_redis_cli_cluster_verbs(servers):
     # the added nodes leave: slots first, then the replica, then the node
     cluster.cli("reshard", "--cluster-from", extra.id, "--cluster-to", source.id, "--cluster-slots",
                 len(cluster_nodes(extra)[extra.id].slots), "--cluster-yes")
+    wait_for("who has no slots to follow who got them", lambda: {cluster.role(extra), cluster.role(replica)} == {"slave"})
+    cluster.wait_whole()  # what it gets from there is loaded
     for node in (replica, extra):
         cluster.cli("del-node", node.id)
         cluster.nodes.remove(node)

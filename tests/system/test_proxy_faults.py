@@ -1,5 +1,6 @@
 """covey proxy and nodes that refuse, load, are slow or dead: what is retried, what is not, and who has to wait."""
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -233,19 +234,31 @@ def test_a_node_that_answers_nobody_is_given_up(servers, actor):
 def test_a_slow_node_stalls_nobody_else(servers):
     """Its requests wait within limits; those of another node, of other clients, go on."""
     one, other, a, b, proxy = two(servers, node_queue_bytes=1 << 20, failover_hold_timeout=2000, failover_hold_bytes="4mb")
-    one.play = lambda words: None
     slow = [Wire(proxy) for _ in range(20)]
-    for wire in slow:
-        wire.send("SET", a, b"x" * 500_000)
     with Wire(proxy) as quick:
+        def requests():
+            started = time.monotonic()
+            for n in range(300):
+                assert quick("SET", b, n) == "OK"
+            return time.monotonic() - started
+        before = requests()  # what the actor and this machine make of it
+        one.play = lambda words: None
+        for wire in slow:
+            wire.send("SET", a, b"x" * 500_000)
         time.sleep(0.3)
-        started = time.monotonic()
-        for n in range(300):
-            assert quick("SET", b, n) == "OK"
-        assert time.monotonic() - started < 3 * covey.PATIENCE
+        assert requests() < 3 * covey.PATIENCE + 3 * before
     assert len(one.calls(b"SET")) <= 3, "no more than a megabyte is owed by the slow one"
-    texts = [wire.read() for wire in slow[6:]]
-    assert all(isinstance(text, Error) and "was not executed" in text for text in texts)
+    # Which of them came first is the proxy's to say.
+    deadline, refused = time.monotonic() + 10 * covey.PATIENCE, 0
+    while refused < 14 and time.monotonic() < deadline:
+        for sock in select.select([wire.sock for wire in slow], [], [], 0.5)[0]:
+            wire = next(wire for wire in slow if wire.sock is sock)
+            slow.remove(wire)
+            text = wire.read()
+            wire.close()
+            assert isinstance(text, Error) and ("was not executed" in text or "may or may not" in text), text
+            refused += "was not executed" in text
+    assert refused >= 14
     for wire in slow:
         wire.close()
 
