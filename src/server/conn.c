@@ -219,7 +219,7 @@ static size_t process(struct conn *c, struct bytes in)
         look_at_lease(w);
         int i = 0;
         for (; i < n && may_run(c); i++)
-            if (dispatch(c, &w->calls[i], &w->requests[i]) == DISPATCH_WAIT) break;
+            if (dispatch(c, &w->calls[i]) == DISPATCH_WAIT) break;
         if (i < n) reset_parser(c); /* what was parsed ahead is parsed again when the connection goes on */
         done += i ? ends[i - 1] : 0;
         if (i < n) return done;
@@ -309,7 +309,7 @@ static void run_staged(struct conn *c, int i)
 {
     struct worker *w = c->worker;
     lend_out_buffer(c);
-    if (!may_run(c) || dispatch(c, &w->calls[i], &w->requests[i]) == DISPATCH_WAIT) keep_rest(c, w->staged[i].in);
+    if (!may_run(c) || dispatch(c, &w->calls[i]) == DISPATCH_WAIT) keep_rest(c, w->staged[i].in);
     if (query_buffer_full(c))
         conn_destroy(c);
     else

@@ -15,7 +15,7 @@ enum conn_wait {
     WAIT_NOTHING,
     WAIT_SLOT,     /* another thread holds a slot that the next command needs */
     WAIT_SCRIPT,   /* its own script runs, and a turn inside that serves the others */
-    WAIT_PAUSE,    /* CLIENT PAUSE, a failover or a shutdown */
+    WAIT_PAUSE,    /* CLIENT PAUSE, a failover or a shutdown; or just the next tick */
     WAIT_REPLICAS, /* the WAIT command */
     WAIT_PUBLISH,  /* it publishes faster than workers can give its messages out */
     WAIT_KEYS,     /* a blocking command: asleep until a key has something */
@@ -289,7 +289,7 @@ void conn_table_remove(struct conn *c);
 /* ---- dispatch.c ---- */
 enum dispatch_result { DISPATCH_DONE, DISPATCH_WAIT };
 /* Checks and executes one request, or queues it in a transaction.  DISPATCH_WAIT: not executed, c->wait says why. */
-enum dispatch_result dispatch(struct conn *c, struct call *call, const struct resp_request *req);
+enum dispatch_result dispatch(struct conn *c, struct call *call);
 /* Looks the command up and derives its keys; call->cmd is NULL for an unknown one. */
 void dispatch_prepare(struct conn *c, struct call *call, const struct resp_request *req);
 /* The connection of a call made by dispatch(). */
@@ -320,8 +320,8 @@ MUST_USE bool dispatch_lock_slots(struct conn *c, const unsigned *slots,
 void dispatch_unlock_slots(struct conn *c, const unsigned *slots, size_t n);
 size_t slots_sort_unique(unsigned *slots, size_t n); /* sorts in place; returns how many are different */
 bool dispatch_allowed(struct conn *c, struct call *call);
-/* The command that runs is tried again when writes are not held any more. */
-void dispatch_park_for_pause(struct conn *c);
+/* The command is tried again from the beginning when nothing pauses, a tick later at the earliest. */
+void dispatch_park(struct conn *c);
 /* Why the state of the node forbids commands with these flags (CMD_WRITE, CMD_STALE, CMD_LOADING count), in
  * redis-server's order: an error without '-'.  NULL: nothing does. */
 const char *dispatch_refusal(const struct node *n, uint32_t flags);

@@ -289,21 +289,16 @@ static bool must_pause(struct conn *c, struct call *call)
     return call->cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE);
 }
 
-static void park_for_pause(struct conn *c)
+void dispatch_park(struct conn *c)
 {
     c->wait = WAIT_PAUSE;
     list_push_back(&c->worker->paused, &c->waiting_link);
 }
 
-void dispatch_park_for_pause(struct conn *c)
-{
-    park_for_pause(c);
-}
-
 static bool parked_by_pause(struct conn *c, struct call *call)
 {
     if (!must_pause(c, call)) return false;
-    park_for_pause(c);
+    dispatch_park(c);
     if (snapshot_budget_spent(c->worker->node)) worker_look_again(c->worker, SNAPSHOT_LOOK_MS);
     return true;
 }
@@ -451,7 +446,7 @@ static void execute_exclusive(struct conn *c, struct call *call, const struct ke
         return;
     }
     if (w->inner) {
-        park_for_pause(c);
+        dispatch_park(c);
         return;
     }
     worker_leave_gate(w);
@@ -459,7 +454,7 @@ static void execute_exclusive(struct conn *c, struct call *call, const struct ke
     while (!gate_close_within(w->node->gate, REST_TRY_MS)) {
         if (!script_any_slow(w->node)) continue;
         worker_enter_gate(w);
-        park_for_pause(c);
+        dispatch_park(c);
         return;
     }
     call->want_exclusive = false;
@@ -623,43 +618,37 @@ static enum dispatch_result wait_for_script(struct conn *c, struct call *call)
         refuse(call, busy);
         return DISPATCH_DONE;
     }
-    park_for_pause(c);
+    dispatch_park(c);
     return DISPATCH_WAIT;
 }
 
-enum dispatch_result dispatch(struct conn *c, struct call *call, const struct resp_request *req)
+static enum dispatch_result check_and_execute(struct conn *c, struct call *call)
+{
+    if (!known_and_complete(call) || !allowed_now(c, call) || refused_as_busy(c, call)) return DISPATCH_DONE;
+    if (parked_by_pause(c, call)) return DISPATCH_WAIT;
+    bool leaseless = needs_lease(c, call);
+    if (leaseless && park_for_lease(c)) return DISPATCH_WAIT;
+    c->lease_wait_ms = 0;
+    if (leaseless) {
+        refuse(call, "CLUSTERDOWN The cluster is down");
+        return DISPATCH_DONE;
+    }
+    if (c->in_multi && queues(call)) return queue_in_multi(c, call);
+    if (c->worker->inner && script_waits_for_script(call->cmd)) return wait_for_script(c, call);
+    return execute(c, call);
+}
+
+enum dispatch_result dispatch(struct conn *c, struct call *call)
 {
     /* A command before this one in the batch may have changed what was prepared ahead. */
     call->db = c->db;
     call->out = conn_out(c);
     call->now_ms = c->worker->now_ms;
-    size_t reply_at = c->out.n;
     uint64_t wrote = c->write_offset;
-    c->keep_out = reply_at;
+    c->keep_out = c->out.n;
     c->muted = c->reply_mode == REPLY_OFF || c->reply_mode == REPLY_SKIP;
-    enum dispatch_result result = DISPATCH_DONE;
-    (void)req;
     c->worker->executing = c->id;
-    if (known_and_complete(call) && allowed_now(c, call) && !refused_as_busy(c, call)) {
-        if (parked_by_pause(c, call)) {
-            c->worker->executing = 0;
-            return DISPATCH_WAIT;
-        }
-        bool leaseless = needs_lease(c, call);
-        if (leaseless && park_for_lease(c)) {
-            c->worker->executing = 0;
-            return DISPATCH_WAIT;
-        }
-        c->lease_wait_ms = 0;
-        if (leaseless)
-            refuse(call, "CLUSTERDOWN The cluster is down");
-        else if (c->in_multi && queues(call))
-            result = queue_in_multi(c, call);
-        else if (c->worker->inner && script_waits_for_script(call->cmd))
-            result = wait_for_script(c, call);
-        else
-            result = execute(c, call);
-    }
+    enum dispatch_result result = check_and_execute(c, call);
     c->worker->executing = 0;
     if (result == DISPATCH_WAIT) return result;
     if (c->worker->notified) {

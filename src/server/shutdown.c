@@ -253,7 +253,7 @@ void cmd_shutdown(struct call *c)
     }
     if (waits) {
         conn->waits_to_end = true;
-        dispatch_park_for_pause(conn);
+        dispatch_park(conn);
         return;
     }
     try_to_end(n, how);
