@@ -317,6 +317,7 @@ void change_id_shift(struct change_log *log)
 void change_id_told(struct change_log *log)
 {
     pthread_mutex_lock(&log->mu);
+    if (log->id.fresh) atomic_fetch_add(&log->id_generation, 1); /* change_id_known() is another one now */
     log->id.fresh = false;
     pthread_mutex_unlock(&log->mu);
 }

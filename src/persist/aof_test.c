@@ -528,6 +528,41 @@ static void test_writer_changes_files(void **state)
     world_end(&w);
 }
 
+/* What the file says at its end: the history that others know, until they are told of a new one or it has data. */
+static void test_writer_names_the_history_that_is_known(void **state)
+{
+    (void)state;
+    struct world w;
+    struct buf kept = {0}, got = {0};
+    struct change_id before, id;
+    char name[41] = "";
+    uint64_t offset = 0;
+    world_begin(&w, AOF_FSYNC_NO);
+    write_some(&w, &kept, 20);
+    for (int data = 0; data < 2; data++) {
+        change_id_get(w.log, &before);
+        change_id_shift(w.log);
+        change_id_get(w.log, &id);
+        for (int again = 0; again < 2; again++) assert_int_equal(aof_writer_sync(w.writer), OK);
+        read_back(&w, 1, &got, name, &offset);
+        assert_string_equal(name, before.id);
+        assert_true(offset == change_offset(w.log));
+        if (data)
+            write_some(&w, &kept, 20);
+        else
+            change_id_told(w.log);
+        assert_int_equal(aof_writer_sync(w.writer), OK);
+        offset = 0;
+        read_back(&w, 1, &got, name, &offset);
+        assert_string_equal(name, id.id);
+        assert_true(offset == change_offset(w.log));
+    }
+    assert_int_equal(aof_writer_stop(w.writer), OK);
+    buf_deinit(&kept);
+    buf_deinit(&got);
+    world_end(&w);
+}
+
 /* The file cannot grow: what does not fit whole is taken back, and written when it fits. */
 static void test_writer_on_a_full_disk(void **state)
 {
@@ -579,6 +614,7 @@ int main(void)
         cmocka_unit_test(test_writer),
         cmocka_unit_test(test_writer_always_is_durable_soon),
         cmocka_unit_test(test_writer_changes_files),
+        cmocka_unit_test(test_writer_names_the_history_that_is_known),
         cmocka_unit_test(test_writer_on_a_full_disk),
     };
     return cmocka_run_group_tests(tests, setup, NULL);

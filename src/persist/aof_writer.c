@@ -48,6 +48,8 @@ struct aof_writer {
     uint64_t mark_offset, mark_bytes; /* the last boundary among them */
     uint64_t command_offset;          /* where the command under way begins in the log */
     bool position_due, skipped;       /* #POS is to be written; the stream held bytes that the file does not */
+    bool position_now;                /* the thread is at it, which is seldom: #POS does not wait */
+    bool borrowed; /* the last #POS names the history before this one, which nobody has been told of */
     unsigned id_generation;
     int64_t position_ms, stamp_s; /* the last #POS, monotonic; #TS, unix time */
     uint64_t batch_size;          /* of the file before these pieces */
@@ -134,13 +136,16 @@ static bool at_boundary(const struct aof_writer *w)
     return !w->filter.in_command && !w->filter.in_multi && w->filter.head_n == 0;
 }
 
-static void put_position(struct aof_writer *w, uint64_t offset)
+/* follows: data of the present history. */
+static void put_position(struct aof_writer *w, uint64_t offset, bool follows)
 {
     char line[96];
     struct change_id id;
     w->id_generation = change_id_generation(w->host.log);
     change_id_get(w->host.log, &id);
-    int n = snprintf(line, sizeof line, "#POS:%s:%llu\r\n", id.id, (unsigned long long)offset);
+    const char *name = follows ? id.id : change_id_known(&id, offset);
+    w->borrowed = name != id.id;
+    int n = snprintf(line, sizeof line, "#POS:%s:%llu\r\n", name, (unsigned long long)offset);
     put_text(w, line, (size_t)n);
     w->position_due = w->skipped = false;
     w->position_ms = clock_mono_ms();
@@ -159,8 +164,8 @@ static void put_annotations(struct aof_writer *w, bool in_multi)
             w->stamp_s = now_s;
         }
     }
-    if (w->position_due || w->skipped || w->id_generation != change_id_generation(w->host.log))
-        put_position(w, w->command_offset);
+    if (w->position_due || w->skipped || w->borrowed || w->id_generation != change_id_generation(w->host.log))
+        put_position(w, w->command_offset, true);
 }
 
 static void put_select(struct aof_writer *w)
@@ -187,7 +192,7 @@ static size_t take_block(struct aof_writer *w, struct bytes b)
             bool in_multi = f->in_multi;
             size_t used = aof_filter_begin(f, b.p + at, b.n - at);
             bool data = f->in_command && f->kind == AOF_DATA;
-            if (!f->in_command || !data || f->head_n || w->position_due || w->skipped || !in_multi) {
+            if (!f->in_command || !data || f->head_n || w->position_due || w->skipped || w->borrowed || !in_multi) {
                 put_piece(w, b.p + kept, at - kept);
                 kept = at;
             }
@@ -231,9 +236,9 @@ static bool gather(struct aof_writer *w)
     }
     if (at_boundary(w)) {
         bool new_id = w->id_generation != change_id_generation(w->host.log);
-        bool lag = w->skipped && clock_mono_ms() - w->position_ms >= POSITION_EVERY_MS;
+        bool lag = w->skipped && (w->position_now || clock_mono_ms() - w->position_ms >= POSITION_EVERY_MS);
         if ((w->position_due || new_id || lag) && w->text_n <= TEXT_BYTES - TEXT_RESERVE)
-            put_position(w, w->head.offset);
+            put_position(w, w->head.offset, false);
         w->mark_offset = w->head.offset;
         w->mark_bytes = w->queued;
     }
@@ -481,7 +486,9 @@ static bool turn(struct aof_writer *w)
         pthread_mutex_unlock(&w->io);
         return false;
     }
+    w->position_now = true;
     enum status st = flush(w);
+    w->position_now = false;
     if (st == OK && atomic_load(&w->written) == atomic_load(&w->stop_at)) {
         change_files(w);
         st = flush(w);

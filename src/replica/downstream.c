@@ -556,6 +556,7 @@ static void admit(struct mail *m)
         struct change_id id;
         change_id_get(h->host.log, &id);
         change_id_told(h->host.log);
+        h->host.moved(h->host.ctx);
         char line[64];
         int n = s->req.capa_psync2 ? snprintf(line, sizeof line, "+CONTINUE %s\r\n", id.id)
                                    : snprintf(line, sizeof line, "+CONTINUE\r\n");
@@ -726,8 +727,10 @@ static void tick(struct loop_timer *t, int64_t now)
         h->next_ping_ms = now + limits.ping_period_ms;
         /* Inside the gate: the role and a pause change with the server at rest, and the log stands still there. */
         gate_enter(h->gate);
-        if (atomic_load(&h->count) && !h->host.quiet(h->host.ctx) && change_log_active(h->host.log))
+        if (atomic_load(&h->count) && !h->host.quiet(h->host.ctx) && change_log_active(h->host.log)) {
             change_append_raw(h->host.log, BYTES("*1\r\n$4\r\nping\r\n"));
+            h->host.moved(h->host.ctx);
+        }
         gate_exit(h->gate);
     }
     hub_lock(h);

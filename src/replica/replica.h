@@ -49,6 +49,9 @@ struct hub_host {
     bool (*quiet)(void *ctx);
     /* An acknowledgement came: clients in WAIT may go on. */
     void (*acked)(void *ctx);
+    /* A PING was put into the stream, or a replica goes on under the present id: whoever keeps this node's place in its
+     * history notes it anew. */
+    void (*moved)(void *ctx);
     /* The stream was sent further, as somebody wanted to know: hub_want_sent(). */
     void (*sent)(void *ctx);
     _Atomic uint64_t *sync_full, *sync_partial_ok, *sync_partial_err;

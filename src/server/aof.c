@@ -423,6 +423,11 @@ void aof_flush(struct aof *a)
     aof_writer_flush(a->writer);
 }
 
+void aof_poke(struct aof *a)
+{
+    aof_writer_poke(a->writer);
+}
+
 bool aof_is_congested(const struct aof *a)
 {
     return aof_writer_is_congested(a->writer);
@@ -486,13 +491,14 @@ void aof_info(struct aof *a, struct buf *out)
     aof_writer_facts(a->writer, &facts);
     int state = atomic_load(&a->state);
     bool rewriting = atomic_load(&a->rewriting);
+    bool scheduled = atomic_load(&a->scheduled) || (state == AOF_STATE_FIRST_REWRITE && !rewriting);
     int64_t now = clock_wall_ms();
     buf_printf(out,
                "aof_enabled:%d\r\naof_rewrite_in_progress:%d\r\naof_rewrite_scheduled:%d\r\n"
                "aof_last_rewrite_time_sec:%lld\r\naof_current_rewrite_time_sec:%lld\r\n"
                "aof_last_bgrewrite_status:%s\r\naof_rewrites:%llu\r\naof_rewrites_consecutive_failures:%llu\r\n"
                "aof_last_write_status:%s\r\naof_last_cow_size:0\r\n",
-               state != AOF_STATE_OFF, rewriting, atomic_load(&a->scheduled), (long long)atomic_load(&a->last_took_s),
+               state != AOF_STATE_OFF, rewriting, scheduled, (long long)atomic_load(&a->last_took_s),
                rewriting ? (long long)(now - atomic_load(&a->rewrite_started_ms)) / 1000 : -1ll,
                atomic_load(&a->rewrite_ok) ? "ok" : "err", (unsigned long long)atomic_load(&a->rewrites),
                (unsigned long long)atomic_load(&a->failures), aof_write_error(a) ? "err" : "ok");

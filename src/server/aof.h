@@ -36,6 +36,8 @@ MUST_USE bool aof_shutdown(struct aof *a, bool force);
 void aof_sync_now(struct aof *a);
 /* At the end of a worker's turn, before the replies leave. */
 void aof_flush(struct aof *a);
+/* What belongs into the file besides changes has changed.  Any thread. */
+void aof_poke(struct aof *a);
 /* Writers have to wait: the disk is too slow by far. */
 bool aof_is_congested(const struct aof *a);
 /* 0, or the errno of a write that failed: then writes are refused. */

@@ -91,6 +91,11 @@ static void debug_reload(struct call *c)
 static void debug_loadaof(struct call *c)
 {
     if (!call_exclusive(c) || debug_loading(c)) return;
+    if (c->flags & CALL_IN_EXEC && call_conn(c)->worker->effects.n) {
+        /* The transaction goes into the log as a whole: what it has written would be in the file and not in memory. */
+        resp_error(&c->out, "ERR DEBUG LOADAOF can't follow a write of the same transaction");
+        return;
+    }
     if (!aof_has_files(node_of(c)->aof)) {
         resp_error(&c->out, "ERR Error trying to load the AOF files, check server logs.");
         return;

@@ -177,6 +177,12 @@ static void hub_acked(void *ctx)
     if (n->cluster && ready >= 0 && ready < config_num(n->config, CFG_MIN_REPLICAS_TO_ACK)) cluster_poke(n->cluster);
 }
 
+/* The AOF tells where in which history the dataset stands. */
+static void hub_moved(void *ctx)
+{
+    aof_poke(((struct replication *)ctx)->node->aof);
+}
+
 static void hub_sent(void *ctx)
 {
     const struct node *n = ((struct replication *)ctx)->node;
@@ -368,6 +374,7 @@ struct replication *replication_create(struct node *n)
                                           .hurried = hub_hurried,
                                           .quiet = hub_quiet,
                                           .acked = hub_acked,
+                                          .moved = hub_moved,
                                           .sent = hub_sent,
                                           .sync_full = &n->stats.sync_full,
                                           .sync_partial_ok = &n->stats.sync_partial_ok,

@@ -303,6 +303,28 @@ def test_turned_on_in_a_transaction(servers):
 
 # ---- rewrites --------------------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("kind", ["covey", "redis"])
+def test_a_transaction_that_touches_the_files_is_in_them_once(servers, kind):
+    """What it wrote before and behind such a command is in the base or in the increment, and not in both."""
+    node = servers.node(kind, appendonly="yes", appendfsync="always", auto_aof_rewrite_percentage=0)
+    between = [("BGREWRITEAOF",), ("BGSAVE",), ("DEBUG", "RELOAD"), ("CONFIG", "SET", "appendonly", "no"),
+               ("CONFIG", "SET", "appendonly", "yes"), ("CONFIG", "SET", "appendfsync", "everysec"), ("FLUSHALL",)]
+    if kind == "covey":  # redis-server forgets what was written before and keeps it in the file
+        between.append(("DEBUG", "LOADAOF"))
+    for words in between:
+        pipe = node.client.pipeline(transaction=True)
+        pipe.incr("counter").rpush("list", words[0]).execute_command(*words)
+        pipe.incr("counter").rpush("list", "behind")
+        pipe.execute(raise_on_error=False)
+        wait_for("all rewrites and saves", lambda: not any(node.info("persistence")[f] for f in (
+            "aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")))
+        before = node.cmd("GET", "counter"), node.cmd("LRANGE", "list", 0, -1)
+        node.directives["appendonly"] = node.config_get("appendonly")
+        node.shutdown(*(["SAVE"] if node.directives["appendonly"] == "no" else ["NOSAVE"]))
+        node.start()
+        assert (node.cmd("GET", "counter"), node.cmd("LRANGE", "list", 0, -1)) == before, words
+
+
 @pytest.mark.sanitizer
 def test_rewrites_while_data_changes(servers):
     node = servers.node(appendonly="yes")
@@ -601,6 +623,37 @@ def test_partial_sync_after_a_restart(servers):
     assert primary.stat("sync_full", "stats") == 0, primary.log_tail()
     assert primary.stat("sync_partial_ok", "stats") == 1
     assert_same_data(before, dataset(replica))
+
+
+def test_partial_sync_after_restarts_without_a_write(servers):
+    """A start begins a history that nobody knows yet: the file names the one that replicas know, until they are told."""
+    primary = servers.node(appendonly="yes")
+    replica = servers.node(replicaof=f"127.0.0.1 {primary.port}", repl_timeout=600)
+    populate(primary.client, 200)
+    wait_in_sync(primary, replica)
+    replica.pause()
+    for _ in range(3):
+        primary.terminate()
+        primary.start()
+    replica.resume()
+    wait_in_sync(primary, replica)
+    assert primary.stat("sync_full", "stats") == 0, primary.log_tail()
+    for end in (primary.terminate, primary.kill, primary.terminate):  # it has been told the new name each time
+        time.sleep(0.2)
+        end()
+        primary.start()
+        wait_in_sync(primary, replica)
+        assert primary.stat("sync_full", "stats") == 0, primary.log_tail()
+    primary.cmd("SET", "behind", 1)  # of the new history, and the file says so
+    wait_in_sync(primary, replica)
+    replica.pause()
+    for _ in range(2):
+        primary.terminate()
+        primary.start()
+    replica.resume()
+    wait_in_sync(primary, replica)
+    assert primary.stat("sync_full", "stats") == 0, primary.log_tail()
+    assert_same_data(dataset(primary), dataset(replica))
 
 
 # ---- kill -9 ---------------------------------------------------------------------------------------------------------
