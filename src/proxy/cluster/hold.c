@@ -478,6 +478,11 @@ void request_replied(struct worker *w, struct link *l, struct request *r, struct
         permitted(w, l, r, !is_error);
         return;
     }
+    if (r->asks_release) {
+        if (l) node_note_release(l->backend, reply);
+        request_free(w, r);
+        return;
+    }
     if (is_error && r->crosses && goes_on_in_parts(w, r, reply)) return;
     if (l && is_error && is_general(reply) && !r->on_replica)
         node_refused(w, l->backend);

@@ -92,10 +92,6 @@ static void shake_hands(struct link *l, unsigned db)
         say(l, &b);
         if (l->backend->version == VERSION_UNKNOWN) l->greeting = l->handshake_left;
         l->greeting_end = l->appended;
-    } else if (l->proto == 0 && !l->backend->release) {
-        resp_request_cstr(&b, 1, "HELLO");
-        say(l, &b);
-        l->release_in = l->handshake_left;
     }
     if (db) say_select(l, db);
     b.n = 0;
@@ -355,6 +351,18 @@ void node_ask_crossing(struct worker *w, struct backend *b)
     if (l) ask_crossing(l);
 }
 
+void node_ask_release(struct worker *w, struct backend *b)
+{
+    struct link *l = b->release ? NULL : node_link_shared(w, b, 0, 0, 0);
+    if (!l) return;
+    struct request *r = request_create(w, NULL, NULL, 0);
+    struct buf raw = {0};
+    r->asks_release = true;
+    resp_request_cstr(&raw, 1, "HELLO");
+    node_link_send(l, r, buf_bytes(&raw));
+    buf_deinit(&raw);
+}
+
 void node_link_send(struct link *l, struct request *r, struct bytes raw)
 {
     if (r->asks_cross) ask_crossing(l);
@@ -502,8 +510,7 @@ static bool knows_no_hello(struct bytes error)
     return false;
 }
 
-/* From a reply to HELLO. */
-static void note_release(struct backend *b, struct bytes reply)
+void node_note_release(struct backend *b, struct bytes reply)
 {
     static const char name[] = "version\r\n$";
     const char *at = memmem(reply.p, reply.n, name, sizeof name - 1), *end = reply.p + reply.n;
@@ -532,7 +539,7 @@ static bool greeted(struct link *l, struct bytes reply)
             log_notice("%s:%d does not speak RESP3: replies are translated", b->name, b->port);
     }
     b->version = knows ? VERSION_3 : VERSION_2_ONLY;
-    if (knows) note_release(b, reply);
+    if (knows) node_note_release(b, reply);
     if (list_empty(&l->dirty)) list_push_back(&l->worker->dirty_links, &l->dirty); /* what had to wait */
     return true;
 }
@@ -542,10 +549,6 @@ static bool handshake_reply(struct link *l, struct bytes reply)
     l->handshake_left--;
     if (l->id_in && --l->id_in == 0) {
         if (reply.p[0] != ':' || !parse_i64(bytes_make(reply.p + 1, reply.n - 3), &l->node_id)) l->node_id = 0;
-        return true;
-    }
-    if (l->release_in && --l->release_in == 0) {
-        if (reply.p[0] == '*') note_release(l->backend, reply);
         return true;
     }
     if (l->greeting && --l->greeting == 0 && greeted(l, reply)) return true;

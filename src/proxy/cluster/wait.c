@@ -54,6 +54,12 @@ static bool counts_own_writes(struct worker *w, const uint16_t *slots, unsigned 
     return false;
 }
 
+static void ask_releases(struct worker *w, const uint16_t *slots, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (w->slots[slots[i]]) node_ask_release(w, w->slots[slots[i]]);
+}
+
 /* What an RDB 10 says of no libraries: version and checksum. */
 static void put_mark(struct buf *b)
 {
@@ -82,6 +88,7 @@ enum outcome wait_dispatch(struct client *c, const struct command *cmd, const st
     struct gather *g = gather_create(parent, (enum gather_kind)decision_of(cmd)->gather, n);
     struct buf b = {0};
     bool marks = counts_own_writes(w, slots, n);
+    if (marks) ask_releases(w, slots, n); /* for the next time */
     if (marks)
         put_mark(&b);
     else

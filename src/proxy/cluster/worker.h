@@ -83,22 +83,23 @@ struct request {
     uint16_t slot;
     uint16_t db, db_after; /* the latter if it selects */
     uint16_t tries;
-    uint8_t state;    /* enum request_state */
-    uint8_t noted;    /* enum verdict, from a skipped reply */
-    bool is_safe;     /* may be executed twice */
-    bool is_blocking; /* on a connection of its own */
-    bool is_mute;     /* its reply is not given */
-    bool selects;     /* the connection's database is another one afterwards */
-    bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
-    bool is_watching; /* WATCH itself */
-    bool asking;      /* an ASKING stands in front of it */
-    bool on_replica;  /* where it was sent to is one */
-    bool no_replica;  /* a replica could not answer it */
-    bool checking;    /* a script's error, kept in reply, is being looked into */
-    bool crosses;     /* its keys are of several slots, of one node */
-    bool asks_cross;  /* the node is to take keys of several slots together: it crosses, or may */
-    bool permits;     /* of the proxy's own: it asks the node for that */
-    bool unmarked;    /* WAIT: the node refused the write in front of it */
+    uint8_t state;     /* enum request_state */
+    uint8_t noted;     /* enum verdict, from a skipped reply */
+    bool is_safe;      /* may be executed twice */
+    bool is_blocking;  /* on a connection of its own */
+    bool is_mute;      /* its reply is not given */
+    bool selects;      /* the connection's database is another one afterwards */
+    bool is_watched;   /* EXEC on the connection that WATCHes: never sent elsewhere */
+    bool is_watching;  /* WATCH itself */
+    bool asking;       /* an ASKING stands in front of it */
+    bool on_replica;   /* where it was sent to is one */
+    bool no_replica;   /* a replica could not answer it */
+    bool checking;     /* a script's error, kept in reply, is being looked into */
+    bool crosses;      /* its keys are of several slots, of one node */
+    bool asks_cross;   /* the node is to take keys of several slots together: it crosses, or may */
+    bool permits;      /* of the proxy's own: it asks the node for that */
+    bool unmarked;     /* WAIT: the node refused the write in front of it */
+    bool asks_release; /* of the proxy's own: HELLO */
 };
 
 struct gather {
@@ -208,12 +209,11 @@ struct link {
     struct monitor *feeds; /* whose it is, of a connection that monitors */
     struct list feed;      /* in monitor.links */
     bool feed_begun;
-    int64_t node_id;     /* of a pinned one: what the node calls it; 0: not known */
-    unsigned id_in;      /* that is this reply from now */
-    unsigned release_in; /* the same of the backend's release */
-    bool is_readonly;    /* for reading from a replica */
-    bool crossing;       /* CLIENT CROSSSLOT ON was sent */
-    bool is_old;         /* speaks RESP2 to clients of RESP3: replies are translated */
+    int64_t node_id;  /* of a pinned one: what the node calls it; 0: not known */
+    unsigned id_in;   /* that is this reply from now */
+    bool is_readonly; /* for reading from a replica */
+    bool crossing;    /* CLIENT CROSSSLOT ON was sent */
+    bool is_old;      /* speaks RESP2 to clients of RESP3: replies are translated */
     bool connecting;
     uint8_t proto; /* 0: RESP2, 1: RESP3 */
     unsigned slot; /* which of backend.shared */
@@ -254,6 +254,9 @@ struct link *node_link_readonly(struct worker *w, struct backend *b, uint8_t pro
 MUST_USE bool node_link_send_check(struct link *l, struct request *r, struct bytes raw);
 /* Asks whether the node takes keys of several slots together, if that is not known. */
 void node_ask_crossing(struct worker *w, struct backend *b);
+/* Asks the node for its release, when that is not known; and takes it from a reply to HELLO. */
+void node_ask_release(struct worker *w, struct backend *b);
+void node_note_release(struct backend *b, struct bytes reply);
 /* Asks on a connection of its own whether the node is alive. */
 void node_probe(struct worker *w, struct backend *b);
 /* replicas.c: the replica that may answer this request, of the primary b; NULL: none, or the policy forbids it. */
