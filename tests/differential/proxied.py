@@ -176,8 +176,6 @@ class ProxyRunner(Runner):
             return b"DB" not in map(bytes.upper, argv)
         if not self.proxied.one and name in ("SORT", "SORT_RO") and {b"BY", b"GET"} & set(map(bytes.upper, argv)):
             return False  # cluster mode itself denies it
-        if not self.proxied.one and name == "SCRIPT|FLUSH":
-            return False
         return not self.proxied.sharded or not any(b"'select'" in word or word.lower() in SELECTING for word in argv)
 
     def reset(self, profile):
@@ -190,8 +188,6 @@ class ProxyRunner(Runner):
         for link in (0, 1):
             self.both(link, clean)
         self.both(2, [[b"FLUSHALL"], [b"SCRIPT", b"FLUSH"], [b"FUNCTION", b"FLUSH"]])
-        if not self.proxied.one:  # EVAL makes a script known to the node that runs it only
-            self.both(2, [[b"SCRIPT", b"LOAD", text] for text in family_scripts.TEXTS])
         if profile != self.profile:
             self._configure(profile)
 

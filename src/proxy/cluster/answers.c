@@ -93,6 +93,7 @@ static void reset_worker(struct worker *w, const struct crowd *q, int at)
                                      &s->link_failures,
                                      &s->splits,
                                      &s->replica_reads,
+                                     &s->scripts_loaded,
                                      &s->replica_failures,
                                      &w->front->stats.delayed_ever,
                                      &w->front->stats.limit_refusals,

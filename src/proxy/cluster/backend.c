@@ -144,6 +144,7 @@ void backends_tick(struct worker *w, int64_t now_ms)
         if (is_wanted(w, b)) continue;
         list_remove(&b->link);
         measure_backend_end(w, b);
+        evals_node_lost(b);
         mem_free(b);
     }
 }
@@ -155,6 +156,7 @@ void backends_destroy(struct worker *w)
         struct backend *b = container_of(it, struct backend, link);
         close_links(b, NULL);
         measure_backend_end(w, b);
+        evals_node_lost(b);
         mem_free(b);
     }
     list_init(&w->backends);

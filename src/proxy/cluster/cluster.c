@@ -24,6 +24,7 @@ struct proxy *proxy_cluster_create(struct front *f)
     p->front = f;
     p->config = proxy_config_hold(f->config);
     measures_create(p);
+    scripts_init(&p->scripts);
     p->topology = topology_create(f->config, f->tls, map_changed, p);
     p->worker_count = f->worker_count;
     p->workers = mem_calloc((size_t)p->worker_count, sizeof(struct worker *));
@@ -58,6 +59,7 @@ void proxy_cluster_destroy(struct proxy *p)
     for (int i = 0; i < p->worker_count; i++) proxy_worker_destroy(p->workers[i]);
     topology_destroy(p->topology);
     measures_destroy(p);
+    scripts_deinit(&p->scripts);
     topology_map_release(p->last_map);
     proxy_config_release(p->config);
     mem_free(p->workers);

@@ -484,6 +484,12 @@ void request_replied(struct worker *w, struct link *l, struct request *r, struct
         return;
     }
     if (is_error && r->crosses && goes_on_in_parts(w, r, reply)) return;
+    if (r->has_scripts && !r->checking && evals_replied(w, l, r, reply)) {
+        r->state = REQUEST_NEW;
+        r->client->epoch = 0;
+        dispatch_again(w, r);
+        return;
+    }
     if (l && is_error && is_general(reply) && !r->on_replica)
         node_refused(w, l->backend);
     else if (l && l->backend->refusals)

@@ -121,6 +121,7 @@ static void failed_to_connect(struct backend *b, struct worker *w, bool was_conn
     b->failures++;
     b->crossing = CROSSING_UNKNOWN; /* it may come back as another version */
     b->release = 0;
+    evals_node_lost(b);
     b->retry_ms = w->now_ms + wait / 2 + (int64_t)random_below(&w->rng, (uint64_t)wait / 2 + 1);
     topology_refresh(w->proxy->topology);
 }
@@ -366,6 +367,7 @@ void node_ask_release(struct worker *w, struct backend *b)
 void node_link_send(struct link *l, struct request *r, struct bytes raw)
 {
     if (r->asks_cross) ask_crossing(l);
+    if (r->has_scripts) evals_load_ahead(l, r, raw);
     r->skip_left = r->skip;
     r->unmarked = false;
     struct chunk *c = append_asking(l, r) ? append(l, raw) : NULL;

@@ -28,6 +28,7 @@ static void labelled(struct buf *b, const char *name, const char *label, const c
 
 static void write_fates(const struct proxy *p, const struct worker_stats *s, struct buf *b)
 {
+    counter(b, "covey_proxy_scripts_loaded_total", "Scripts loaded at nodes for EVALSHA.", s->scripts_loaded);
     counter(b, "covey_proxy_replica_reads_total", "Reads sent to replicas.", s->replica_reads);
     counter(b, "covey_proxy_replica_read_failures_total", "Those that a replica could not answer.",
             s->replica_failures);

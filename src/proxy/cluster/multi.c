@@ -13,7 +13,7 @@ void transaction_begin(struct client *c)
     c->multi_failed = false;
     c->multi_count = 0;
     c->multi_slot = -1;
-    c->multi_selects = c->multi_writes = c->multi_crosses = c->multi_asks_cross = false;
+    c->multi_selects = c->multi_writes = c->multi_crosses = c->multi_asks_cross = c->multi_scripts = false;
     c->multi_db = c->db;
     c->multi.n = 0;
     resp_request_cstr(&c->multi, 1, "MULTI");
@@ -77,6 +77,7 @@ void transaction_queue(struct client *c, const struct command *cmd, const struct
         if (found >= 1) c->multi_slot = slot;
         c->multi_asks_cross |= route_asks_cross(c->worker, cmd, c->multi_crosses);
         note_select(c, cmd, req);
+        c->multi_scripts |= evals_matters(cmd);
         c->multi_writes |= (cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE)) != 0;
         buf_append_bytes(&c->multi, raw);
         c->multi_count++;
@@ -113,6 +114,7 @@ static void send_transaction(struct client *c, const struct command *cmd)
     r->skip = c->multi_count + 1;
     r->is_safe = false;
     r->crosses = c->multi_crosses || (c->watching && c->watch_crosses);
+    r->has_scripts = c->multi_scripts;
     r->asks_cross = r->crosses || c->multi_asks_cross;
     r->is_watched = c->watching;
     r->selects = c->multi_selects;

@@ -58,6 +58,7 @@ static void info_proxy(const void *ctx, struct buf *b)
     number(b, "node_connects", s.connects);
     number(b, "node_connection_failures", s.link_failures);
     number(b, "split_requests", s.splits);
+    number(b, "scripts_loaded", s.scripts_loaded);
     number(b, "replica_reads", s.replica_reads);
     number(b, "replica_read_failures", s.replica_failures);
     number(b, "redirected_moved", s.moved);

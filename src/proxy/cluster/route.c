@@ -161,6 +161,7 @@ static enum outcome route_keys(struct client *c, const struct command *cmd, cons
         refuse(c, crossslot);
         return OUTCOME_DONE;
     }
+    if (found >= 0 && evals_matters(cmd)) evals_sent(c->worker, cmd, req);
     if (found <= 0) slot = route_any_slot(c); /* the node says what is wrong */
     if (blocks(cmd, req)) return blocking_dispatch(c, cmd, slot, raw, found == 2);
     send_by_keys(c, cmd, slot, found == 2, raw);

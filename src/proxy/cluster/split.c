@@ -282,6 +282,7 @@ void gather_part_done(struct worker *w, struct request *parent)
     if (--g->left) return;
     struct buf merged = {0};
     gather_merge(g, &merged);
+    if (parent->cmd->id == CMD_ID_SCRIPT_EXISTS && merged.n) evals_exists(w, g->part[0], buf_bytes(&merged), merged.p);
     parent->gather = NULL;
     request_show_part(parent, g->part[0]);
     request_answer(w, parent, buf_bytes(&merged));

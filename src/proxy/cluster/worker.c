@@ -142,6 +142,7 @@ struct request *request_create(struct worker *w, struct client *c, const struct 
     *r = (struct request){
         .client = c, .cmd = cmd, .slot = slot, .at = w->measure.ticks, .db = c ? c->db : 0, .reply.bytes = reply};
     r->is_mute = c && c->is_mute;
+    r->has_scripts = cmd && evals_matters(cmd);
     r->is_safe = cmd && (cmd->flags & CMD_READONLY) && !(cmd->flags & CMD_BLOCKING);
     list_init(&r->held);
     return r;

@@ -15,6 +15,7 @@
 #include "net/net.h"
 #include "proxy/cluster/decide.h"
 #include "proxy/cluster/measure.h"
+#include "proxy/cluster/scripts.h"
 #include "proxy/cluster/topology.h"
 #include "proxy/front/front.h"
 #include "resp/resp.h"
@@ -26,6 +27,7 @@ enum {
     READ_BUFFER = 256 * 1024,
     CHUNK_BYTES = 32 * 1024,
     REPLICAS_MAX = 8, /* of a primary that are read from */
+    SCRIPTS_SEEN = 64,
     TICK_MS = 100,
 };
 
@@ -100,6 +102,8 @@ struct request {
     bool permits;      /* of the proxy's own: it asks the node for that */
     bool unmarked;     /* WAIT: the node refused the write in front of it */
     bool asks_release; /* of the proxy's own: HELLO */
+    bool has_scripts;  /* it is, or has among its commands, what evals_matters() */
+    uint8_t script_tries;
 };
 
 struct gather {
@@ -146,6 +150,19 @@ void split_dispatch(struct client *c, const struct command *cmd, const struct re
 /* The same of a request that stands in its client's queue and was not executed. */
 void split_again(struct worker *w, struct request *r, struct bytes raw);
 
+/* evals.c: whether scripts are known is to be looked at before and after this command. */
+bool evals_matters(const struct command *cmd);
+/* It goes to a node now: what follows may rely on it. */
+void evals_sent(struct worker *w, const struct command *cmd, const struct resp_request *req);
+/* What r is about to run and the node may not have goes out in front of it. */
+void evals_load_ahead(struct link *l, struct request *r, struct bytes raw);
+/* True: the node had not the script, nothing was executed, and sending it again helps.  l: NULL if it is not there any
+ * more. */
+bool evals_replied(struct worker *w, struct link *l, struct request *r, struct bytes reply);
+/* SCRIPT EXISTS of all nodes, whose bytes are at `reply`; part: one of its parts. */
+void evals_exists(struct worker *w, const struct request *part, struct bytes merged, char *reply);
+void evals_node_lost(struct backend *b); /* what it has is not known any more */
+
 /* everywhere.c: commands about all nodes. */
 /* The first slot of every node; returns how many there are.  out: SLOT_COUNT places. */
 unsigned everywhere_slots(const struct worker *w, uint16_t *out);
@@ -188,6 +205,7 @@ struct backend {
     int64_t offset;      /* of what it has of its primary's changes, or has made; -1: not known */
     bool in_step;        /* it has a link to its primary, as far as is known */
     _Atomic uint64_t requests;
+    struct node_scripts *scripts; /* NULL: none known to be there */
     struct measured_node *measured;
     struct node_counts *counts; /* this worker's */
 };
@@ -295,7 +313,7 @@ struct client {
     uint64_t blockings;         /* blocking requests so far */
     struct monitor *monitoring; /* NULL: it is none */
 
-    bool in_multi, multi_failed, multi_selects, multi_writes, multi_crosses, multi_asks_cross;
+    bool in_multi, multi_failed, multi_selects, multi_writes, multi_crosses, multi_asks_cross, multi_scripts;
     uint16_t multi_db; /* which is selected when it has been executed */
     uint32_t multi_count;
     int multi_slot;   /* -1: no key yet */
@@ -430,7 +448,7 @@ struct proxy;
 
 struct worker_stats {
     _Atomic uint64_t commands, received, sent, held_ever, held_now, retries, moved, asked, unknown, timeouts, refused,
-        connects, links, pinned, link_failures, splits, replica_reads, replica_failures;
+        connects, links, pinned, link_failures, splits, replica_reads, replica_failures, scripts_loaded;
 };
 
 struct worker {
@@ -459,6 +477,7 @@ struct worker {
     struct loop_timer tick_timer, held_timer;
     int64_t now_ms;
     struct random rng;
+    uint64_t scripts_seen[SCRIPTS_SEEN];
     struct worker_stats stats;
     struct worker_measure measure;
 };
@@ -551,6 +570,7 @@ struct proxy {
     struct front *front;
     struct topology *topology;
     struct proxy_config *config; /* of the start; held */
+    struct scripts scripts;
     struct measures measures;
     struct topology_map *last_map; /* of the topology's thread */
     struct worker **workers;       /* one of each of the front's */

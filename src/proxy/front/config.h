@@ -62,6 +62,7 @@ struct proxy_config {
     int64_t refresh_ms;
     int64_t hold_timeout_ms, hold_requests, hold_bytes; /* the last two in all */
     int64_t unknown_closes;                             /* 1: the connection ends instead of an error */
+    int64_t scripts_max, scripts_bytes;                 /* remembered for EVALSHA */
     int64_t node_queue_bytes;                           /* of requests that one node owes one worker */
     int64_t replica_reads;                              /* 0: never, 1: prefer, 2: nearest */
     int64_t replica_max_lag;                            /* bytes of the stream of changes; 0: any */
