@@ -44,6 +44,21 @@ static void fail_b(struct harness *h)
     assert_true(harness_view(h, 'b').flags & CLUSTER_NODE_FAIL);
 }
 
+/* ---- standing still ---- */
+
+static void who_is_alone_may_stand_still(void **state)
+{
+    struct harness h;
+    harness_config(&h);
+    h.config.require_full_coverage = false;
+    harness_start(&h, LINE_A("myself,") VARS);
+    for (int i = 0; i < 30; i++) harness_tick(&h, 100);
+    assert_true(cluster_state_ok(h.core));
+    harness_tick(&h, 10 * h.config.node_timeout_ms); /* nobody can have replaced it */
+    assert_true(cluster_state_ok(h.core));
+    harness_stop(&h);
+}
+
 /* ---- handshake ---- */
 
 static void a_handshake_ends_with_the_real_name(void **state)
@@ -679,6 +694,7 @@ static void an_absent_replica_is_waited_for_no_longer_than_the_timeout(void **st
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_is_alone_may_stand_still),
         cmocka_unit_test(a_handshake_ends_with_the_real_name),
         cmocka_unit_test(strangers_are_answered_but_not_believed),
         cmocka_unit_test(epochs_that_would_overflow_are_ignored),

@@ -72,7 +72,8 @@ void tick(struct cluster_core *core)
         probation_tick(core);
         return;
     }
-    if (since > core->config.node_timeout_ms && core->tick_number) state_lost_time(core);
+    bool alone = core->node_count == 1; /* nobody can have replaced it */
+    if (since > core->config.node_timeout_ms && core->tick_number && !alone) state_lost_time(core);
     keep_links(core);
     if (core->tick_number++ % 10 == 0) ping_random(core);
     watch_all(core);

@@ -210,7 +210,7 @@ void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
         hold(w, r, raw, patience(r));
         return;
     }
-    struct link *l = choose_replica(w, r, b);
+    struct link *l = r->client ? choose_replica(w, r, b) : NULL;
     if (l) {
         node_link_send(l, r, raw);
         return;
@@ -221,7 +221,7 @@ void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
         hold(w, r, raw, patience(r));
         return;
     }
-    if (r->is_blocking && r->client->epoch != w->epoch && !is_next(r, NULL)) {
+    if (r->is_blocking && r->client && r->client->epoch != w->epoch && !is_next(r, NULL)) {
         hold(w, r, raw, LATER_FIRST_MS);
         return;
     }
