@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "change/durable.h"
 #include "server/aof_load.h"
+#include "server/aof_scripts.h"
 #include "server/multi.h"
 #include "server/persistence.h"
 #include "server/replication.h"
@@ -529,6 +530,8 @@ static bool load_files(struct aof *a, struct aof_load *l)
         atomic_store(&a->load_progress.bytes_total, size);
     }
     atomic_store(&a->loading, false);
+    aof_scripts_destroy(l->scripts);
+    l->scripts = NULL;
     return ok;
 }
 

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "persist/aof.h"
+#include "server/aof_scripts.h"
 #include "server/persistence.h"
 #include "server/renames.h"
 #include "server/scripting.h"
@@ -143,6 +144,62 @@ static bool select_db(struct loader *o, const struct bytes *argv, size_t argc)
     return true;
 }
 
+/* ---- scripts ----------------------------------------------------------------------------------------------------- */
+
+/* Why a script that is loaded may not call this; NULL: it may.  What is neither a write nor a read needs a connection.
+ */
+static const char *script_objection(const struct command *cmd, size_t argc)
+{
+    if (!cmd) return "ERR Unknown Redis command called from script";
+    if (!command_arity_ok(cmd, argc)) return "ERR Wrong number of args calling Redis command from script";
+    if (cmd->flags & CMD_NOSCRIPT || cmd->id == CMD_ID_MIGRATE || !command_handler_of((enum command_id)cmd->id))
+        return "ERR This Redis command is not allowed from script";
+    bool alone = cmd->flags & (CMD_WRITE | CMD_READONLY) || cmd->id == CMD_ID_TIME || cmd->id == CMD_ID_ECHO ||
+                 cmd->id == CMD_ID_SELECT || cmd->id == CMD_ID_PUBLISH;
+    return alone ? NULL : "ERR This Redis command is not allowed from a script in a file";
+}
+
+/* A command of a script. */
+static struct bytes script_call(void *ctx, const struct bytes *argv, size_t argc, int resp)
+{
+    struct loader *o = ctx;
+    const struct command *cmd = node_command_of_request(o->l->node, argv, argc, NULL);
+    const char *why = script_objection(cmd, argc);
+    o->replies.n = o->effects.n = 0;
+    struct resp_out out = {&o->replies, (uint8_t)resp};
+    if (why) {
+        resp_error(&out, why);
+    } else if (cmd->id == CMD_ID_SELECT) {
+        if (select_db(o, argv, argc))
+            resp_ok(&out);
+        else
+            resp_error(&out, "ERR DB index is out of range");
+    } else if (cmd->id == CMD_ID_PUBLISH) {
+        resp_i64(&out, 0); /* nobody listens yet */
+    } else {
+        struct call call;
+        call_begin(o, &call, cmd, argv, argc);
+        call.out = out;
+        call.flags |= CALL_IN_EXEC;
+        call.effects = &o->effects;
+        call_run(&call);
+        if (call.wait) call_wait_free(call.wait);
+    }
+    return buf_bytes(&o->replies);
+}
+
+static void run_script(struct loader *o, const struct command *cmd, const struct bytes *argv, size_t argc)
+{
+    struct aof_load *l = o->l;
+    int db = o->db;
+    if (!l->scripts) l->scripts = aof_scripts_create(l->node);
+    aof_scripts_run(l->scripts, (struct aof_scripts_host){o, script_call}, cmd, argv, argc);
+    o->db = db;
+    l->commands++;
+}
+
+/* ---- transactions ------------------------------------------------------------------------------------------------ */
+
 static void queue_run(struct loader *o)
 {
     for (size_t i = 0; i < o->queue_n; i++) {
@@ -150,6 +207,10 @@ static void queue_run(struct loader *o)
         struct call call;
         if (q->cmd->id == CMD_ID_SELECT) {
             (void)select_db(o, q->argv, q->argc);
+            continue;
+        }
+        if (aof_scripts_knows(q->cmd)) {
+            run_script(o, q->cmd, q->argv, q->argc);
             continue;
         }
         call_begin(o, &call, q->cmd, q->argv, q->argc);
@@ -176,14 +237,15 @@ static bool refuse(struct loader *o, const char *fmt, const struct resp_request 
     return false;
 }
 
-/* What a file may hold.  Commands that change nothing are let pass; a script could change anything. */
-enum verdict { RUN, PASS, REFUSED };
+/* What a file may hold.  Commands that change nothing are let pass. */
+enum verdict { RUN, RUN_SCRIPT, PASS, REFUSED };
 static enum verdict judge(struct loader *o, const struct command *cmd, const struct resp_request *req)
 {
     if (!cmd) {
         refuse(o, "Unknown command '%.*s' reading the append only file %s", req);
         return REFUSED;
     }
+    if (aof_scripts_knows(cmd)) return RUN_SCRIPT;
     bool handled = command_handler_of((enum command_id)cmd->id) && cmd->id != CMD_ID_MIGRATE;
     bool writes = cmd->flags & CMD_WRITE;
     if (command_runs_script(cmd) || (writes && !handled)) {
@@ -223,8 +285,12 @@ static bool take(struct loader *o, const struct aof_reader *r, const struct resp
     } else {
         enum verdict v = judge(o, cmd, req);
         if (v == REFUSED || !cmd) return false;
-        if (v == RUN && o->in_multi) enqueue(o, cmd, req);
+        if ((v == RUN || v == RUN_SCRIPT) && o->in_multi) enqueue(o, cmd, req);
         if (v == RUN && !o->in_multi) call_begin(o, &o->calls[o->batched++], cmd, req->argv, req->argc);
+        if (v == RUN_SCRIPT && !o->in_multi) {
+            batch_run(o);
+            run_script(o, cmd, req->argv, req->argc);
+        }
     }
     if (!o->in_multi) whole(o, r);
     return true;

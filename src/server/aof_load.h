@@ -17,6 +17,7 @@ struct aof_load {
     void *ctx;
     uint64_t bytes_before; /* of the files loaded before */
     uint64_t keys, commands;
+    struct aof_scripts *scripts; /* NULL: no file had one; destroyed by who has loaded the files */
     /* Where the dataset stands in its history, if the last file says so. */
     bool has_position;
     struct replication_position position;

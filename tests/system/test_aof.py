@@ -1,5 +1,6 @@
 """The append-only file: its files beside redis-server's, rewrites, switching, damage, full disks, replicas."""
 import contextlib
+import hashlib
 import os
 import re
 import resource
@@ -196,6 +197,43 @@ def test_an_rdb_is_not_loaded_when_the_aof_is_on(servers, kind):
     node.shutdown("NOSAVE")
     node.start(appendonly="yes")
     assert node.cmd("DBSIZE") == 0
+
+
+@pytest.mark.sanitizer
+@pytest.mark.parametrize("kind", ["covey", "redis"])
+def test_scripts_in_an_old_file(servers, kind):
+    """redis-server before 7.0 could log scripts as they were called."""
+    node = servers.node(kind, start=False, appendonly="yes")
+    push = b"for i = 1, tonumber(ARGV[1]) do redis.call('RPUSH', KEYS[1], i) end return redis.call('LLEN', KEYS[1])"
+    counted = b"local n = redis.call('GET', KEYS[1]) or 0; redis.call('SET', KEYS[1], n + 1); redis.call('EXPIRE', KEYS[1], 1000)"
+    sha = lambda text: hashlib.sha1(text).hexdigest().encode()
+    rows = [(b"SELECT", b"0"), (b"SET", b"a", b"1"), (b"EVAL", push, b"1", b"list", b"3"), (b"EVALSHA", sha(push), b"1", b"list", b"2"),
+            (b"MULTI",), (b"INCR", b"a"), (b"EVAL", counted, b"1", b"n"), (b"EVALSHA", sha(counted).upper(), b"1", b"n"), (b"EXEC",),
+            (b"SCRIPT", b"LOAD", b"return redis.call('SADD', KEYS[1], ARGV[1], redis.sha1hex(ARGV[1]))"),
+            (b"EVALSHA", sha(b"return redis.call('SADD', KEYS[1], ARGV[1], redis.sha1hex(ARGV[1]))"), b"1", b"set", b"x"),
+            (b"EVAL", b"redis.call('SELECT', 3) redis.call('SET', 'three', 3) redis.call('PUBLISH', 'a', 'b')", b"0"), (b"INCR", b"a"),
+            (b"EVAL", b"redis.call('SET', 'half', 1) redis.call('LPUSH', 'half', 1) redis.call('SET', 'other half', 1)", b"0"),
+            (b"EVAL", b"redis.pcall('LPUSH', 'half', 2) redis.call('SET', 'undeclared', tostring(redis.pcall('NOSUCH').err ~= nil))", b"0"),
+            (b"EVAL", b"this is no Lua", b"0"), (b"EVALSHA", b"0" * 40, b"0"), (b"SCRIPT", b"FLUSH"),
+            (b"EVALSHA", sha(push), b"1", b"list", b"5"), (b"INCR", b"a")]
+    with open(os.path.join(node.dir, "appendonly.aof"), "wb") as file:
+        for row in rows:
+            file.write(b"*%d\r\n" % len(row) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in row))
+    node.start()
+    client = node.client
+    assert client.get("a") == b"4" and client.lrange("list", 0, -1) == [b"1", b"2", b"3", b"1", b"2"]
+    assert client.get("n") == b"2" and 900 < client.ttl("n") <= 1000
+    assert client.smembers("set") == {b"x", sha(b"x")}
+    assert client.mget("half", "other half", "undeclared") == [b"1", None, b"true"]
+    assert node.new_client(db=3).get("three") == b"3" and client.dbsize() == 6
+    assert client.script_exists(sha(push)) == [False] and client.script_exists(sha(b"return 1")) == [False]
+    before = everything(node)
+    client.incr("a")
+    rewrite(node)
+    client.decr("a")
+    node.terminate()
+    node.start()
+    assert_everything(before, node, "after a rewrite")
 
 
 def test_times_in_the_file(servers):
