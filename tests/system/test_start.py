@@ -212,3 +212,15 @@ def test_systemd_is_not_there(servers, monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     node = servers.node(supervised="systemd")
     assert node.info("server")["process_supervised"] == "no" and "NOTIFY_SOCKET not found" in node.log_tail()
+
+
+def test_every_role_explains_itself(tmp_path):
+    if covey.COVEY_IS_REDIS:
+        raise TestFailure("this is a redis-server")
+    roles = re.findall(r"^  ([a-z-]+) ", covey.run([covey.COVEY_BIN, "--help"]), re.M)
+    assert {"server", "proxy", "up", "down", "check-rdb", "check-aof", "pool-of"} == set(roles)
+    for role in set(roles):
+        assert f"Usage: covey {role} " in covey.run([covey.COVEY_BIN, role, "--help"], timeout=10)
+    link = tmp_path / "redis-server"
+    link.symlink_to(covey.COVEY_BIN)
+    assert "Usage: covey server" in covey.run([str(link), "--help"], timeout=10)
