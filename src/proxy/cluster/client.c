@@ -77,6 +77,7 @@ static void closed(struct front_client *base)
     buf_deinit(&c->multi);
     resp_parser_deinit(&c->parser);
     mem_free(c->name);
+    mem_free(c->recent);
 }
 
 /* ---- the queue ---- */

@@ -604,6 +604,7 @@ void request_answer(struct worker *w, struct request *r, struct bytes reply)
         request_free(w, r);
         return;
     }
+    if (w->config->replica_reads) replica_note_write(w, r);
     if (r->parent) {
         buf_append_bytes(&r->reply.bytes, reply);
         r->state = REQUEST_DONE;

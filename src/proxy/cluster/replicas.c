@@ -6,6 +6,7 @@
 #include "proxy/cluster/worker.h"
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/number.h"
 
 enum {
@@ -87,6 +88,41 @@ void replicas_adopt_map(struct worker *w, struct topology_map *map, struct backe
     }
 }
 
+/* ---- a client's own writes ---- */
+
+enum { RECENT_SLOTS = 16 };
+
+/* By a part of the slot's number; where two live ones meet, all slots count as written. */
+struct recent_writes {
+    int64_t all_until;
+    struct {
+        int64_t until;
+        uint16_t slot;
+    } at[RECENT_SLOTS];
+};
+
+static bool has_written(const struct client *c, const struct request *r, int64_t now_ms)
+{
+    if (!c->recent) return false;
+    uint16_t slot = r->slot % RECENT_SLOTS;
+    return now_ms < c->recent->all_until || (c->recent->at[slot].slot == r->slot && now_ms < c->recent->at[slot].until);
+}
+
+void replica_note_write(struct worker *w, const struct request *r)
+{
+    struct client *c = r->client;
+    int64_t now = w->now_ms, until = now + w->config->replica_after_write_ms;
+    if (until == now || !r->cmd) return;
+    if (!(r->cmd->flags & (CMD_WRITE | CMD_MAY_REPLICATE)) && r->cmd->id != CMD_ID_EXEC) return;
+    if (!c->recent) c->recent = mem_calloc(1, sizeof *c->recent);
+    uint16_t at = r->slot % RECENT_SLOTS;
+    bool taken = c->recent->at[at].slot != r->slot && now < c->recent->at[at].until;
+    if (taken || r->crosses) c->recent->all_until = until;
+    if (taken) return;
+    c->recent->at[at].slot = r->slot;
+    c->recent->at[at].until = until;
+}
+
 /* ---- which ---- */
 
 static bool is_usable(const struct worker *w, const struct backend *b, const struct backend *primary)
@@ -113,6 +149,7 @@ struct backend *replica_for(struct worker *w, const struct request *r, struct ba
     if (!w->config->replica_reads || !b->replica_count || !c || r->no_replica || r->ask || r->crosses || c->watching)
         return NULL;
     if (!r->cmd || !r->is_safe || !command_has_keys(r->cmd)) return NULL;
+    if (has_written(c, r, w->now_ms)) return NULL;
     bool nearest = w->config->replica_reads == 2;
     int64_t best = INT64_MAX;
     for (unsigned i = 0; i < b->replica_count; i++)

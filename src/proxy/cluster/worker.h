@@ -279,6 +279,8 @@ void node_note_release(struct backend *b, struct bytes reply);
 void node_probe(struct worker *w, struct backend *b);
 /* replicas.c: the replica that may answer this request, of the primary b; NULL: none, or the policy forbids it. */
 struct backend *replica_for(struct worker *w, const struct request *r, struct backend *b);
+/* The client has been answered a write: for a while it reads what it wrote at the primary. */
+void replica_note_write(struct worker *w, const struct request *r);
 /* It could not answer, or its connection broke. */
 void replica_failed(struct worker *w, struct backend *b);
 /* The answer to node_probe(). */
@@ -310,8 +312,9 @@ struct client {
     const struct command *last_cmd;                            /* NULL: none yet */
     enum { WROTE_NOTHING, WROTE_TO_ONE, WROTE_TO_MANY } wrote; /* nodes */
     uint16_t wrote_slot;
-    uint64_t blockings;         /* blocking requests so far */
-    struct monitor *monitoring; /* NULL: it is none */
+    struct recent_writes *recent; /* replicas.c; NULL: none */
+    uint64_t blockings;           /* blocking requests so far */
+    struct monitor *monitoring;   /* NULL: it is none */
 
     bool in_multi, multi_failed, multi_selects, multi_writes, multi_crosses, multi_asks_cross, multi_scripts;
     uint16_t multi_db; /* which is selected when it has been executed */

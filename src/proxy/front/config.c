@@ -101,6 +101,8 @@ static const struct setting settings[] = {
      "never|prefer|nearest  replicas that answer reads", 0, "never prefer nearest"},
     {"replica-reads-max-lag", NULL, MEMORY, AT(replica_max_lag), 0, INT64_MAX, "1mb",
      "how far behind such a replica may be; 0: any"},
+    {"replica-reads-after-write", NULL, NUMBER, AT(replica_after_write_ms), 0, INT32_MAX, "1000",
+     "ms for which a client reads at the primary what it has written itself; 0: not at all"},
     {"client-query-buffer-limit", NULL, MEMORY, AT(query_limit), 1 << 20, INT64_MAX, "1gb", "input of one client"},
     {"proto-max-bulk-len", NULL, MEMORY, AT(bulk_limit), 1 << 20, INT64_MAX, "512mb", "longest argument"},
     {"client-output-limit", NULL, MEMORY, AT(output_limit), 1 << 12, INT64_MAX, "1mb",

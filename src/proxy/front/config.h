@@ -66,6 +66,7 @@ struct proxy_config {
     int64_t node_queue_bytes;                           /* of requests that one node owes one worker */
     int64_t replica_reads;                              /* 0: never, 1: prefer, 2: nearest */
     int64_t replica_max_lag;                            /* bytes of the stream of changes; 0: any */
+    int64_t replica_after_write_ms;                     /* own writes are read at the primary for so long */
     int64_t query_limit, bulk_limit, output_limit;      /* of one client, bytes */
     int64_t output_limit_stuck;                         /* the same of a client that writes and does not read */
     struct output_limit output_limits[OUTPUT_CLASSES];
