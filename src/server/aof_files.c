@@ -614,6 +614,7 @@ bool aof_load_at_start(struct aof *a)
     atomic_store(&n->loading, true);
     bool ok = upgrade(a);
     bool empty = a->manifest.n == aof_manifest_count(&a->manifest, AOF_HISTORY);
+    if (ok && empty) persistence_warn_of_file(n->persistence);
     if (ok && !empty) ok = load_files(a, &l);
     if (ok && !empty)
         log_notice("DB loaded from append only file: %.3f seconds", (double)(clock_mono_ms() - begin) / 1000);

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { RETRY_AFTER_FAILURE_S = 5 };
 
@@ -378,6 +379,17 @@ const struct rdb_extras *persistence_extras(struct persistence *p)
 {
     scripting_libraries_list(p->node, &p->sync_extras);
     return &p->sync_extras;
+}
+
+void persistence_warn_of_file(struct persistence *p)
+{
+    char *path = file_path(p);
+    if (access(path, F_OK) == 0)
+        log_warning("appendonly is on and there is no AOF: this server starts empty, without %s, which the next save "
+                    "replaces. To keep its data: SHUTDOWN NOSAVE, start with appendonly no, then CONFIG SET appendonly "
+                    "yes",
+                    path);
+    mem_free(path);
 }
 
 enum status persistence_load(struct persistence *p, char **error)

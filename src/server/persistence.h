@@ -9,6 +9,9 @@
 struct persistence *persistence_create(struct node *n);
 /* Loads dbfilename if it is there; before any thread runs.  E_CORRUPT or E_IO: *error says why (mem_free()). */
 MUST_USE enum status persistence_load(struct persistence *p, char **error);
+/* Before the server starts with what its AOF has, which is nothing: warns if there is an RDB file, which counts for
+ * nothing then, and which the next save replaces. */
+void persistence_warn_of_file(struct persistence *p);
 /* Save points; from the main thread, ten times a second. */
 void persistence_tick(struct persistence *p, int64_t now_ms);
 /* False: the last background save failed and stop-writes-on-bgsave-error is set.  Any thread. */

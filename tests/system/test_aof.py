@@ -197,6 +197,11 @@ def test_an_rdb_is_not_loaded_when_the_aof_is_on(servers, kind):
     node.shutdown("NOSAVE")
     node.start(appendonly="yes")
     assert node.cmd("DBSIZE") == 0
+    said = "there is no AOF: this server starts empty"
+    assert (said in node.log_tail()) == (kind == "covey")
+    node.shutdown("NOSAVE")
+    node.start(appendonly="yes")
+    assert node.log_tail().count(said) == (kind == "covey"), "once there is one, it counts"
 
 
 @pytest.mark.sanitizer
