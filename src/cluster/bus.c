@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 enum { TICK_MS = 100, READ_ROOM = 64 * 1024, LINK_BUCKETS = 1024, LISTENERS_MAX = 17, ACCEPTS_A_TURN = 1000 };
+enum { SYNC_AFTER_S = 1 }; /* what nobody has to wait for is durable by then */
 
 /* A message of a client on its way out; its bytes are shared by the frames to all peers. */
 struct publication {
@@ -67,9 +68,13 @@ struct writer {
     pthread_t thread;
     pthread_mutex_t mu;
     pthread_cond_t wake, idle;
+    pthread_cond_t written_now;
     struct buf text;        /* under mu */
     uint64_t seq;           /* under mu: of text; 0: none */
+    uint64_t written;       /* under mu: in the file, or, if that was asked for, on the disk */
+    bool durable;           /* under mu: text has to be */
     bool busy;              /* under mu */
+    bool unsynced;          /* under mu: what is written is not all on the disk */
     struct nodes_file file; /* the writer's thread, after the start */
 };
 
@@ -88,6 +93,7 @@ struct cluster {
     struct list links[LINK_BUCKETS];
     uint64_t next_inbound;
     uint64_t persisted;              /* newest durable nodes.conf */
+    uint64_t last_saved;             /* newest that the writer was given */
     _Atomic int64_t node_timeout_ms; /* set by any thread */
     _Atomic int drop_type;           /* the same; -1: none */
     int handshakes;                  /* steps of TLS handshakes in this turn */
@@ -450,13 +456,14 @@ static void do_send(struct cluster *c, const struct cluster_action *a)
     link_queue(l, buf_bytes(&c->encode), body, a->after_persist);
 }
 
-static void do_persist(struct cluster *c, uint64_t seq)
+static void do_persist(struct cluster *c, uint64_t seq, bool durable)
 {
     struct writer *w = &c->writer;
     pthread_mutex_lock(&w->mu);
     w->text.n = 0;
     buf_append_bytes(&w->text, buf_bytes(&c->out.persist_text));
-    w->seq = seq;
+    w->seq = c->last_saved = seq;
+    w->durable |= durable;
     pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->mu);
 }
@@ -488,7 +495,7 @@ static void publish_nodes(struct cluster *c)
     }
 }
 
-static void publish_map(struct cluster *c)
+static void publish_map(struct cluster *c, unsigned first, unsigned last_slot)
 {
     const struct cluster_node *me = cluster_myself(c->core), *primary = cluster_my_primary(c->core);
     const struct cluster_node *last = NULL;
@@ -497,7 +504,7 @@ static void publish_map(struct cluster *c)
     bool any_lost = false;
     pthread_mutex_lock(&c->map_mu);
     publish_nodes(c);
-    for (unsigned slot = 0; slot < SLOT_COUNT; slot++) {
+    for (unsigned slot = first; slot <= last_slot; slot++) {
         const struct cluster_node *owner = cluster_slot_owner(c->core, slot);
         const struct cluster_node *to = cluster_slot_migrating_to(c->core, slot);
         if (owner != last) {
@@ -602,8 +609,8 @@ static void carry_out_one(struct cluster *c, const struct cluster_action *a)
     case CLUSTER_DO_CLOSE:
         if ((l = link_find(c, a->link))) link_free(l);
         break;
-    case CLUSTER_DO_PERSIST: do_persist(c, a->seq); break;
-    case CLUSTER_DO_PUBLISH_MAP: publish_map(c); break;
+    case CLUSTER_DO_PERSIST: do_persist(c, a->seq, a->durable); break;
+    case CLUSTER_DO_PUBLISH_MAP: publish_map(c, a->first_slot, a->last_slot); break;
     case CLUSTER_DO_REPLICATE:
         c->host.seal(c->host.ctx, false);
         act(c, CLUSTER_ACT_FOLLOW, a);
@@ -689,34 +696,74 @@ static void deliver_persisted(struct mail *m)
     mem_free(p);
 }
 
+static void tell_persisted(struct cluster *c, uint64_t seq)
+{
+    struct persisted_mail *p = mem_alloc(sizeof *p);
+    *p = (struct persisted_mail){{NULL, deliver_persisted}, c, seq};
+    loop_post(c->loop, &p->mail);
+}
+
+/* Under the lock: until there is something to write, or a quick write is to be synced. */
+static void writer_wait(struct writer *w)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += SYNC_AFTER_S;
+    while (w->seq == 0 && !(w->unsynced && w->durable)) {
+        if (!w->unsynced)
+            pthread_cond_wait(&w->wake, &w->mu);
+        else if (pthread_cond_timedwait(&w->wake, &w->mu, &until) == ETIMEDOUT)
+            return;
+    }
+}
+
+static void writer_fail(void)
+{
+    /* A node that cannot remember its vote must not go on voting. */
+    log_warning("Fatal: can't update cluster config file: %s", strerror(errno));
+    exit(1);
+}
+
 static void *writer_run(void *arg)
 {
     struct cluster *c = arg;
     struct writer *w = &c->writer;
     struct buf text = {0};
+    int64_t unsynced_ms = 0;
     pthread_setname_np(pthread_self(), "nodes.conf");
     pthread_mutex_lock(&w->mu);
     for (;;) {
-        while (w->seq == 0) pthread_cond_wait(&w->wake, &w->mu);
+        writer_wait(w);
         uint64_t seq = w->seq;
+        bool overdue = w->unsynced && clock_mono_ms() - unsynced_ms >= SYNC_AFTER_S * 1000;
+        bool durable = w->durable || overdue;
         text.n = 0;
         buf_append_bytes(&text, buf_bytes(&w->text));
         w->seq = 0;
+        w->durable = false;
         w->busy = true;
         pthread_mutex_unlock(&w->mu);
-        if (nodes_file_write(&w->file, buf_bytes(&text)) != OK) {
-            /* A node that cannot remember its vote must not go on voting. */
-            log_warning("Fatal: can't update cluster config file: %s", strerror(errno));
-            exit(1);
-        }
-        struct persisted_mail *p = mem_alloc(sizeof *p);
-        *p = (struct persisted_mail){{NULL, deliver_persisted}, c, seq};
-        loop_post(c->loop, &p->mail);
+        enum status st = seq ? nodes_file_write(&w->file, buf_bytes(&text), &durable) : nodes_file_sync(&w->file);
+        if (st != OK) writer_fail();
+        durable |= seq == 0;
         pthread_mutex_lock(&w->mu);
+        if (seq) w->written = seq;
+        if (durable) tell_persisted(c, w->written);
+        if (!durable && !w->unsynced) unsynced_ms = clock_mono_ms();
+        w->unsynced = !durable;
         w->busy = false;
         pthread_cond_broadcast(&w->idle);
+        pthread_cond_broadcast(&w->written_now);
     }
     return NULL;
+}
+
+void cluster_wait_saved(struct cluster *c, uint64_t seq)
+{
+    struct writer *w = &c->writer;
+    pthread_mutex_lock(&w->mu);
+    while (w->written < seq) pthread_cond_wait(&w->written_now, &w->mu);
+    pthread_mutex_unlock(&w->mu);
 }
 
 /* ---- time ---- */
@@ -819,6 +866,7 @@ struct cluster *cluster_new(const struct cluster_config *config, const char *pat
     pthread_mutex_init(&c->writer.mu, NULL);
     pthread_cond_init(&c->writer.wake, NULL);
     pthread_cond_init(&c->writer.idle, NULL);
+    pthread_cond_init(&c->writer.written_now, NULL);
     struct buf text = {0};
     struct cluster_error err = {{0}};
     enum status st = nodes_file_open(&c->writer.file, path, &text);
@@ -850,7 +898,7 @@ void cluster_run_threads(struct cluster *c, const struct cluster_history *restor
     pthread_mutex_lock(&c->early_mu);
     cluster_start(c->core, restored, now(), &c->out);
     carry_out(c);
-    publish_map(c);
+    publish_map(c, 0, SLOT_COUNT - 1);
     cluster_save(c->core, now(), &c->out);
     carry_out(c);
     atomic_store(&c->started, true);
@@ -863,7 +911,9 @@ void cluster_shut(struct cluster *c)
     struct writer *w = &c->writer;
     if (!atomic_load(&c->started)) return; /* nobody writes yet */
     pthread_mutex_lock(&w->mu);
-    while (w->seq || w->busy) pthread_cond_wait(&w->idle, &w->mu);
+    w->durable |= w->unsynced;
+    pthread_cond_signal(&w->wake);
+    while (w->seq || w->busy || w->unsynced) pthread_cond_wait(&w->idle, &w->mu);
     pthread_mutex_unlock(&w->mu);
 }
 
@@ -876,24 +926,27 @@ struct run_mail {
     void *arg;
     pthread_mutex_t mu;
     pthread_cond_t finished;
-    bool done; /* under mu */
+    uint64_t saved; /* nodes.conf of this step; 0: none */
+    bool done;      /* under mu */
 };
 
 static void deliver_run(struct mail *m)
 {
     struct run_mail *r = container_of(m, struct run_mail, mail);
     struct cluster *c = r->cluster;
+    uint64_t before = c->last_saved;
     c->out.count = 0;
     r->fn(c->core, now(), &c->out, r->arg);
     carry_out(c);
     c->out.count = 0;
+    r->saved = c->last_saved != before ? c->last_saved : 0;
     pthread_mutex_lock(&r->mu);
     r->done = true;
     pthread_cond_signal(&r->finished);
     pthread_mutex_unlock(&r->mu);
 }
 
-void cluster_run(struct cluster *c, cluster_fn *fn, void *arg)
+uint64_t cluster_run(struct cluster *c, cluster_fn *fn, void *arg)
 {
     struct run_mail r = {.mail = {NULL, deliver_run}, .cluster = c, .fn = fn, .arg = arg};
     pthread_mutex_init(&r.mu, NULL);
@@ -910,6 +963,7 @@ void cluster_run(struct cluster *c, cluster_fn *fn, void *arg)
     }
     pthread_cond_destroy(&r.finished);
     pthread_mutex_destroy(&r.mu);
+    return early ? 0 : r.saved;
 }
 
 void cluster_set_node_timeout(struct cluster *c, int64_t ms)

@@ -77,9 +77,13 @@ void cluster_shut(struct cluster *c);
 
 /* Runs fn on the cluster's thread, with the core between two steps, and waits until it is done; actions it puts in
  * `out` are carried out before this returns.  Before cluster_run_threads() it runs at once.  Not from the cluster's own
- * thread, nor by somebody an act waits for. */
+ * thread, nor by somebody an act waits for.  Returns what to call cluster_wait_saved() with before anybody is told of a
+ * change that is to be kept; 0: nothing is to be waited for. */
 typedef void cluster_fn(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg);
-void cluster_run(struct cluster *c, cluster_fn *fn, void *arg);
+uint64_t cluster_run(struct cluster *c, cluster_fn *fn, void *arg);
+/* Waits until that change is in nodes.conf: epochs, votes and roles on the disk, everything else where it outlives the
+ * process (it is on the disk within a second).  Not from the cluster's own thread. */
+void cluster_wait_saved(struct cluster *c, uint64_t saved);
 void cluster_paused(struct cluster *c); /* the writers stand still; from the thread that carries acts out */
 /* Facts have changed that the core may wait for (applied offset, acknowledgements, the link). Any thread, cheap. */
 void cluster_poke(struct cluster *c);

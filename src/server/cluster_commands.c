@@ -44,7 +44,8 @@ static void ask(struct call *call, cluster_fn *fn)
                     .endpoint = (int)config_num(n->config, CFG_CLUSTER_PREFERRED_ENDPOINT_TYPE),
                     .pport = config_bool(n->config, CFG_TLS_CLUSTER) && !call_conn(call)->tls,
                     .version = call->out.version};
-    cluster_run(n->cluster, fn, &a);
+    uint64_t saved = cluster_run(n->cluster, fn, &a);
+    if (saved) call_conn(call)->worker->cluster_saved = saved; /* the reply waits for it at the end of the turn */
     resp_raw(&call->out, buf_bytes(&a.reply));
     buf_deinit(&a.reply);
 }

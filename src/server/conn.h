@@ -145,6 +145,7 @@ struct worker {
     _Atomic bool wants_lease; /* something waits for the right to write */
     struct list held;         /* connections with held replies: held.link */
     bool asks_acks;           /* a reply of this turn waits for replicas */
+    uint64_t cluster_saved;   /* the nodes.conf that replies of this turn wait for; 0: none */
     struct mail poke;         /* reply_gate_release(), and a turn for connections with output */
     _Atomic bool poked;       /* poke is under way */
     _Atomic bool wants_sent, fail_held;

@@ -136,6 +136,8 @@ static void turn_end(void *ctx)
     aof_flush(w->node->aof);
     tracking_run(w);
     pubsub_run(w);
+    if (w->cluster_saved) cluster_wait_saved(w->node->cluster, w->cluster_saved);
+    w->cluster_saved = 0;
     write_dirty(w, sent);
     worker_leave_gate(w);
     if (!w->inner) memory_evict_clients(w);

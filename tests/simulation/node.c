@@ -136,8 +136,10 @@ static void write_begin(struct world *w, struct sim_node *n)
     world_post(w, ms, (struct sim_event){.kind = SIM_PERSISTED, .node = n->index, .incarnation = n->incarnation});
 }
 
-static void persist(struct world *w, struct sim_node *n, uint64_t seq, struct bytes text)
+/* What need not be durable at once may never be: a later one has it, or it is lost with the machine. */
+static void persist(struct world *w, struct sim_node *n, uint64_t seq, bool durable, struct bytes text)
 {
+    if (!durable && chance(w, 50)) return;
     struct buf *to = n->writing ? &n->queued : &n->in_flight;
     to->n = 0;
     buf_append_bytes(to, text);
@@ -377,7 +379,7 @@ static void carry_out(struct world *w, struct sim_node *n, const struct cluster_
     case CLUSTER_DO_SEND: send(w, n, a); break;
     case CLUSTER_DO_CONNECT: net_connect(w, n, a->link, a->ip); break;
     case CLUSTER_DO_CLOSE: close_link(w, n, a->link); break;
-    case CLUSTER_DO_PERSIST: persist(w, n, a->seq, buf_bytes(&w->out.persist_text)); break;
+    case CLUSTER_DO_PERSIST: persist(w, n, a->seq, a->durable, buf_bytes(&w->out.persist_text)); break;
     case CLUSTER_DO_REPLICATE: replicate(w, n, a->ip); break;
     case CLUSTER_DO_PROMOTE: promote(w, n); break;
     case CLUSTER_DO_PAUSE_WRITES:

@@ -357,6 +357,6 @@ bool cluster_reset(struct cluster_core *core, bool hard, struct cluster_time now
 void cluster_save(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out)
 {
     step_begin(core, now, out);
-    core->todo |= TODO_SAVE;
+    core->todo |= TODO_VITAL;
     step_end(core);
 }

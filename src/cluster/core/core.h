@@ -104,9 +104,11 @@ enum cluster_action_kind {
     CLUSTER_DO_SEND,         /* message on link, not before persist `after_persist` is done (0 = at once) */
     CLUSTER_DO_CONNECT,      /* open outbound `link` to ip:port (bus port); report CONNECTED or LINK_DOWN */
     CLUSTER_DO_CLOSE,        /* close `link`, deliver nothing more of it, report nothing */
-    CLUSTER_DO_PERSIST,      /* write out->persist_text to nodes.conf, fsync, then report PERSISTED(seq).  At most one a
-                              * step.  A newer one replaces an older one not yet begun; done(seq) covers all below. */
-    CLUSTER_DO_PUBLISH_MAP,  /* routing changed (owner, mark, role, address, state): make a new copy for the workers */
+    CLUSTER_DO_PERSIST,      /* write out->persist_text to nodes.conf, fsync, then report PERSISTED(seq); at once if it
+                              * is `durable`, else within a second.  At most one a step.  A newer one replaces an older
+                              * one not yet begun; done(seq) covers all below. */
+    CLUSTER_DO_PUBLISH_MAP,  /* routing changed (owner, mark, role, address, state): make a new copy for the workers; of
+                              * slots, those from first_slot to last_slot may be others */
     CLUSTER_DO_REPLICATE,    /* be a replica of `node` at ip:port (client port); also when its address changed */
     CLUSTER_DO_PROMOTE,      /* be a primary: stop replication, shift the replication id, keep the data */
     CLUSTER_DO_PAUSE_WRITES, /* stop writers, expiry, eviction and the stream's PINGs until `until_ms` (mono) at the
@@ -168,6 +170,8 @@ struct cluster_action {
     uint64_t link;                         /* SEND, CONNECT, CLOSE */
     uint64_t after_persist;                /* SEND */
     uint64_t seq;                          /* PERSIST */
+    bool durable;                          /* PERSIST */
+    uint16_t first_slot, last_slot;        /* PUBLISH_MAP */
     const struct cluster_message *message; /* SEND, DELIVER; borrowed until the next use of `out` */
     struct cluster_id node; /* REPLICATE, PROBE, YIELD, NOTE (null: none); SEND, CONNECT: the peer, if known */
     uint64_t epoch;         /* NOTE */

@@ -177,6 +177,7 @@ enum todo {
     TODO_MANUAL = 32,
     TODO_ADDRESS = 64, /* wire replication again */
     TODO_LEASE = 128,
+    TODO_MAP_SLOTS = 256, /* only of the slots map_first to map_last */
 };
 
 struct cluster_core {
@@ -185,6 +186,7 @@ struct cluster_core {
     struct cluster_time now;
     struct cluster_actions *out;
     unsigned todo;
+    unsigned map_first, map_last; /* with TODO_MAP_SLOTS */
 
     struct cluster_node *myself;
     struct cluster_node **nodes;
@@ -246,6 +248,8 @@ struct cluster_core {
 /* actions.c */
 void step_begin(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out);
 void step_end(struct cluster_core *core);
+/* The published map is to show this slot anew. */
+void map_slot(struct cluster_core *core, unsigned slot);
 struct cluster_action *act(struct cluster_core *core, enum cluster_action_kind kind);
 void note(struct cluster_core *core, enum cluster_note what, const struct cluster_node *node, uint64_t epoch,
           const char *reason);

@@ -101,7 +101,8 @@ void slot_assign(struct cluster_core *core, unsigned slot, struct cluster_node *
         return;
     }
     slot_release(core, slot);
-    core->todo |= TODO_MAP | TODO_STATE | TODO_SAVE;
+    map_slot(core, slot);
+    core->todo |= TODO_STATE | TODO_SAVE;
     if (!owner) return;
     core->owner[slot] = owner;
     cluster_bit_set(owner->slots, slot);
@@ -133,7 +134,8 @@ static void mark(struct cluster_core *core, struct cluster_node ***table, unsign
     }
     if ((*table)[slot] == node) return;
     (*table)[slot] = node;
-    core->todo |= TODO_MAP | TODO_SAVE;
+    map_slot(core, slot);
+    core->todo |= TODO_SAVE;
 }
 
 void slot_set_migrating(struct cluster_core *core, unsigned slot, struct cluster_node *to)
