@@ -167,6 +167,16 @@ static bool adopt_settings(struct process *p, struct proxy_config *c)
     return true;
 }
 
+/* CONFIG SET. */
+static bool adopt_change(void *ctx, struct proxy_config *c)
+{
+    struct process *p = ctx;
+    bool other_log = strcmp(p->config->logfile, c->logfile) != 0;
+    if (!adopt_settings(p, c)) return false;
+    if (other_log && log_open(c->logfile) != OK) log_warning("Cannot open the log file %s", c->logfile);
+    return true;
+}
+
 static bool reread_settings(struct process *p)
 {
     struct buf error = {0};
@@ -199,6 +209,8 @@ static bool put_together(struct process *p)
 {
     p->front = front_create(p->loop, p->config);
     if (!p->front) return false;
+    p->front->adopt = adopt_change;
+    p->front->adopt_ctx = p;
     p->hand_over.front = p->front;
     p->before = take_over_begin(p->front, p->config->take_over);
     if (p->before == -2) return false;

@@ -85,7 +85,7 @@ def test_small_ones(setup):
         assert three("MEMORY", "STATS")[b"total.allocated"] > 0 and wire("MEMORY", "PURGE") == "OK"
         assert wire("SET", "k", "v") == "OK" and wire("MEMORY", "USAGE", "k") > 0 and wire("OBJECT", "ENCODING", "k") == b"embstr"
         assert "Value at" in wire("DEBUG", "OBJECT", "k") and "this is a proxy" in wire("DEBUG", "JMAP")
-        assert "SIGHUP" in wire("CONFIG", "SET", "maxclients", 5) and "SIGHUP" in wire("CONFIG", "REWRITE")
+        assert wire("CONFIG", "SET", "timeout", 0) == "OK" and "without a config file" in wire("CONFIG", "REWRITE")
         assert wire("TIME")[0] and wire("LASTSAVE") > 0 and wire("COMMAND", "COUNT") > 200
         assert wire("COMMAND", "GETKEYS", "MSET", "a", 1, "b", 2) == [b"a", b"b"]
         assert "cluster support disabled" in wire("CLUSTER", "SLOTS") and "cluster support disabled" in wire("READONLY")

@@ -147,11 +147,6 @@ bool answers_answer(struct client *c, struct resp_out *o, const struct command *
     case CMD_ID_MEMORY_MALLOC_STATS: resp_verbatim(o, "txt", bytes_of(mem_allocator_name())); return true;
     case CMD_ID_MEMORY_STATS: memory_stats(c, o); return true;
     case CMD_ID_LATENCY_HISTOGRAM: latency_histogram(c, o, argv, argc); return true;
-    case CMD_ID_CONFIG_SET:
-    case CMD_ID_CONFIG_REWRITE:
-        resp_error(o, "ERR the proxy's settings are in its file and on its command line: change them there and send it "
-                      "SIGHUP");
-        return true;
     default: return false;
     }
 }

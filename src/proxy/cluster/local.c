@@ -239,6 +239,7 @@ enum outcome local_dispatch(struct client *c, const struct command *cmd, const s
     struct resp_out o;
     if (cmd->id == CMD_ID_SELECT && !route_alone(c)) return OUTCOME_NOT_NOW; /* other databases, other connections */
     if (cmd->id == CMD_ID_SELECT && awaits_map(c)) return OUTCOME_NOT_NOW;
+    if (cmd->id == CMD_ID_CONFIG_SET || cmd->id == CMD_ID_CONFIG_REWRITE) return settings_dispatch(c, cmd, req);
     if (cmd->id == CMD_ID_CONFIG_RESETSTAT) return answers_reset_stats(c, cmd);
     if (clients_asks_all(cmd)) return clients_ask_all(c, cmd, req->argv, req->argc);
     if (cmd->id == CMD_ID_CLIENT_REPLY) c->is_mute = c->reply_off && !bytes_ieq(req->argv[2], BYTES("on"));

@@ -429,6 +429,8 @@ bool client_must_pause(struct client *c, const struct command *cmd);
 bool answers_answer(struct client *c, struct resp_out *o, const struct command *cmd, const struct bytes *argv,
                     size_t argc);
 enum outcome answers_reset_stats(struct client *c, const struct command *cmd);
+/* settings.c: CONFIG SET and REWRITE */
+enum outcome settings_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 /* wait.c */
 enum outcome wait_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req,
                            struct bytes raw);

@@ -7,8 +7,11 @@
 #include "resp/resp.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum kind {
@@ -26,7 +29,10 @@ enum kind {
     USER_RATES,
     OUTPUT_LIMITS
 };
-enum { FIXED = 1 }; /* only at the start */
+enum {
+    FIXED = 1,    /* only at the start */
+    RELOADED = 2, /* changes with the file only */
+};
 
 struct setting {
     const char *name, *also; /* also: another name, or two with a space between */
@@ -42,7 +48,8 @@ struct setting {
 #define AT(field) offsetof(struct proxy_config, field)
 static const struct setting settings[] = {
     {"listen", NULL, LISTEN, 0, 0, 0, "",
-     "HOST:PORT or /PATH, then words tls, accept-proxy, a socket's mode; may be given again (127.0.0.1:6379)"},
+     "HOST:PORT or /PATH, then words tls, accept-proxy, a socket's mode; may be given again (127.0.0.1:6379)",
+     RELOADED},
     {"cluster", NULL, ADDRESSES, AT(seeds), 0, 0, "", "HOST:PORT,...  nodes to learn the cluster from"},
     {"pool", NULL, TEXT, AT(pool_file), 0, 0, "", "FILE  static pools, as nutcracker.yml has them", FIXED},
     {"stats-addr", NULL, TEXT, AT(stats_host), 0, 0, "0.0.0.0", "address of the pools' statistics", FIXED},
@@ -56,7 +63,8 @@ static const struct setting settings[] = {
     {"limited-users-run-scripts", NULL, CHOICE, AT(limited_scripts), 0, 0, "no",
      "no|yes  scripts do what the proxy's user may, not what the client's may", 0, "no yes"},
     {"user-rate-limit", NULL, USER_RATES, AT(user_limits), 0, 0, "",
-     "NAME OPS[:BURST] [BYTES[:BURST]]  a second, of all clients of a user; NAME * is every other user; repeatable"},
+     "NAME OPS[:BURST] [BYTES[:BURST]]  a second, of all clients of a user; NAME * is every other user; repeatable",
+     RELOADED},
     {"address-rate-limit", NULL, RATE, AT(address_limit), 0, 0, "", "the same of all clients of one address"},
     {"rate-limit-mode", NULL, CHOICE, AT(limit_refuses), 0, 0, "delay", "delay|error  for what goes too fast", 0,
      "delay error"},
@@ -109,9 +117,9 @@ static const struct setting settings[] = {
      "unread output above which nothing more is read from a client"},
     {"client-output-limit-stuck", NULL, MEMORY, AT(output_limit_stuck), 1 << 12, INT64_MAX, "256mb",
      "the same while a client reads nothing at all: it may be writing a pipeline first"},
-    {"accept-proxy", NULL, BOOL, AT(accept_proxy), 0, 0, "no", "yes: every listener expects PROXY headers"},
+    {"accept-proxy", NULL, BOOL, AT(accept_proxy), 0, 0, "no", "yes: every listener expects PROXY headers", RELOADED},
     {"accept-proxy-from", NULL, NETWORKS, 0, 0, 0, "",
-     "ADDRESS[/BITS],...  who sends PROXY headers; others are clients without (everybody)"},
+     "ADDRESS[/BITS],...  who sends PROXY headers; others are clients without (everybody)", RELOADED},
     {"proxy-header-timeout", NULL, NUMBER, AT(header_timeout_ms), 1, INT32_MAX, "5000", "ms for a PROXY header"},
     {"drain-timeout", NULL, NUMBER, AT(drain_timeout_ms), 0, INT32_MAX, "5000",
      "ms that what is under way has at SIGTERM"},
@@ -121,7 +129,7 @@ static const struct setting settings[] = {
     {"take-over", NULL, TEXT, AT(take_over), 0, 0, "", "PATH  control socket of the process to take over from", FIXED},
     {"backend-tls", "tls-cluster", BOOL, AT(backend_tls), 0, 0, "no", "yes: TLS towards nodes and servers of pools"},
     {"pool-tls", NULL, BOOL, AT(pool_tls), 0, 0, "no", "yes: the pools' TCP sockets speak TLS", FIXED},
-    {"tls-port", NULL, NUMBER, AT(tls_port), 0, 65535, "0", "a port for TLS beside the first of `listen`"},
+    {"tls-port", NULL, NUMBER, AT(tls_port), 0, 65535, "0", "a port for TLS beside the first of `listen`", RELOADED},
     {"tls-cert-file", NULL, TEXT, AT(tls_cert_file), 0, 0, "", "certificate of the proxy"},
     {"tls-key-file", NULL, TEXT, AT(tls_key_file), 0, 0, "", "its private key"},
     {"tls-key-file-pass", NULL, SECRET, AT(tls_key_pass), 0, 0, "", "password of the private key"},
@@ -142,6 +150,7 @@ static const struct setting settings[] = {
     {"tls-session-cache-timeout", NULL, NUMBER, AT(tls_cache_timeout_s), 0, INT32_MAX, "300", "seconds"},
 };
 enum { SETTINGS = sizeof settings / sizeof *settings };
+_Static_assert((int)SETTINGS <= (int)PROXY_SETTINGS_MAX, "more settings than proxy_config.changed has places");
 
 /* ---- values ---- */
 
@@ -458,6 +467,10 @@ static bool read_arguments(struct proxy_config *c, struct buf *error, int argc, 
 {
     int i = 1;
     if (argc > 1 && strncmp(argv[1], "--", 2) != 0) {
+        char *path = realpath(argv[1], NULL);
+        mem_free(c->file);
+        c->file = mem_strdup(path ? path : argv[1]);
+        free(path);
         if (!read_file(c, error, argv[1])) return false;
         i = 2;
     }
@@ -476,18 +489,24 @@ static struct proxy_config *create(void)
     struct proxy_config *c = mem_calloc(1, sizeof *c);
     atomic_store(&c->refs, 1);
     c->user_limits = limit_rules_create();
+    c->file = mem_strdup("");
     for (int i = 0; i < SETTINGS; i++)
         if (!set(c, &settings[i], bytes_of(settings[i].value))) mem_abort(0);
     return c;
 }
 
-/* What follows from other settings. */
-static bool complete(struct proxy_config *c, struct buf *error)
+static void complete_numbers(struct proxy_config *c)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     if (c->workers == 0) c->workers = processors > 0 ? processors : 1;
     if (c->workers > PROXY_WORKERS_MAX) c->workers = PROXY_WORKERS_MAX;
     if (c->maxclients == 0) c->maxclients = c->seed_count ? 10000 : INT32_MAX;
+}
+
+/* What follows from other settings. */
+static bool complete(struct proxy_config *c, struct buf *error)
+{
+    complete_numbers(c);
     if (c->seed_count == 0 && !*c->pool_file)
         return complain(error, BYTES("--cluster"), "is needed: nodes to learn the cluster from (or --pool)");
     if (c->seed_count && c->listen_count == 0 && !add_listen(c, BYTES("127.0.0.1:6379"))) return false;
@@ -549,7 +568,203 @@ void proxy_config_release(struct proxy_config *c)
     while (c->seed_count) mem_free(c->seeds[--c->seed_count].host);
     while (c->listen_count) mem_free(c->listen[--c->listen_count].at.host);
     limit_rules_destroy(c->user_limits);
+    for (int i = 0; i < SETTINGS; i++) mem_free(c->changed[i]);
+    mem_free(c->file);
     mem_free(c);
+}
+
+/* ---- CONFIG SET ---- */
+
+struct proxy_config *proxy_config_copy(const struct proxy_config *from)
+{
+    struct proxy_config *c = mem_alloc(sizeof *c);
+    memcpy(c, from, sizeof *c);
+    atomic_store(&c->refs, 1);
+    for (int i = 0; i < SETTINGS; i++) {
+        char **field = (char **)((char *)c + settings[i].offset);
+        if (settings[i].kind == TEXT || settings[i].kind == SECRET) *field = mem_strdup(*field);
+        if (c->changed[i]) c->changed[i] = mem_strdup(c->changed[i]);
+    }
+    for (int i = 0; i < c->seed_count; i++) c->seeds[i].host = mem_strdup(c->seeds[i].host);
+    for (int i = 0; i < c->listen_count; i++) c->listen[i].at.host = mem_strdup(c->listen[i].at.host);
+    c->user_limits = limit_rules_copy(c->user_limits);
+    c->file = mem_strdup(c->file);
+    return c;
+}
+
+/* What redis-server says of a value that it does not take. */
+static void say_why(const struct setting *s, struct bytes value, struct buf *out)
+{
+    int64_t n;
+    switch (s->kind) {
+    case NUMBER:
+    case MEMORY:
+        if (!(s->kind == MEMORY ? parse_memory(value, &n) : parse_i64(value, &n)))
+            buf_append_cstr(out, s->kind == MEMORY ? "argument must be a memory value"
+                                                   : "argument couldn't be parsed into an integer");
+        else
+            buf_printf(out, "argument must be between %lld and %lld inclusive", (long long)s->least,
+                       (long long)s->most);
+        break;
+    case BOOL: buf_append_cstr(out, "argument must be 'yes' or 'no'"); break;
+    case LEVEL:
+        buf_append_cstr(out, "argument(s) must be one of the following: debug, verbose, notice, warning");
+        break;
+    case CHOICE:
+        buf_append_cstr(out, "argument(s) must be one of the following: ");
+        for (const char *at = s->choices; *at; at++) {
+            if (*at == ' ') buf_append_char(out, ',');
+            buf_append_char(out, *at);
+        }
+        break;
+    default: buf_append_cstr(out, "Invalid argument");
+    }
+}
+
+static bool fail(char error[PROXY_CHANGE_ERROR_MAX], struct bytes name, struct bytes why)
+{
+    snprintf(error, PROXY_CHANGE_ERROR_MAX, "ERR CONFIG SET failed (possibly related to argument '%.*s') - %.*s",
+             (int)(name.n < 64 ? name.n : 64), name.p, (int)(why.n < 256 ? why.n : 256), why.p);
+    return false;
+}
+
+static bool may_change(const struct bytes *pairs, size_t n, char error[PROXY_CHANGE_ERROR_MAX])
+{
+    bool seen[SETTINGS] = {0};
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        const struct setting *s = find(pairs[i]);
+        if (!s) {
+            snprintf(error, PROXY_CHANGE_ERROR_MAX, "ERR Unknown option or number of arguments for CONFIG SET - '%.*s'",
+                     (int)(pairs[i].n < 128 ? pairs[i].n : 128), pairs[i].p);
+            return false;
+        }
+        if (s->flags & (FIXED | RELOADED)) return fail(error, pairs[i], BYTES("can't set immutable config"));
+        if (seen[s - settings]) return fail(error, pairs[i], BYTES("duplicate parameter"));
+        seen[s - settings] = true;
+    }
+    return true;
+}
+
+bool proxy_config_change(struct proxy_config *c, const struct bytes *pairs, size_t n,
+                         char error[PROXY_CHANGE_ERROR_MAX])
+{
+    bool had_seeds = c->seed_count > 0;
+    if (!may_change(pairs, n, error)) return false;
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        const struct setting *s = find(pairs[i]);
+        struct bytes value = pairs[i + 1];
+        bool plain = !value.n || (!memchr(value.p, '\0', value.n) && !memchr(value.p, '\n', value.n));
+        if (plain && set(c, s, value) && (c->seed_count > 0) == had_seeds) {
+            mem_free(c->changed[s - settings]);
+            c->changed[s - settings] = bytes_dup_cstr(value);
+            continue;
+        }
+        struct buf why = {0};
+        say_why(s, value, &why);
+        fail(error, pairs[i], buf_bytes(&why));
+        buf_deinit(&why);
+        return false;
+    }
+    complete_numbers(c);
+    return true;
+}
+
+/* ---- CONFIG REWRITE ---- */
+
+static void write_setting(struct buf *out, const char *name, const char *value)
+{
+    static const char digits[] = "0123456789abcdef";
+    buf_append_cstr(out, name);
+    buf_append_cstr(out, " \"");
+    for (const char *at = value; *at; at++) {
+        unsigned char ch = (unsigned char)*at;
+        if (ch == '"' || ch == '\\') buf_append_char(out, '\\');
+        if (ch >= ' ' && ch < 127) {
+            buf_append_char(out, *at);
+        } else {
+            buf_append_cstr(out, "\\x");
+            buf_append_char(out, digits[ch >> 4]);
+            buf_append_char(out, digits[ch & 15]);
+        }
+    }
+    buf_append_cstr(out, "\"\n");
+}
+
+/* The setting that a line of the file is about; -1: none that has changed. */
+static int changed_by(const struct proxy_config *c, struct bytes line)
+{
+    struct resp_request words = {0};
+    size_t lead = 0;
+    int at = -1;
+    while (lead < line.n && (line.p[lead] == ' ' || line.p[lead] == '\t')) lead++;
+    if (lead == line.n || line.p[lead] == '#') return -1;
+    if (resp_split_line(line, &words) == OK && words.argc) {
+        const struct setting *s = find(words.argv[0]);
+        if (s && c->changed[s - settings]) at = (int)(s - settings);
+    }
+    resp_request_deinit(&words);
+    return at;
+}
+
+/* The file's lines with what has changed, appended to out. */
+static bool write_lines(const struct proxy_config *c, struct buf *out)
+{
+    bool written[SETTINGS] = {0};
+    FILE *f = fopen(c->file, "r");
+    char line[64 * 1024];
+    if (!f) return false;
+    while (fgets(line, sizeof line, f)) {
+        size_t n = strcspn(line, "\r\n");
+        int at = changed_by(c, bytes_make(line, n));
+        if (at < 0) {
+            buf_append(out, line, n);
+            buf_append_char(out, '\n');
+        } else if (!written[at]) {
+            write_setting(out, settings[at].name, c->changed[at]);
+            written[at] = true;
+        }
+    }
+    bool ok = !ferror(f);
+    fclose(f);
+    for (int i = 0; i < SETTINGS; i++)
+        if (c->changed[i] && !written[i]) write_setting(out, settings[i].name, c->changed[i]);
+    return ok;
+}
+
+/* As a whole or not at all, with the mode that the file has. */
+static bool replace_file(const char *path, struct bytes text)
+{
+    struct buf name = {0};
+    struct stat before;
+    buf_printf(&name, "%s.%d", path, (int)getpid());
+    buf_append_char(&name, '\0');
+    int fd = stat(path, &before) == 0 ? open(name.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+    bool ok = fd >= 0 && fchmod(fd, before.st_mode & 0777) == 0;
+    while (ok && text.n) {
+        ssize_t n = write(fd, text.p, text.n);
+        ok = n > 0 || (n < 0 && errno == EINTR);
+        if (n > 0) text = bytes_make(text.p + n, text.n - (size_t)n);
+    }
+    ok = ok && fsync(fd) == 0 && rename(name.p, path) == 0;
+    int why = errno;
+    if (fd >= 0) close(fd);
+    if (fd >= 0 && !ok) unlink(name.p);
+    errno = why;
+    buf_deinit(&name);
+    return ok;
+}
+
+bool proxy_config_rewrite(const struct proxy_config *c, char error[PROXY_CHANGE_ERROR_MAX])
+{
+    struct buf text = {0};
+    if (!*c->file) {
+        snprintf(error, PROXY_CHANGE_ERROR_MAX, "ERR The server is running without a config file");
+        return false;
+    }
+    bool ok = write_lines(c, &text) && replace_file(c->file, buf_bytes(&text));
+    if (!ok) snprintf(error, PROXY_CHANGE_ERROR_MAX, "ERR Rewriting config file: %s", strerror(errno));
+    buf_deinit(&text);
+    return ok;
 }
 
 /* ---- TLS ---- */

@@ -11,7 +11,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { PROXY_SEEDS_MAX = 64, PROXY_WORKERS_MAX = 256, PROXY_LISTEN_MAX = 64, PROXY_NETWORKS_MAX = 256 };
+enum {
+    PROXY_SETTINGS_MAX = 128,
+    PROXY_SEEDS_MAX = 64,
+    PROXY_WORKERS_MAX = 256,
+    PROXY_LISTEN_MAX = 64,
+    PROXY_NETWORKS_MAX = 256
+};
 
 struct address {
     char *host;
@@ -95,6 +101,9 @@ struct proxy_config {
     bool tls_prefer_server_ciphers, tls_session_caching;
     int64_t tls_cache_size, tls_cache_timeout_s;
     int64_t tls_auth_clients; /* enum tls_auth */
+
+    char *file;                        /* where it was read from, an absolute path; "" nowhere */
+    char *changed[PROXY_SETTINGS_MAX]; /* by CONFIG SET, as it was given; by place in the table; NULL: not */
 };
 
 /* From the command line, which may begin with a file (argv[0] is the role's name and not looked at).  NULL: *error has
@@ -107,6 +116,15 @@ void proxy_config_usage(void);
 bool proxy_config_knows(struct bytes name);
 /* While it is made, before others see it.  False: no such setting, or no such value. */
 bool proxy_config_set(struct proxy_config *c, const char *name, struct bytes value);
+/* One that can be changed with proxy_config_change() before others see it. */
+struct proxy_config *proxy_config_copy(const struct proxy_config *c);
+enum { PROXY_CHANGE_ERROR_MAX = 512 };
+/* CONFIG SET with these names and values, in pairs.  False: the error, without '-', in Redis's words; c is good for
+ * nothing more. */
+MUST_USE bool proxy_config_change(struct proxy_config *c, const struct bytes *pairs, size_t n,
+                                  char error[PROXY_CHANGE_ERROR_MAX]);
+/* CONFIG REWRITE: the file gets what has changed so; its other lines stay.  False: the error. */
+MUST_USE bool proxy_config_rewrite(const struct proxy_config *c, char error[PROXY_CHANGE_ERROR_MAX]);
 struct proxy_config *proxy_config_hold(struct proxy_config *c);
 void proxy_config_release(struct proxy_config *c); /* NULL is fine */
 /* Calls each with every setting as CONFIG GET shows it; passwords are left out. */

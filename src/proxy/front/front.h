@@ -211,6 +211,9 @@ struct front {
     struct list listeners;
     struct tls *tls; /* towards clients */
     struct front_policy policy;
+    /* Makes other settings everybody's, on the thread of `loop`; takes c if it is true.  NULL: not possible here. */
+    bool (*adopt)(void *ctx, struct proxy_config *c);
+    void *adopt_ctx;
     struct front_socket *inherited, *others;
     int inherited_count, others_count;
     int64_t started_ms; /* wall clock */

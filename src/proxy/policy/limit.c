@@ -62,6 +62,18 @@ struct limit_rules *limit_rules_create(void)
     return mem_calloc(1, sizeof(struct limit_rules));
 }
 
+struct limit_rules *limit_rules_copy(const struct limit_rules *r)
+{
+    struct limit_rules *copy = limit_rules_create();
+    copy->n = r->n;
+    copy->at = mem_calloc(r->n + 1, sizeof *copy->at);
+    for (size_t i = 0; i < r->n; i++) {
+        copy->at[i] = r->at[i];
+        copy->at[i].name = mem_strdup(r->at[i].name);
+    }
+    return copy;
+}
+
 void limit_rules_destroy(struct limit_rules *r)
 {
     if (!r) return;

@@ -23,6 +23,7 @@ bool limit_rule_parse(struct bytes text, struct limit_rule *out);
 struct limit_rules; /* what was configured for users; constant once read */
 
 struct limit_rules *limit_rules_create(void);
+struct limit_rules *limit_rules_copy(const struct limit_rules *r);
 void limit_rules_destroy(struct limit_rules *r);
 /* "NAME RULE", or "* RULE" for every user without one of its own.  False: not that. */
 bool limit_rules_add(struct limit_rules *r, struct bytes text);
