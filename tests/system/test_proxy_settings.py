@@ -46,11 +46,10 @@ def test_what_is_set_holds_for_everybody(proxy):
             assert each("CONFIG", "GET", "maxclients") == [b"maxclients", b"3"]
             assert each("CONFIG", "GET", "slowlog-max-len") == [b"slowlog-max-len", b"7"]
         with Wire(proxy):
-            with pytest.raises(Exception):
-                Wire(proxy)
-        assert wire("CONFIG", "SET", "MaxClients", 100) == "OK"
-        with Wire(proxy), Wire(proxy):
-            pass
+            assert Wire(proxy).id == "ERR max number of clients reached"
+            assert wire("CONFIG", "SET", "MaxClients", 100) == "OK"
+            with Wire(proxy) as fourth:
+                assert fourth.id > 0
         assert wire("CONFIG", "SET", "client-query-buffer-limit", "2mb", "unknown-fate", "close", "loglevel", "verbose") == "OK"
         assert other("CONFIG", "GET", "client-query-buffer-limit") == [b"client-query-buffer-limit", b"2097152"]
         assert other("CONFIG", "GET", "unknown-fate") == [b"unknown-fate", b"close"]
