@@ -86,7 +86,7 @@ struct node {
     struct shutdown *shutdown;
     struct latency *latency;
     struct errorstats *errors;
-    struct acl *acl; /* users; changed with the server at rest */
+    struct acl *acl;                    /* users; changed with the server at rest */
     const struct server_beside *beside; /* with proxy; set at the start */
     void *proxy;                        /* inside this process (proxy-port); NULL: none */
     struct acl_log *acl_log;
@@ -119,6 +119,8 @@ struct node {
     _Atomic bool open_to_all;   /* the default user needs no password */
     bool exec_at_rest; /* a transaction runs with the server at rest: what it has changed is not in the log yet */
     _Atomic bool replies_need_sync; /* appendfsync always */
+    int oom_base;                   /* the process's score in the kernel when it was started */
+    _Atomic bool oom_changed;       /* it has another one now */
     _Atomic bool replies_need_file; /* the AOF's files are being changed */
 };
 

@@ -13,6 +13,7 @@
 #include "server/applier.h"
 #include "server/listen.h"
 #include "server/multi.h"
+#include "server/oom.h"
 #include "server/persistence.h"
 #include "server/reply_gate.h"
 #include "server/snapshot_budget.h"
@@ -484,6 +485,7 @@ static void follow_at_rest(struct replication *r, const char *host, int port, bo
 {
     bool was = atomic_exchange(&r->is_replica, true);
     log_set_role('S');
+    oom_apply(r->node);
     if (!was) blocking_end_all(r->node);
     if (!was) reply_gate_fail_all(r->node);
     if (!was)
@@ -507,6 +509,7 @@ void replication_promote_at_rest(struct replication *r)
     atomic_store(&r->is_replica, false);
     atomic_store(&r->link_state, UPSTREAM_NONE);
     log_set_role('M');
+    oom_apply(r->node);
     if (!r->node->cluster) config_force_text(r->node->config, CFG_REPLICAOF, BYTES(""));
     hub_kill(r->hub, 0, NULL, NULL); /* they come back and go on under the new id */
 }

@@ -18,6 +18,7 @@
 #include "server/listen.h"
 #include "server/memory.h"
 #include "server/multi.h"
+#include "server/oom.h"
 #include "server/persistence.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
@@ -166,13 +167,21 @@ static bool config_apply(void *ctx, const enum config_id *ids, size_t n, size_t 
 {
     struct node *node = ctx;
     bool on = aof_is_on(node->aof);
+    int score = oom_score();
     for (size_t i = 0; i < n; i++) {
         if (ids[i] != CFG_APPENDONLY || aof_turn(node->aof, config_bool(node->config, CFG_APPENDONLY))) continue;
         *failed = i;
         *reason = "Unable to turn on AOF. Check server logs.";
         return false;
     }
+    for (size_t i = 0; i < n; i++) {
+        if ((ids[i] != CFG_OOM_SCORE_ADJ && ids[i] != CFG_OOM_SCORE_ADJ_VALUES) || oom_apply(node)) continue;
+        *failed = i;
+        *reason = "Failed to apply new oom_score_adj configuration, check server logs.";
+        return false;
+    }
     if (network_apply(node, ids, n, failed, reason)) return true;
+    if (score != oom_score()) oom_put(score);
     if (!aof_turn(node->aof, on)) log_warning("The AOF could not be turned on again"); /* the old values come back */
     return false;
 }
@@ -217,6 +226,7 @@ static struct node *node_create(struct config *cfg)
     n->options = mem_calloc(1, sizeof *n->options);
     options_derive(cfg, n->options);
     n->started_ms = clock_wall_ms();
+    oom_init(n);
     atomic_store(&n->active_expire, true);
     n->reaper = reaper_create();
     n->snapshot_budget = snapshot_budget_create(n);
@@ -286,6 +296,7 @@ static int run(struct main_thread *m)
     if (!load_dataset(n)) return 1;
     if (n->cluster && !cluster_node_start(n)) return 1;
     replication_start(n->replication);
+    oom_apply(n);
     m->timer = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
     loop_timer_add(n->main_loop, &m->timer);
     write_pidfile(n->config);

@@ -224,3 +224,24 @@ def test_every_role_explains_itself(tmp_path):
     link = tmp_path / "redis-server"
     link.symlink_to(covey.COVEY_BIN)
     assert "Usage: covey server" in covey.run([str(link), "--help"], timeout=10)
+
+
+@pytest.mark.parametrize("kind", ["covey", "redis"])
+def test_oom_score(servers, kind):
+    def score():
+        with open(f"/proc/{node.pid}/oom_score_adj") as file:
+            return int(file.read())
+    with open("/proc/self/oom_score_adj") as file:
+        base = int(file.read())
+    node = servers.node(kind)
+    assert score() == base
+    assert node.cmd("CONFIG", "SET", "oom-score-adj", "relative", "oom-score-adj-values", "10 20 30") and score() == base + 10
+    node.cmd("REPLICAOF", "127.0.0.1", "1")
+    assert score() == base + 20
+    assert node.cmd("CONFIG", "SET", "oom-score-adj", "absolute", "oom-score-adj-values", "500 400 30") and score() == 400
+    node.cmd("REPLICAOF", "NO", "ONE")
+    assert score() == 500
+    assert node.cmd("CONFIG", "SET", "oom-score-adj-values", "2000 2000 2000") and score() == 1000
+    assert node.cmd("CONFIG", "SET", "oom-score-adj", "no") and score() == base
+    node = servers.node(kind, oom_score_adj="yes", oom_score_adj_values="300 400 500")
+    assert score() == base + 300
