@@ -16,8 +16,8 @@ __attribute__((constructor)) static void fill_rows(void)
 {
     for (unsigned id = 0; id < CMD_ID_COUNT; id++) {
         const struct command *c = command_by_id((enum command_id)id);
-        bool newer = strncmp(c->since, "7.0", 3) > 0 || id == CMD_ID_CLIENT_MIN_REPLICAS_TO_ACK ||
-                     id == CMD_ID_CLIENT_CROSSSLOT;
+        bool newer =
+            strncmp(c->since, "7.0", 3) > 0 || id == CMD_ID_CLIENT_MIN_REPLICAS_TO_ACK || id == CMD_ID_CLIENT_CROSSSLOT;
         rows[id] = (struct acl_command){c->name, c->categories, 0, strchr(c->name, '|') != NULL, newer};
         unsigned container = id;
         while (rows[id].is_sub && rows[container].is_sub) container--;

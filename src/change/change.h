@@ -83,7 +83,8 @@ struct change_id {
     bool fresh; /* from change_id_shift() until change_id_told(): nobody else knows `id` */
 };
 void change_id_get(struct change_log *log, struct change_id *out);
-/* Counts the changes of the id, and of who knows it.  Whoever reads bytes of the log sees the change of id that came before them. */
+/* Counts the changes of the id, and of who knows it.  Whoever reads bytes of the log sees the change of id that came
+ * before them. */
 unsigned change_id_generation(const struct change_log *log);
 /* A new random id and no second one: a history of its own. */
 void change_id_new(struct change_log *log);
