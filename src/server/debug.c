@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static struct node *node_of(const struct call *c)
 {
@@ -103,7 +104,7 @@ static void debug_loadaof(struct call *c)
     if (!aof_reload(node_of(c)->aof)) {
         /* As redis-server: half a dataset is not to be served. */
         log_warning("DEBUG LOADAOF failed, exiting");
-        exit(1);
+        _exit(1);
     }
     log_warning("Append Only File loaded by DEBUG LOADAOF");
     resp_ok(&c->out);

@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 struct replication {
     struct node *node;
@@ -320,7 +321,7 @@ static void wait_for_disk(struct replication *r)
     const struct node *n = r->node;
     if (aof_write_error(n->aof) && !config_bool(n->config, CFG_REPLICA_IGNORE_DISK_WRITE_ERRORS)) {
         log_warning("Replica was unable to write command to disk.");
-        exit(1);
+        _exit(1);
     }
     while (aof_is_congested(n->aof) && may_apply(r)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }

@@ -316,6 +316,7 @@ def test_kill_of_a_process_loses_little(servers, policy):
     assert policy == "everysec" or crasher.unpromised == 0
 
 
+@pytest.mark.sanitizer
 def test_kill_at_each_step_of_a_change_of_files(servers):
     """A rewrite's new increment: made, named, synced; whatever step is the last one, the writes answered before are there."""
     seed = random.randrange(1 << 30)
@@ -323,7 +324,7 @@ def test_kill_at_each_step_of_a_change_of_files(servers):
     node = servers.node(start=False, appendonly="yes", appendfsync="no", workers=2, auto_aof_rewrite_percentage=0)
     disk = Disk(servers, node)
     acknowledged, lost, steps = 0, 0, {}
-    for number in range(120 if LONG else 16):
+    for number in range(120 if LONG else 4 if covey.SANITIZED else 16):
         disk.prepare(*(f"delay {kind} * {chance.choice((1, 20))}" for kind in ("sync", "open", "rename", "unlink")))
         node.start()
         assert int(node.cmd("GET", "counter") or 0) >= acknowledged, f"seed {seed}, round {number}: {steps}"
