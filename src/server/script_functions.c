@@ -94,8 +94,7 @@ void cmd_function_load(struct call *call)
     bool replace = false;
     for (size_t i = 2; i + 1 < call->argc; i++) {
         if (!call_arg_is(call, i, "replace")) {
-            resp_errorf(&call->out, "ERR Unknown option given: %.*s",
-                        (int)(call->argv[i].n < 1024 ? call->argv[i].n : 1024), call->argv[i].p);
+            resp_errorf(&call->out, "ERR Unknown option given: %.*s", resp_shown(call->argv[i]), call->argv[i].p);
             return;
         }
         replace = true;

@@ -127,6 +127,7 @@ class Crasher:
         self.kills = self.lost = self.unpromised = self.power_cuts = self.operations = 0
         self.oldest = self.longest_start = self.longest_wait = 0.0
         self.where = {}
+        self.flushing = False  # the reply to a FLUSHALL has not come
 
     def start(self, *commands):
         """False when it died before it answered."""
@@ -202,6 +203,10 @@ class Crasher:
 
     def look(self):
         with Wire(self.node) as wire:
+            if self.flushing and wire("DBSIZE") == 0:  # it died when that was done and nobody had been told
+                for history in self.histories:
+                    history.anew(f"{self.kills}f")
+            self.flushing = False
             for history in self.histories:
                 lost, missing, age = history.look(wire)
                 self.lost += lost
@@ -210,7 +215,9 @@ class Crasher:
                 self.operations += history.acknowledged - history.counted
                 history.counted = history.acknowledged
             if self.kills % 8 == 7:
-                wire("FLUSHALL")
+                self.flushing = True
+                assert wire("FLUSHALL") == "OK"
+                self.flushing = False
                 for history in self.histories:
                     history.anew(str(self.kills))
 

@@ -432,11 +432,12 @@ static struct topology_map *ask(struct topology *t, const char *name, const char
 static struct topology_map *ask_one(struct topology *t, int which)
 {
     const struct map_node *node = NULL;
-    int count = t->map ? t->map->count : 0, replicas = t->map ? t->map->replica_count : 0;
-    if (which < count)
-        node = &t->map->nodes[which];
-    else if (which < count + replicas)
-        node = &t->map->replicas[which - count];
+    const struct topology_map *m = t->map;
+    int count = m ? m->count : 0, replicas = m ? m->replica_count : 0;
+    if (m && which < count)
+        node = &m->nodes[which];
+    else if (m && which < count + replicas)
+        node = &m->replicas[which - count];
     if (node) return *node->ip ? ask(t, node->name, node->ip, node->port, true) : NULL;
     const struct address *seed = &t->config->seeds[which - count - replicas];
     return ask(t, seed->host, seed->host, seed->port, true);
