@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 /* After so many bytes the kernel is asked to start writing them, so that the final sync is short. */
-enum { WRITEBACK_BYTES = 4 * 1024 * 1024 };
+enum { WRITEBACK_BYTES = 1024 * 1024 };
 /* How much is written between two looks at `cancel` at the latest. */
 enum { STEP_BYTES = 1024 * 1024 };
 
