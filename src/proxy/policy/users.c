@@ -143,6 +143,7 @@ void users_set_limits(struct users *u, const struct limit_rules *limits)
 void users_set_password(struct users *u, const char *password)
 {
     struct bytes name = BYTES("default");
+    if (u->is_mirror) return; /* the table's password is the one */
     pthread_mutex_lock(&u->mu);
     struct acl *a = acl_copy(u->current->acl);
     u->options.password = password;

@@ -215,6 +215,8 @@ static void a_mirror_follows_its_table(void **state)
     assert_true(find(&u, "eve")->born > eve.born);
     assert_int_equal(find(&u, "default")->born, everybody.born);
     assert_true(u.current->login_needed);
+    users_set_password(&u, "");
+    assert_true(u.current->login_needed); /* nor by the proxy's settings */
     acl_destroy(table);
     users_destroy(&u);
 }
