@@ -49,7 +49,7 @@ struct aof_writer {
     uint64_t command_offset;          /* where the command under way begins in the log */
     bool position_due, skipped;       /* #POS is to be written; the stream held bytes that the file does not */
     bool position_now;                /* the thread is at it, which is seldom: #POS does not wait */
-    bool borrowed; /* the last #POS names the history before this one, which nobody has been told of */
+    bool borrowed;                    /* the last #POS names the history before the present one */
     unsigned id_generation;
     int64_t position_ms, stamp_s; /* the last #POS, monotonic; #TS, unix time */
     uint64_t batch_size;          /* of the file before these pieces */
@@ -136,14 +136,30 @@ static bool at_boundary(const struct aof_writer *w)
     return !w->filter.in_command && !w->filter.in_multi && w->filter.head_n == 0;
 }
 
-/* follows: data of the present history. */
+/* The history that an offset belongs to.  follows: as the beginning of what comes next. */
+static const char *history_at(const struct change_id *id, uint64_t offset, bool follows)
+{
+    if ((int64_t)offset + 1 < id->second_offset) return id->id2;
+    return follows ? id->id : change_id_known(id, offset);
+}
+
+/* Whether the last #POS names a history that is over where the file ends now. */
+static bool outlived(struct aof_writer *w)
+{
+    struct change_id id;
+    if (!w->borrowed) return false;
+    change_id_get(w->host.log, &id);
+    return history_at(&id, w->head.offset, false) == id.id;
+}
+
+/* follows: data comes behind it. */
 static void put_position(struct aof_writer *w, uint64_t offset, bool follows)
 {
     char line[96];
     struct change_id id;
     w->id_generation = change_id_generation(w->host.log);
     change_id_get(w->host.log, &id);
-    const char *name = follows ? id.id : change_id_known(&id, offset);
+    const char *name = history_at(&id, offset, follows);
     w->borrowed = name != id.id;
     int n = snprintf(line, sizeof line, "#POS:%s:%llu\r\n", name, (unsigned long long)offset);
     put_text(w, line, (size_t)n);
@@ -237,7 +253,7 @@ static bool gather(struct aof_writer *w)
     if (at_boundary(w)) {
         bool new_id = w->id_generation != change_id_generation(w->host.log);
         bool lag = w->skipped && (w->position_now || clock_mono_ms() - w->position_ms >= POSITION_EVERY_MS);
-        if ((w->position_due || new_id || lag) && w->text_n <= TEXT_BYTES - TEXT_RESERVE)
+        if ((w->position_due || new_id || lag || outlived(w)) && w->text_n <= TEXT_BYTES - TEXT_RESERVE)
             put_position(w, w->head.offset, false);
         w->mark_offset = w->head.offset;
         w->mark_bytes = w->queued;
