@@ -253,4 +253,6 @@ class ProxyRunner(Runner):
             reply = self.links[2][0].call("COMMAND", "GETKEYS", *call)
             if not is_error(reply):
                 slots |= {key_slot(key[1]) for key in reply[1]}
+            if name_of(call) == "SPUBLISH":
+                slots.add(key_slot(call[1]))
         return slots

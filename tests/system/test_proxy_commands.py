@@ -170,6 +170,48 @@ def test_unblock(setup):
         assert admin("RPUSH", "nothing", "kept") == 1 and admin("LPOP", "nothing") == b"kept"
 
 
+def test_a_wait_on_the_connection_that_watches(setup):
+    """BLPOP of a watched key goes to the node by the connection that watches it, and that stays the client's."""
+    _, proxy = setup
+    with Wire(proxy) as wire, Wire(proxy) as other:
+        for n in range(20):
+            assert wire("WATCH", "{w}k") == "OK"
+            assert wire("BLPOP", "{w}list", 0.01) is None
+            if n % 3 == 0:
+                assert other("INCR", "{w}k") > 0
+            assert wire("MULTI") == "OK" and wire("GET", "{w}k") == "QUEUED"
+            reply = wire("EXEC")
+            assert reply is None if n % 3 == 0 else len(reply) == 1, n
+        assert wire("WATCH", "{w}k") == "OK"
+        wire.send("BLPOP", "{w}list", 5)
+        time.sleep(0.1)
+        assert other("RPUSH", "{w}list", "x") == 1 and wire.read() == [b"{w}list", b"x"]
+        assert wire("UNWATCH") == "OK"
+        waiting = [Wire(proxy) for _ in range(5)]  # each on a connection of its own
+        for n, client in enumerate(waiting):
+            client.send("BLPOP", f"{{w}}list{n}", 5)
+        time.sleep(0.1)
+        for n, client in enumerate(waiting):
+            assert other("RPUSH", f"{{w}}list{n}", n) == 1 and client.read() == [b"{w}list%d" % n, b"%d" % n]
+            client.close()
+
+
+def test_order_while_keys_are_watched(setup):
+    """Commands that are split among nodes keep their place among those of the watched slot, in a pipeline."""
+    _, proxy = setup
+    with Wire(proxy) as wire:
+        for n in range(50):
+            wire("DEL", "{w}t", "{w}s")
+            assert wire("SADD", "{w}s", 1) == 1 and wire("WATCH", "{w}k") == "OK"
+            for _ in range(10):
+                wire.send("SUNIONSTORE", "{w}t", "{w}s")
+                wire.send("EXISTS", "{w}t", "elsewhere")
+                wire.send("DEL", "{w}t", "elsewhere")
+                wire.send("EXISTS", "elsewhere", "{w}t")
+            assert wire.many(40) == [1, 1, 1, 0] * 10, n
+            assert wire("UNWATCH") == "OK"
+
+
 def test_wait(setup):
     cluster, proxy = setup
     cluster.wait_whole()

@@ -92,13 +92,22 @@ static int64_t patience(const struct request *r)
 
 /* ---- sending ---- */
 
+/* Goes by the connection that watches keys, so that it does not overtake, nor is overtaken by, what went there before.
+ * WAIT has connections of its own: it has let everything end before. */
+static bool goes_with_watch(const struct worker *w, const struct request *r)
+{
+    const struct client *c = r->client;
+    if (!c || !c->watching || !c->pinned || r->ask || (r->parent && r->is_blocking)) return false;
+    return r->slot == c->watch_slot || worker_has_one_server(w) || c->pinned->backend == w->only;
+}
+
 /* The link that would be taken; NULL: not now. */
 static struct link *choose(struct worker *w, struct request *r, struct backend *b, bool *full)
 {
     struct client *c = r->client;
     *full = false;
     if (r->is_watched) return c->pinned;
-    if (c && c->watching && c->pinned && !r->parent && r->slot == c->watch_slot && !r->ask) return c->pinned;
+    if (goes_with_watch(w, r)) return c->pinned;
     if (r->is_blocking) return node_link_pin(w, b, c, full);
     return node_link_shared(w, b, c && c->resp == 3, c ? (unsigned)(c->base.id % (uint64_t)w->config->connections) : 0,
                             r->db);
@@ -238,7 +247,7 @@ void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
         return;
     }
     if (r->client && r->client->epoch != w->epoch && !is_next(r, l)) {
-        if (r->is_blocking) node_link_unpin(l, true);
+        if (r->is_blocking && r->client->pinned != l) node_link_unpin(l, true);
         hold(w, r, raw, LATER_FIRST_MS / 2);
         return;
     }

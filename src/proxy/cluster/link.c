@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -225,6 +226,7 @@ void node_link_select(struct link *l, unsigned db)
 void node_link_unpin(struct link *l, bool clean)
 {
     unsigned idle = 0;
+    assert(list_empty(&l->idle)); /* nobody gives back what is not his */
     list_each(it, &l->backend->idle[l->proto]) idle++;
     l->owner = NULL;
     l->is_raw = false;
@@ -566,7 +568,7 @@ static bool give_back(struct link *l, const struct request *r, struct bytes repl
 {
     struct client *c = r->client;
     if (r->selects) l->db = -1;
-    if (r->is_blocking) {
+    if (r->is_blocking && (!c || c->pinned != l)) { /* else it watches keys for the client as well */
         node_link_unpin(l, true);
         return true;
     }
