@@ -707,7 +707,7 @@ static void tell_persisted(struct cluster *c, uint64_t seq)
 static void writer_wait(struct writer *w)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += SYNC_AFTER_S;
     while (w->seq == 0 && !(w->unsynced && w->durable)) {
         if (!w->unsynced)
@@ -864,7 +864,11 @@ struct cluster *cluster_new(const struct cluster_config *config, const char *pat
     pthread_mutex_init(&c->map_mu, NULL);
     pthread_mutex_init(&c->early_mu, NULL);
     pthread_mutex_init(&c->writer.mu, NULL);
-    pthread_cond_init(&c->writer.wake, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->writer.wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pthread_cond_init(&c->writer.idle, NULL);
     pthread_cond_init(&c->writer.written_now, NULL);
     struct buf text = {0};

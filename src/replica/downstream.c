@@ -6,7 +6,6 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "base/random.h"
-#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -437,7 +436,6 @@ static void *sync_thread(void *arg)
     struct sink *s = arg;
     struct hub *h = s->hub;
     pthread_setname_np(pthread_self(), "full-sync");
-    thread_is_patient();
     log_notice("Full resync of replica %s: sending a snapshot without a fork", s->req.peer);
     enum status st = full_sync(s);
     rdb_extras_deinit(&s->extras);

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/thread.h"
 #include "change/durable.h"
 #include "server/conn.h"
 #include "server/latency.h"
@@ -165,7 +164,6 @@ static void *rewrite_thread(void *arg)
 {
     struct aof *a = arg;
     pthread_setname_np(pthread_self(), "aof-rewrite");
-    thread_is_patient();
     int64_t begin = clock_mono_ms();
     bool ok = aof_files_write_base(a) == OK && wait_for_switch(a);
     if (ok) log_notice("Background AOF rewrite terminated with success");

@@ -4,7 +4,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/thread.h"
 #include "persist/persist.h"
 #include "server/aof.h"
 #include "server/conn.h"
@@ -159,7 +158,6 @@ static void *background(void *arg)
 {
     struct persistence *p = arg;
     pthread_setname_np(pthread_self(), "snapshot");
-    thread_is_patient();
     if (write_file(p) == OK) log_notice("Background saving terminated with success");
     pthread_mutex_lock(&p->mu);
     p->running = false;

@@ -163,7 +163,7 @@ class Load:
             operator.join(100)
             assert not operator.is_alive(), "a client waits for ever"
 
-    def end(self, what, unknown=CLIENTS):
+    def end(self, what, unknown=CLIENTS, wrong=0):
         self.stop()
         client = self.proxy.new_client()
         for operator in self.operators:
@@ -171,7 +171,7 @@ class Load:
         client.close()
         print(f"{what}: {self.counts['answered']} answered, {self.counts['refused']} refused, {self.counts['unknown']} unknown, "
               f"{self.counts['errors']} errors; longest pause {1000 * self.longest:.0f} ms")
-        assert not self.counts["wrong"] and not self.counts["errors"] and not self.counts["refused"], dict(self.notes)
+        assert self.counts["wrong"] <= wrong and not self.counts["errors"] and not self.counts["refused"], dict(self.notes)
         assert self.counts["unknown"] <= unknown, dict(self.notes)
         assert self.counts["answered"] > 500
 
@@ -226,7 +226,8 @@ def test_a_primary_is_stopped(setup):
         finally:
             victim.resume()
         load.flow(0.5)  # it comes back and is a primary no more
-        load.end("SIGSTOP of a primary")
+        # redis-server answers clients before it writes to its replica: what a turn of it answered may be lost.
+        load.end("SIGSTOP of a primary", wrong=4 * CLIENTS if victim.kind == "redis" else 0)
     cluster.wait_replica_of(victim, replica)
     cluster.wait_whole()
 
@@ -405,6 +406,7 @@ class Newcomer(Operator):
 
 
 @BOTH
+@pytest.mark.long
 @pytest.mark.parametrize("first", ["the fault", "the hand-over"])
 def test_hand_over_during_a_failover(setup, module_servers, tmp_path, first):
     """A primary is killed in the moment in which another process takes over: neither those who stay with the old process nor those
