@@ -29,7 +29,7 @@ struct cut {
     unsigned slot;
     uint32_t bucket;
     size_t worked; /* since it last let others have the processor, in bytes */
-    bool walked; /* all slots are behind us; only detached tables are left */
+    bool walked;   /* all slots are behind us; only detached tables are left */
 
     /* Tables with strays of ours, by number: writers push on a stack, each under its slot's lock and when a list
      * begins; so a table is in it once.  Who walks takes the whole stack at a time. */
