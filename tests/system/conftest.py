@@ -11,26 +11,19 @@ import covey  # noqa: E402
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "sanitizer: also run on the AddressSanitizer and ThreadSanitizer builds")
-    config.addinivalue_line("markers", "long: in a long run only")
 
 
 def pytest_collection_modifyitems(config, items):
     """On the sanitizer builds a run of seconds takes minutes: each of the two has two fifths of the marked tests, chosen
     by a seed that the test run prints; a long run has them all."""
-    if not covey.LONG:
-        leave_out(config, items, [item for item in items if item.get_closest_marker("long")])
     seed = os.environ.get("COVEY_SHARE_SEED")
     if not covey.SANITIZED or covey.LONG or not seed:
         return
     mine = (2, 3) if "thread" in covey.COVEY_BIN else (0, 1)
     left_out = [item for item in items if zlib.crc32((seed + item.nodeid).encode()) % 5 not in mine]
-    leave_out(config, items, left_out)
-
-
-def leave_out(config, items, some):
-    if some:
-        config.hook.pytest_deselected(items=some)
-        items[:] = [item for item in items if item not in some]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_report_header(config):

@@ -406,7 +406,6 @@ class Newcomer(Operator):
 
 
 @BOTH
-@pytest.mark.long
 @pytest.mark.parametrize("first", ["the fault", "the hand-over"])
 def test_hand_over_during_a_failover(setup, module_servers, tmp_path, first):
     """A primary is killed in the moment in which another process takes over: neither those who stay with the old process nor those

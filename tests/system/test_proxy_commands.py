@@ -196,6 +196,41 @@ def test_a_wait_on_the_connection_that_watches(setup):
             client.close()
 
 
+def test_commands_for_all_nodes_wait_for_the_cluster(setup, module_servers):
+    """What comes before the proxy has seen the cluster is not for one node only."""
+    cluster, steady = setup
+    with Wire(steady) as wire:
+        wire("FLUSHALL")
+        for n in range(30):
+            wire("SET", f"early:{n}", n)
+    late = cluster.nodes[0]
+    for command, want in ((("DBSIZE",), 30), (("SCAN", 0, "COUNT", 1000), None), (("FLUSHALL",), "OK")):
+        for node in cluster.nodes:
+            node.pause()
+        try:
+            proxy = Proxy(module_servers, [late], wait=False)
+            wait_for("the proxy to listen", lambda: Wire(proxy).close() or True)
+            wire = Wire(proxy)
+            wire.send(*command)
+            time.sleep(0.3)
+        finally:
+            for node in cluster.nodes:
+                node.resume()
+        reply = wire.read()
+        found = 0
+        while command[0] == "SCAN":
+            found += len(reply[1])
+            if reply[0] == b"0":
+                break
+            reply = wire("SCAN", reply[0], "COUNT", 1000)
+        assert found == 30 if command[0] == "SCAN" else reply == want, command
+        wire.close()
+        assert proxy.terminate() == 0
+        cluster.wait_whole()
+    with Wire(steady) as wire:
+        assert wire("DBSIZE") == 0
+
+
 def test_order_while_keys_are_watched(setup):
     """Commands that are split among nodes keep their place among those of the watched slot, in a pipeline."""
     _, proxy = setup

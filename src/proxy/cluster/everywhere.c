@@ -17,19 +17,28 @@ unsigned everywhere_slots(const struct worker *w, uint16_t *out)
     return n;
 }
 
-void everywhere_dispatch(struct client *c, const struct command *cmd, enum gather_kind kind, struct bytes raw)
+bool everywhere_spread(struct worker *w, struct request *parent, struct bytes raw)
 {
-    struct worker *w = c->worker;
     uint16_t *slots = mem_alloc(SLOT_COUNT * sizeof *slots);
     unsigned n = everywhere_slots(w, slots);
-    if (n == 0) slots[n++] = 0; /* waits for the cluster */
-    struct request *parent = request_create(w, c, cmd, slots[0]);
-    client_enqueue(c, parent);
-    struct gather *g = gather_create(parent, kind, n);
-    g->turn = (unsigned)random_below(&w->rng, n);
-    for (unsigned i = 0; i < n; i++) gather_add(w, g, parent, i, slots[i]);
-    for (unsigned i = 0; i < n; i++) request_dispatch(w, g->part[i], raw); /* the last may free g */
+    if (n) {
+        struct gather *g = gather_create(parent, (enum gather_kind)parent->kind, n);
+        parent->for_all = false;
+        g->turn = (unsigned)random_below(&w->rng, n);
+        for (unsigned i = 0; i < n; i++) gather_add(w, g, parent, i, slots[i]);
+        for (unsigned i = 0; i < n; i++) request_dispatch(w, g->part[i], raw); /* the last may free g */
+    }
     mem_free(slots);
+    return n > 0;
+}
+
+void everywhere_dispatch(struct client *c, const struct command *cmd, enum gather_kind kind, struct bytes raw)
+{
+    struct request *parent = request_create(c->worker, c, cmd, 0);
+    parent->for_all = true;
+    parent->kind = (uint8_t)kind;
+    client_enqueue(c, parent);
+    request_dispatch(c->worker, parent, raw);
 }
 
 /* ---- SCAN ----
@@ -62,7 +71,8 @@ void scan_dispatch(struct client *c, const struct command *cmd, const struct res
         return;
     }
     unsigned slot = (unsigned)(cursor % SLOT_COUNT);
-    while (cursor == 0 && slot + 1 < SLOT_COUNT && !w->slots[slot]) slot++;
+    while (cursor == 0 && slot < SLOT_COUNT && !w->slots[slot]) slot++;
+    if (slot == SLOT_COUNT) slot = 0; /* waits for the cluster */
     struct bytes *argv = mem_alloc(req->argc * sizeof *argv);
     memcpy(argv, req->argv, req->argc * sizeof *argv);
     argv[1] = bytes_make(digits, format_u64(digits, cursor / SLOT_COUNT));

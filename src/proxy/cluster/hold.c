@@ -214,7 +214,8 @@ void request_dispatch(struct worker *w, struct request *r, struct bytes raw)
         uncross(w, r, raw);
         return;
     }
-    if (!b) {
+    if (r->for_all && everywhere_spread(w, r, raw)) return;
+    if (!b || r->for_all) { /* the latter while no node is known */
         topology_refresh(w->proxy->topology);
         hold(w, r, raw, patience(r));
         return;

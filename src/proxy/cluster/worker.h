@@ -85,21 +85,24 @@ struct request {
     uint16_t slot;
     uint16_t db, db_after; /* the latter if it selects */
     uint16_t tries;
-    uint8_t state;     /* enum request_state */
-    uint8_t noted;     /* enum verdict, from a skipped reply */
-    bool is_safe;      /* may be executed twice */
-    bool is_blocking;  /* on a connection of its own */
-    bool is_mute;      /* its reply is not given */
-    bool selects;      /* the connection's database is another one afterwards */
-    bool is_watched;   /* EXEC on the connection that WATCHes: never sent elsewhere */
-    bool is_watching;  /* WATCH itself */
-    bool asking;       /* an ASKING stands in front of it */
-    bool on_replica;   /* where it was sent to is one */
-    bool no_replica;   /* a replica could not answer it */
-    bool checking;     /* a script's error, kept in reply, is being looked into */
-    bool crosses;      /* its keys are of several slots, of one node */
-    bool asks_cross;   /* the node is to take keys of several slots together: it crosses, or may */
-    bool permits;      /* of the proxy's own: it asks the node for that */
+    uint8_t state;    /* enum request_state */
+    uint8_t noted;    /* enum verdict, from a skipped reply */
+    bool is_safe;     /* may be executed twice */
+    bool is_blocking; /* on a connection of its own */
+    bool is_mute;     /* its reply is not given */
+    bool selects;     /* the connection's database is another one afterwards */
+    bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
+    bool is_watching; /* WATCH itself */
+    bool asking;      /* an ASKING stands in front of it */
+    bool on_replica;  /* where it was sent to is one */
+    bool no_replica;  /* a replica could not answer it */
+    bool checking;    /* a script's error, kept in reply, is being looked into */
+    bool crosses;     /* its keys are of several slots, of one node */
+    bool asks_cross;  /* the node is to take keys of several slots together: it crosses, or may */
+    bool permits;     /* of the proxy's own: it asks the node for that */
+    bool
+        for_all; /* for all nodes, as many as are known when it is sent; `kind` says how the replies are put together */
+    uint8_t kind;
     bool unmarked;     /* WAIT: the node refused the write in front of it */
     bool asks_release; /* of the proxy's own: HELLO */
     bool has_scripts;  /* it is, or has among its commands, what evals_matters() */
@@ -167,6 +170,8 @@ void evals_node_lost(struct backend *b); /* what it has is not known any more */
 /* The first slot of every node; returns how many there are.  out: SLOT_COUNT places. */
 unsigned everywhere_slots(const struct worker *w, uint16_t *out);
 void everywhere_dispatch(struct client *c, const struct command *cmd, enum gather_kind kind, struct bytes raw);
+/* Sends a request that is for all nodes to each of them.  False: none is known, and nothing was done. */
+bool everywhere_spread(struct worker *w, struct request *parent, struct bytes raw);
 void scan_dispatch(struct client *c, const struct command *cmd, const struct resp_request *req);
 /* A node's reply to SCAN, with the cursor of the whole cluster, appended to out.  False: it is none. */
 bool scan_rewrite(struct worker *w, unsigned slot, struct bytes reply, struct buf *out);
