@@ -83,16 +83,16 @@ static void hold_messages(struct cluster_core *core)
 static void persist(struct cluster_core *core)
 {
     core->persist_seq++;
-    if (core->todo & TODO_VITAL) core->vital_seq = core->persist_seq;
+    if (core->due & DUE_VITAL) core->vital_seq = core->persist_seq;
     cluster_render_nodes_conf(core, core->now, &core->out->persist_text);
     struct cluster_action *a = act(core, CLUSTER_DO_PERSIST);
     a->seq = core->persist_seq;
-    a->durable = core->todo & TODO_VITAL;
+    a->durable = core->due & DUE_VITAL;
 }
 
 static void publish_map(struct cluster_core *core)
 {
-    bool all = core->todo & TODO_MAP;
+    bool all = core->due & DUE_MAP;
     struct cluster_action *a = act(core, CLUSTER_DO_PUBLISH_MAP);
     a->first_slot = (uint16_t)(all ? 0 : core->map_first);
     a->last_slot = (uint16_t)(all ? SLOT_COUNT - 1 : core->map_last);
@@ -100,23 +100,23 @@ static void publish_map(struct cluster_core *core)
 
 void map_slot(struct cluster_core *core, unsigned slot)
 {
-    bool fresh = !(core->todo & TODO_MAP_SLOTS);
+    bool fresh = !(core->due & DUE_MAP_SLOTS);
     if (fresh || slot < core->map_first) core->map_first = slot;
     if (fresh || slot > core->map_last) core->map_last = slot;
-    core->todo |= TODO_MAP_SLOTS;
+    core->due |= DUE_MAP_SLOTS;
 }
 
 void step_end(struct cluster_core *core)
 {
-    if (core->todo & TODO_ADDRESS) wire_replication(core);
-    if (core->todo & TODO_MANUAL) manual_run(core);
-    if (core->todo & TODO_ELECTION) election_run(core);
-    if (core->todo & TODO_STATE) state_update(core);
-    if (core->todo & (TODO_LEASE | TODO_MAP | TODO_MAP_SLOTS | TODO_STATE)) lease_update(core);
-    if (core->todo & (TODO_SAVE | TODO_VITAL)) persist(core);
+    if (core->due & DUE_ADDRESS) wire_replication(core);
+    if (core->due & DUE_MANUAL) manual_run(core);
+    if (core->due & DUE_ELECTION) election_run(core);
+    if (core->due & DUE_STATE) state_update(core);
+    if (core->due & (DUE_LEASE | DUE_MAP | DUE_MAP_SLOTS | DUE_STATE)) lease_update(core);
+    if (core->due & (DUE_SAVE | DUE_VITAL)) persist(core);
     hold_messages(core);
-    if (core->todo & (TODO_MAP | TODO_MAP_SLOTS)) publish_map(core);
-    core->todo = 0;
+    if (core->due & (DUE_MAP | DUE_MAP_SLOTS)) publish_map(core);
+    core->due = 0;
 }
 
 static const char *note_format(enum cluster_note what)

@@ -78,7 +78,7 @@ bool cluster_forget(struct cluster_core *core, struct bytes id, struct cluster_t
     blacklist_add(core, &node->id);
     note(core, CLUSTER_NOTE_FORGOTTEN, node, 0, "told to");
     node_delete(core, node);
-    core->todo |= TODO_SAVE;
+    core->due |= DUE_SAVE;
     step_end(core);
     return true;
 }
@@ -192,7 +192,7 @@ bool cluster_flush_slots(struct cluster_core *core, struct cluster_time now, str
     step_begin(core, now, out);
     if (holds_keys(core)) return fail_with(err, "DB must be empty to perform CLUSTER FLUSHSLOTS.");
     slots_unassign_all(core, core->myself);
-    core->todo |= TODO_STATE | TODO_SAVE;
+    core->due |= DUE_STATE | DUE_SAVE;
     step_end(core);
     return true;
 }
@@ -264,7 +264,7 @@ bool cluster_set_slot(struct cluster_core *core, struct bytes slot, struct bytes
 {
     step_begin(core, now, out);
     bool ok = setslot(core, slot, action, id, err);
-    if (ok) core->todo |= TODO_SAVE | TODO_STATE;
+    if (ok) core->due |= DUE_SAVE | DUE_STATE;
     step_end(core);
     return ok;
 }
@@ -311,7 +311,7 @@ bool cluster_set_config_epoch(struct cluster_core *core, struct bytes epoch, str
     if (core->myself->config_epoch) return fail_with(err, "Node config epoch is already non-zero");
     core->myself->config_epoch = (uint64_t)v;
     epoch_raise(core, (uint64_t)v);
-    core->todo |= TODO_VITAL | TODO_STATE;
+    core->due |= DUE_VITAL | DUE_STATE;
     step_end(core);
     return true;
 }
@@ -349,7 +349,7 @@ bool cluster_reset(struct cluster_core *core, bool hard, struct cluster_time now
         node_rename(core, me, &id);
         shard_new(core);
     }
-    core->todo |= TODO_VITAL | TODO_STATE | TODO_MAP;
+    core->due |= DUE_VITAL | DUE_STATE | DUE_MAP;
     step_end(core);
     return true;
 }
@@ -357,6 +357,6 @@ bool cluster_reset(struct cluster_core *core, bool hard, struct cluster_time now
 void cluster_save(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out)
 {
     step_begin(core, now, out);
-    core->todo |= TODO_VITAL;
+    core->due |= DUE_VITAL;
     step_end(core);
 }

@@ -56,7 +56,7 @@ struct cluster_core *cluster_create(const struct cluster_config *config, struct 
     if (nodes_conf.n == 0) {
         core->myself = node_create(core, NULL, CLUSTER_NODE_MYSELF | CLUSTER_NODE_PRIMARY);
         shard_new(core);
-        core->todo |= TODO_VITAL;
+        core->due |= DUE_VITAL;
     } else if (!nodesconf_parse(core, nodes_conf, err)) {
         cluster_destroy(core);
         return NULL;
@@ -93,7 +93,7 @@ void cluster_start(struct cluster_core *core, const struct cluster_history *rest
     core->facts.primary_offset = core->facts.applied_offset = restored->offset;
     probation_begin(core, restored);
     noloss_update(core);
-    core->todo |= TODO_SAVE | TODO_MAP | TODO_ADDRESS;
+    core->due |= DUE_SAVE | DUE_MAP | DUE_ADDRESS;
     step_end(core);
 }
 
@@ -110,7 +110,7 @@ void cluster_set_config(struct cluster_core *core, const struct cluster_config *
     /* Without an announced address the next connection tells which one it is. */
     if (fixed.announce_ip[0] && !config->announce_ip[0]) core->myself->ip[0] = 0;
     apply_to_myself(core);
-    core->todo |= TODO_SAVE | TODO_STATE | TODO_MAP;
+    core->due |= DUE_SAVE | DUE_STATE | DUE_MAP;
     noloss_update(core);
     step_end(core);
 }
@@ -153,7 +153,7 @@ static void take_facts(struct cluster_core *core, const struct cluster_facts *fa
     const struct cluster_node *primary = core->myself->primary;
     core->facts = *facts;
     noloss_facts(core);
-    core->todo |= TODO_MANUAL;
+    core->due |= DUE_MANUAL;
     if (facts->link_up && primary && cluster_id_eq(&primary->id, &core->synced_with))
         core->synced_epoch = primary->config_epoch;
 }
@@ -162,7 +162,7 @@ static void persisted(struct cluster_core *core, uint64_t seq)
 {
     bool waited = core->serve_after_seq > core->persisted_seq;
     if (seq > core->persisted_seq) core->persisted_seq = seq;
-    if (waited && core->serve_after_seq <= core->persisted_seq) core->todo |= TODO_MAP;
+    if (waited && core->serve_after_seq <= core->persisted_seq) core->due |= DUE_MAP;
 }
 
 void cluster_step(struct cluster_core *core, const struct cluster_event *ev, struct cluster_time now,

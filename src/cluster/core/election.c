@@ -122,7 +122,7 @@ static void ask_for_votes(struct cluster_core *core)
 {
     struct election *e = &core->election;
     core->current_epoch++;
-    core->todo |= TODO_VITAL;
+    core->due |= DUE_VITAL;
     e->epoch = core->current_epoch;
     e->needed = size_now(core) / 2 + 1;
     e->sent = true;
@@ -179,7 +179,7 @@ void election_count_vote(struct cluster_core *core, struct cluster_node *sender,
     if (sender->acked_epoch == e->epoch) return;
     sender->acked_epoch = e->epoch;
     e->votes++;
-    core->todo |= TODO_ELECTION;
+    core->due |= DUE_ELECTION;
 }
 
 /* ---- the voter ---- */
@@ -226,7 +226,7 @@ void election_vote(struct cluster_core *core, struct cluster_node *sender, const
     core->last_vote_epoch = core->current_epoch;
     sender->primary->voted_ms = core->now.mono_ms;
     sender->primary->voted_epoch = m->mflags & CLUSTER_MSG_FORCEACK ? 0 : core->current_epoch;
-    core->todo |= TODO_VITAL;
+    core->due |= DUE_VITAL;
     note(core, CLUSTER_NOTE_VOTE_GRANTED, sender, core->current_epoch, NULL);
     send_simple(core, sender, CLUSTER_AUTH_ACK);
 }

@@ -14,7 +14,7 @@ void epoch_raise(struct cluster_core *core, uint64_t seen)
 {
     if (seen <= core->current_epoch) return;
     core->current_epoch = seen;
-    core->todo |= TODO_VITAL;
+    core->due |= DUE_VITAL;
 }
 
 /* A new config epoch without anybody's consent: after an import, by TAKEOVER, by BUMPEPOCH.  Another node may do the
@@ -29,7 +29,7 @@ bool epoch_bump(struct cluster_core *core)
     if (me->config_epoch != 0 && me->config_epoch == max) return false;
     core->current_epoch = max + 1;
     me->config_epoch = core->current_epoch;
-    core->todo |= TODO_VITAL | TODO_MAP;
+    core->due |= DUE_VITAL | DUE_MAP;
     note(core, CLUSTER_NOTE_EPOCH_BUMPED, NULL, me->config_epoch, NULL);
     return true;
 }
@@ -42,6 +42,6 @@ void epoch_collision(struct cluster_core *core, const struct cluster_node *sende
     if (!node_is_primary(me) || !node_is_primary(sender) || epoch != me->config_epoch) return;
     if (memcmp(me->id.c, sender->id.c, CLUSTER_ID_SIZE) >= 0) return;
     me->config_epoch = ++core->current_epoch;
-    core->todo |= TODO_VITAL | TODO_MAP;
+    core->due |= DUE_VITAL | DUE_MAP;
     note(core, CLUSTER_NOTE_EPOCH_COLLISION, sender, me->config_epoch, NULL);
 }

@@ -45,7 +45,7 @@ void failure_set(struct cluster_core *core, struct cluster_node *node, const cha
 {
     node_set_flags(core, node, CLUSTER_NODE_FAIL, CLUSTER_NODE_PFAIL);
     node->fail_ms = core->now.mono_ms;
-    core->todo |= TODO_SAVE | TODO_STATE | TODO_ELECTION;
+    core->due |= DUE_SAVE | DUE_STATE | DUE_ELECTION;
     note(core, CLUSTER_NOTE_FAIL, node, 0, reason);
 }
 
@@ -61,7 +61,7 @@ void failure_try_quorum(struct cluster_core *core, struct cluster_node *node)
 void failure_suspect(struct cluster_core *core, struct cluster_node *node, const char *why)
 {
     node_set_flags(core, node, CLUSTER_NODE_PFAIL, 0);
-    core->todo |= TODO_STATE;
+    core->due |= DUE_STATE;
     note(core, CLUSTER_NOTE_PFAIL, node, 0, why);
     /* The only voter there is waits for nobody's gossip. */
     if (size_now(core) == 1 && node_is_primary(core->myself) && core->myself->slot_count)
@@ -72,7 +72,7 @@ void failure_heard_pong(struct cluster_core *core, struct cluster_node *node)
 {
     if (node->flags & CLUSTER_NODE_PFAIL) {
         node_set_flags(core, node, 0, CLUSTER_NODE_PFAIL);
-        core->todo |= TODO_STATE | TODO_SAVE;
+        core->due |= DUE_STATE | DUE_SAVE;
     }
     if (!(node->flags & CLUSTER_NODE_FAIL)) return;
     /* A primary with slots gets some time to be replaced before its return is believed; nothing but that time waits
@@ -80,7 +80,7 @@ void failure_heard_pong(struct cluster_core *core, struct cluster_node *node)
     bool serves = node_is_primary(node) && node->slot_count;
     if (serves && core->now.mono_ms - node->fail_ms <= 2 * core->config.node_timeout_ms) return;
     node_set_flags(core, node, 0, CLUSTER_NODE_FAIL);
-    core->todo |= TODO_STATE | TODO_SAVE;
+    core->due |= DUE_STATE | DUE_SAVE;
     note(core, CLUSTER_NOTE_FAIL_CLEARED, node, 0, serves ? "nobody took its slots" : "it has no slots");
 }
 

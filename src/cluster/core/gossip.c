@@ -97,7 +97,7 @@ static void take_address(struct cluster_core *core, const struct cluster_gossip 
     node->pport = g->pport;
     node->cport = g->cport;
     node_set_flags(core, node, 0, CLUSTER_NODE_NOADDR);
-    core->todo |= TODO_MAP | TODO_SAVE | TODO_ADDRESS;
+    core->due |= DUE_MAP | DUE_SAVE | DUE_ADDRESS;
 }
 
 static void learn_node(struct cluster_core *core, const struct cluster_gossip *g)
@@ -112,7 +112,7 @@ static void learn_node(struct cluster_core *core, const struct cluster_gossip *g
     node->pport = g->pport;
     node->cport = g->cport;
     node->fail_ms = core->now.mono_ms;
-    core->todo |= TODO_SAVE;
+    core->due |= DUE_SAVE;
     note(core, CLUSTER_NOTE_JOINED, node, 0, "gossip");
 }
 

@@ -1,7 +1,7 @@
 /* internal.h: the inside of the core.  Nothing outside this folder includes it.
  *
  * A step runs: step_begin(), the handler of the event, then step_end(), which does what handlers only asked for by
- * todo flags: manual failover, election, cluster state, and at most one persist.  Handlers may thus change several
+ * due flags: manual failover, election, cluster state, and at most one persist.  Handlers may thus change several
  * things in any order, and each of these is worked out once, from the final state. */
 #ifndef COVEY_CLUSTER_CORE_INTERNAL_H
 #define COVEY_CLUSTER_CORE_INTERNAL_H
@@ -168,16 +168,16 @@ struct probation {
     size_t count;
 };
 
-enum todo {
-    TODO_STATE = 1,
-    TODO_SAVE = 2,
-    TODO_VITAL = 4, /* save, and let no message out before it is durable */
-    TODO_MAP = 8,
-    TODO_ELECTION = 16,
-    TODO_MANUAL = 32,
-    TODO_ADDRESS = 64, /* wire replication again */
-    TODO_LEASE = 128,
-    TODO_MAP_SLOTS = 256, /* only of the slots map_first to map_last */
+enum due {
+    DUE_STATE = 1,
+    DUE_SAVE = 2,
+    DUE_VITAL = 4, /* save, and let no message out before it is durable */
+    DUE_MAP = 8,
+    DUE_ELECTION = 16,
+    DUE_MANUAL = 32,
+    DUE_ADDRESS = 64, /* wire replication again */
+    DUE_LEASE = 128,
+    DUE_MAP_SLOTS = 256, /* only of the slots map_first to map_last */
 };
 
 struct cluster_core {
@@ -185,8 +185,8 @@ struct cluster_core {
     struct random random;
     struct cluster_time now;
     struct cluster_actions *out;
-    unsigned todo;
-    unsigned map_first, map_last; /* with TODO_MAP_SLOTS */
+    unsigned due;
+    unsigned map_first, map_last; /* with DUE_MAP_SLOTS */
 
     struct cluster_node *myself;
     struct cluster_node **nodes;

@@ -36,7 +36,7 @@ void lease_on_pong(struct cluster_core *core, struct cluster_node *node, const s
     node->lease_ping_ms = 0;
     if (sent) noloss_on_pong(core, node, sent);
     if (m->covey & CLUSTER_COVEY_NO_LEASE) node->lease_ms = 0;
-    core->todo |= TODO_LEASE;
+    core->due |= DUE_LEASE;
     if (!sent || m->covey & CLUSTER_COVEY_NO_LEASE || m->current_epoch > node->lease_ping_epoch) return;
     node->lease_ms = sent;
 }
@@ -45,7 +45,7 @@ void lease_drop(struct cluster_core *core, struct cluster_node *node)
 {
     node->lease_ms = 0;
     if (!node->out.up) node->lease_ping_ms = 0; /* no answer will come; on a link that is still there one may */
-    core->todo |= TODO_LEASE;
+    core->due |= DUE_LEASE;
 }
 
 bool lease_needs_ping(const struct cluster_core *core, const struct cluster_node *node)

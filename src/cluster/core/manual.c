@@ -29,7 +29,7 @@ void manual_run(struct cluster_core *core)
     struct manual *mf = &core->manual;
     if (!mf->end_ms || !node_is_replica(core->myself)) return;
     if (!mf->can_start && mf->offset_known && core->facts.applied_offset >= mf->offset) mf->can_start = true;
-    if (mf->can_start) core->todo |= TODO_ELECTION;
+    if (mf->can_start) core->due |= DUE_ELECTION;
 }
 
 bool cluster_waits_for_offset(const struct cluster_core *core)
@@ -64,7 +64,7 @@ void manual_on_header(struct cluster_core *core, struct cluster_node *sender, co
     if (!mf->end_ms || mf->offset_known || sender != core->myself->primary || !(m->mflags & CLUSTER_MSG_PAUSED)) return;
     mf->offset = m->offset;
     mf->offset_known = true;
-    core->todo |= TODO_MANUAL;
+    core->due |= DUE_MANUAL;
 }
 
 static bool failover_mode(const struct bytes *mode, bool *force, bool *takeover)
@@ -99,7 +99,7 @@ static void failover_begin(struct cluster_core *core, bool force, bool takeover)
         promote_myself(core);
     } else if (force) {
         core->manual.can_start = true;
-        core->todo |= TODO_MANUAL;
+        core->due |= DUE_MANUAL;
     } else {
         send_simple(core, p, CLUSTER_MFSTART);
     }

@@ -123,7 +123,7 @@ struct cluster_node *node_create(struct cluster_core *core, const struct cluster
     core->nodes[core->node_count++] = node;
     table_insert_node(core, node);
     core->size_stale = true;
-    core->todo |= TODO_MAP;
+    core->due |= DUE_MAP;
     return node;
 }
 
@@ -146,7 +146,7 @@ void node_set_flags(struct cluster_core *core, struct cluster_node *node, unsign
             list_remove(&node->suspects);
     }
     core->size_stale = true;
-    core->todo |= TODO_MAP;
+    core->due |= DUE_MAP;
 }
 
 static void detach(struct cluster_core *core, struct cluster_node *node)
@@ -166,7 +166,7 @@ void node_set_primary(struct cluster_core *core, struct cluster_node *node, stru
 {
     if (node->primary == primary) return;
     detach(core, node);
-    core->todo |= TODO_MAP | TODO_SAVE;
+    core->due |= DUE_MAP | DUE_SAVE;
     if (!primary) return;
     assert(primary != node);
     GROW(primary->replicas, primary->replica_cap, primary->replica_count + 1);
@@ -182,7 +182,7 @@ void node_make_primary(struct cluster_core *core, struct cluster_node *node)
     /* A node that was a replica just now is one that deserves replicas. */
     unsigned migrate_to = node == core->myself ? 0 : CLUSTER_NODE_MIGRATE_TO;
     node_set_flags(core, node, CLUSTER_NODE_PRIMARY | migrate_to, CLUSTER_NODE_REPLICA);
-    core->todo |= TODO_SAVE | TODO_STATE;
+    core->due |= DUE_SAVE | DUE_STATE;
 }
 
 void node_make_replica(struct cluster_core *core, struct cluster_node *node)
@@ -194,7 +194,7 @@ void node_make_replica(struct cluster_core *core, struct cluster_node *node)
     node->voted_ms = LONG_AGO;
     node->excluded_count = 0;
     node_set_flags(core, node, CLUSTER_NODE_REPLICA, CLUSTER_NODE_PRIMARY | CLUSTER_NODE_MIGRATE_TO);
-    core->todo |= TODO_SAVE | TODO_STATE;
+    core->due |= DUE_SAVE | DUE_STATE;
 }
 
 size_t node_working_replicas(const struct cluster_node *node, unsigned bad_flags)
@@ -233,7 +233,7 @@ void node_delete(struct cluster_core *core, struct cluster_node *node)
     core->nodes[node->index] = core->nodes[--core->node_count];
     core->nodes[node->index]->index = node->index;
     core->size_stale = true;
-    core->todo |= TODO_MAP | TODO_STATE;
+    core->due |= DUE_MAP | DUE_STATE;
     node_free(node);
 }
 

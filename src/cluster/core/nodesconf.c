@@ -368,7 +368,7 @@ bool nodesconf_parse(struct cluster_core *core, struct bytes text, struct cluste
         ok = fail_with(err, "Unrecoverable error: corrupted cluster config file, no line is myself");
     if (core->last_vote_epoch > core->current_epoch) core->current_epoch = core->last_vote_epoch;
     core->size_stale = true;
-    core->todo = TODO_MAP;
+    core->due = DUE_MAP;
     core->out = NULL;
     cluster_actions_deinit(&scratch);
     return ok;

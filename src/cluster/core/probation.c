@@ -28,7 +28,7 @@ static void start_probing(struct cluster_core *core)
     for (size_t i = 0; i < p->count; i++) p->probes[i].node = me->replicas[i]->id;
     p->state = PROBATION_PROBING;
     p->until_ms = core->now.mono_ms + core->config.node_timeout_ms;
-    core->todo |= TODO_MAP;
+    core->due |= DUE_MAP;
 }
 
 void probation_begin(struct cluster_core *core, const struct cluster_history *restored)
@@ -49,7 +49,7 @@ void probation_end(struct cluster_core *core)
     mem_free(p->probes);
     p->probes = NULL;
     p->count = 0;
-    core->todo |= TODO_MAP | TODO_STATE;
+    core->due |= DUE_MAP | DUE_STATE;
 }
 
 /* Theirs continues mine.  Histories that do not meet are not comparable, and then the config epoch, which says that I

@@ -33,7 +33,7 @@ static void take_epochs(struct cluster_core *core, struct cluster_node *sender, 
     /* A replica repeats its primary's epoch; only a primary's own is kept. */
     if (m->config_epoch > sender->config_epoch && cluster_id_is_null(&m->replica_of)) {
         sender->config_epoch = m->config_epoch;
-        core->todo |= TODO_VITAL;
+        core->due |= DUE_VITAL;
     }
     sender->offset = m->offset;
     sender->offset_at_ms = core->now.mono_ms;
@@ -53,7 +53,7 @@ static void learn_my_ip(struct cluster_core *core, const struct cluster_event *e
     if (me->ip[0] && ev->message->type != CLUSTER_MEET) return;
     if (strcmp(me->ip, ev->local_ip) == 0 || strlen(ev->local_ip) > CLUSTER_IP_SIZE) return;
     strcpy(me->ip, ev->local_ip);
-    core->todo |= TODO_SAVE | TODO_MAP;
+    core->due |= DUE_SAVE | DUE_MAP;
     note(core, CLUSTER_NOTE_ADDRESS, me, 0, me->ip);
 }
 
@@ -76,7 +76,7 @@ static void update_address(struct cluster_core *core, struct cluster_node *node,
     node->cport = m->cport;
     node->pport = m->pport;
     node_set_flags(core, node, 0, CLUSTER_NODE_NOADDR);
-    core->todo |= TODO_SAVE | TODO_MAP | TODO_ADDRESS;
+    core->due |= DUE_SAVE | DUE_MAP | DUE_ADDRESS;
     note(core, CLUSTER_NOTE_ADDRESS, node, 0, NULL);
 }
 
@@ -109,7 +109,7 @@ static void complete_handshake(struct cluster_core *core, struct cluster_node *n
     node_set_flags(core, node, m->flags & (CLUSTER_NODE_PRIMARY | CLUSTER_NODE_REPLICA),
                    CLUSTER_NODE_HANDSHAKE | CLUSTER_NODE_MEET);
     shard_note_extensions(node, m);
-    core->todo |= TODO_SAVE | TODO_MAP | TODO_STATE;
+    core->due |= DUE_SAVE | DUE_MAP | DUE_STATE;
     note(core, CLUSTER_NOTE_JOINED, node, 0, "handshake");
 }
 
@@ -120,7 +120,7 @@ static void wrong_node(struct cluster_core *core, struct cluster_node *node)
     node->ip[0] = 0;
     node->port = node->cport = node->pport = 0;
     link_close(core, &node->out);
-    core->todo |= TODO_SAVE | TODO_MAP;
+    core->due |= DUE_SAVE | DUE_MAP;
 }
 
 /* Heartbeat on my outbound link to `node`; false: nothing more is to be done with it. */
@@ -183,7 +183,7 @@ static void take_hostname(struct cluster_core *core, struct cluster_node *sender
     if (h.n > CLUSTER_HOSTNAME_MAX || bytes_eq(h, bytes_of(sender->hostname))) return;
     memcpy(sender->hostname, h.p ? h.p : "", h.n);
     sender->hostname[h.n] = 0;
-    core->todo |= TODO_SAVE | TODO_MAP;
+    core->due |= DUE_SAVE | DUE_MAP;
 }
 
 /* ---- heartbeats ---- */
@@ -242,7 +242,7 @@ static void take_update(struct cluster_core *core, const struct cluster_message 
     if (about->config_epoch >= m->update.config_epoch) return;
     node_make_primary(core, about);
     about->config_epoch = m->update.config_epoch;
-    core->todo |= TODO_VITAL;
+    core->due |= DUE_VITAL;
     slots_take_claim(core, about, m->update.config_epoch, m->update.slots);
 }
 

@@ -38,7 +38,7 @@ void become_replica_of(struct cluster_core *core, struct cluster_node *primary)
     core->election.sent = core->election.sealed = false;
     core->wired.valid = false;
     if (!cluster_id_eq(&core->synced_with, &primary->id)) core->synced_with = (struct cluster_id){{0}};
-    core->todo |= TODO_VITAL | TODO_MAP | TODO_STATE | TODO_ADDRESS;
+    core->due |= DUE_VITAL | DUE_MAP | DUE_STATE | DUE_ADDRESS;
     wire_replication(core);
 }
 
@@ -58,7 +58,7 @@ void promote_myself(struct cluster_core *core)
     core->election.sent = core->election.sealed = false;
     struct cluster_action *a = act(core, CLUSTER_DO_PROMOTE);
     a->until_ms = core->manual.offset_known ? core->now.mono_ms + core->config.ack_patience_ms : 0;
-    core->todo |= TODO_VITAL | TODO_MAP;
+    core->due |= DUE_VITAL | DUE_MAP;
     core->serve_after_seq = core->persist_seq + 1;
     noloss_promoted(core);
     state_update(core);

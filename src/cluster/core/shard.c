@@ -11,14 +11,14 @@ struct cluster_id shard_of(const struct cluster_node *node)
 void shard_new(struct cluster_core *core)
 {
     core->myself->shard = node_random_id(core);
-    core->todo |= TODO_SAVE;
+    core->due |= DUE_SAVE;
 }
 
 static void set(struct cluster_core *core, struct cluster_node *node, const struct cluster_id *shard)
 {
     if (cluster_id_eq(&node->shard, shard)) return;
     node->shard = *shard;
-    core->todo |= TODO_SAVE;
+    core->due |= DUE_SAVE;
 }
 
 void shard_follow(struct cluster_core *core)

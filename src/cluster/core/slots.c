@@ -102,7 +102,7 @@ void slot_assign(struct cluster_core *core, unsigned slot, struct cluster_node *
     }
     slot_release(core, slot);
     map_slot(core, slot);
-    core->todo |= TODO_STATE | TODO_SAVE;
+    core->due |= DUE_STATE | DUE_SAVE;
     if (!owner) return;
     core->owner[slot] = owner;
     cluster_bit_set(owner->slots, slot);
@@ -135,7 +135,7 @@ static void mark(struct cluster_core *core, struct cluster_node ***table, unsign
     if ((*table)[slot] == node) return;
     (*table)[slot] = node;
     map_slot(core, slot);
-    core->todo |= TODO_SAVE;
+    core->due |= DUE_SAVE;
 }
 
 void slot_set_migrating(struct cluster_core *core, unsigned slot, struct cluster_node *to)

@@ -43,7 +43,7 @@ static bool must_wait(const struct cluster_core *core)
 static void set_state(struct cluster_core *core, bool ok, const char *reason)
 {
     core->state_ok = ok;
-    core->todo |= TODO_MAP;
+    core->due |= DUE_MAP;
     note(core, ok ? CLUSTER_NOTE_STATE_OK : CLUSTER_NOTE_STATE_FAIL, NULL, 0, reason);
 }
 
@@ -74,7 +74,7 @@ void state_lost_time(struct cluster_core *core)
         node->data_received_ms = core->now.mono_ms;
     }
     if (core->state_ok && node_is_primary(core->myself)) set_state(core, false, "this process stood still too long");
-    core->todo |= TODO_STATE;
+    core->due |= DUE_STATE;
 }
 
 bool cluster_state_ok(const struct cluster_core *core)

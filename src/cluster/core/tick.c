@@ -80,10 +80,10 @@ void tick(struct cluster_core *core)
     wire_replication(core);
     manual_check_timeout(core);
     if (node_is_replica(core->myself)) {
-        core->todo |= TODO_MANUAL | TODO_ELECTION;
+        core->due |= DUE_MANUAL | DUE_ELECTION;
         migration_run(core);
     }
     probation_tick(core);
     noloss_tick(core);
-    if (!core->state_ok) core->todo |= TODO_STATE;
+    if (!core->state_ok) core->due |= DUE_STATE;
 }
