@@ -54,9 +54,9 @@ bool file_replace(const char *path, struct bytes content)
     struct stat st;
     buf_printf(&temporary, "%s.%ld.tmp", path, (long)getpid());
     buf_append_char(&temporary, '\0');
-    mode_t mode = stat(path, &st) == 0 ? st.st_mode & 0777 : 0644;
-    int fd = open(temporary.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-    bool ok = fd >= 0 && write_all(fd, content) && fsync(fd) == 0;
+    bool existed = stat(path, &st) == 0;
+    int fd = open(temporary.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, existed ? 0600 : 0644);
+    bool ok = fd >= 0 && (!existed || fchmod(fd, st.st_mode & 0777) == 0) && write_all(fd, content) && fsync(fd) == 0;
     int saved = errno;
     if (fd >= 0 && close(fd) != 0 && ok) {
         ok = false;

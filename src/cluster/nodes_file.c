@@ -1,5 +1,6 @@
 #include "cluster/nodes_file.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -26,16 +27,7 @@ static char *with_suffix(const char *path, const char *suffix, struct bytes more
 
 /* ---- reading ---- */
 
-static enum status read_all(int fd, struct buf *text)
-{
-    for (;;) {
-        buf_reserve(text, 64 * 1024);
-        ssize_t n = read(fd, text->p + text->n, text->cap - text->n);
-        if (n < 0) return E_IO;
-        if (n == 0) return OK;
-        text->n += (size_t)n;
-    }
-}
+enum { TEXT_MAX = 1 << 30 }; /* bytes: 16384 slots and some thousand nodes need far less */
 
 /* Where the last durable text stays if this run of the machine has one; NULL: it cannot be told. */
 static char *kept_path(const char *path)
@@ -44,7 +36,7 @@ static char *kept_path(const char *path)
     char *out = NULL;
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     if (fd < 0) return NULL;
-    if (read_all(fd, &id) == OK && id.n > 1) out = with_suffix(path, kept_suffix, bytes_make(id.p, id.n - 1));
+    if (file_read_all(fd, TEXT_MAX, &id) && id.n > 1) out = with_suffix(path, kept_suffix, bytes_make(id.p, id.n - 1));
     buf_deinit(&id);
     close(fd);
     return out;
@@ -127,20 +119,10 @@ enum status nodes_file_open(struct nodes_file *f, const char *path, struct buf *
         if (st != OK) return st;
     }
     f->is_durable = !f->kept || access(f->kept, F_OK) != 0;
-    return read_all(f->fd, text);
+    return file_read_all(f->fd, TEXT_MAX, text) ? OK : E_IO;
 }
 
 /* ---- writing ---- */
-
-static void sync_directory(const char *path)
-{
-    char *name = bytes_dup_cstr(directory_of(path));
-    int fd = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    mem_free(name);
-    if (fd < 0) return;
-    fsync(fd);
-    close(fd);
-}
 
 /* The whole text, over what the file had. */
 static bool overwrite(int fd, struct bytes text)
@@ -185,7 +167,7 @@ static enum status failed(struct nodes_file *f)
 
 static void now_durable(struct nodes_file *f)
 {
-    sync_directory(f->path);
+    file_sync_directory_of(f->path);
     if (f->kept) unlink(f->kept);
     f->is_durable = true;
 }

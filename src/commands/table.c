@@ -237,6 +237,16 @@ bool command_arity_ok(const struct command *c, size_t argc)
     return c->arity >= 0 ? argc == (size_t)c->arity : argc >= (size_t)-c->arity;
 }
 
+bool command_is_eval(const struct command *c)
+{
+    return c->id == CMD_ID_EVAL || c->id == CMD_ID_EVAL_RO;
+}
+
+bool command_is_evalsha(const struct command *c)
+{
+    return c->id == CMD_ID_EVALSHA || c->id == CMD_ID_EVALSHA_RO;
+}
+
 bool command_runs_script(const struct command *c)
 {
     switch (c->id) {

@@ -145,6 +145,11 @@ const struct command *command_parent(const struct command *c); /* NULL if c is n
 unsigned command_sub_count(const struct command *c);           /* they follow it: ids c->id + 1, + 2, ... */
 bool command_arity_ok(const struct command *c, size_t argc);
 bool command_runs_script(const struct command *c); /* EVAL, EVALSHA, FCALL and their _RO forms */
+bool command_is_eval(const struct command *c);     /* EVAL, EVAL_RO: by the script's text */
+bool command_is_evalsha(const struct command *c);  /* EVALSHA, EVALSHA_RO */
+
+/* The reply to a command with keys of several slots. */
+#define CROSSSLOT_ERROR "CROSSSLOT Keys in request don't hash to the same slot"
 
 /* Names for the bits above: "write", "readonly"; "keyspace", "read" (no @); "RO", "access". NULL for the hidden ones.
  */

@@ -172,6 +172,29 @@ static enum status read_inline(struct resp_parser *p, struct bytes req, struct r
     return st == E_CORRUPT ? fail(p, "unbalanced quotes in request") : st;
 }
 
+void resp_append_quoted(struct buf *out, struct bytes text)
+{
+    buf_append_char(out, '"');
+    for (size_t i = 0; i < text.n; i++) {
+        unsigned char ch = (unsigned char)text.p[i];
+        switch (ch) {
+        case '\\':
+        case '"': buf_printf(out, "\\%c", ch); break;
+        case '\n': buf_append_cstr(out, "\\n"); break;
+        case '\r': buf_append_cstr(out, "\\r"); break;
+        case '\t': buf_append_cstr(out, "\\t"); break;
+        case '\a': buf_append_cstr(out, "\\a"); break;
+        case '\b': buf_append_cstr(out, "\\b"); break;
+        default:
+            if (ch >= 0x20 && ch < 0x7f)
+                buf_append_char(out, (char)ch);
+            else
+                buf_printf(out, "\\x%02x", ch);
+        }
+    }
+    buf_append_char(out, '"');
+}
+
 /* The number behind a type byte at `pos`, in its canonical form only.  *next: offset behind the line.  As in Redis, the
  * byte behind CR is taken for LF unseen. */
 static enum status read_number(struct resp_parser *p, struct bytes req, size_t pos, int64_t *v, size_t *next)

@@ -67,6 +67,8 @@ MUST_USE enum status resp_parse_request(struct resp_parser *p, struct bytes in, 
  * decoded bytes to out->decoded and fills argv and argc.  E_CORRUPT for unbalanced quotes or text after a closing
  * quote. */
 MUST_USE enum status resp_split_line(struct bytes line, struct resp_request *out);
+/* Appends text as such an argument, in double quotes. */
+void resp_append_quoted(struct buf *out, struct bytes text);
 
 /* ---- Requests, as a client or the replication stream writes them ------------------------------------------------- */
 

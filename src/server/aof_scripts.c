@@ -68,19 +68,10 @@ void aof_scripts_destroy(struct aof_scripts *s)
 
 /* ---- commands ---------------------------------------------------------------------------------------------------- */
 
-static bool is_eval(const struct command *cmd)
-{
-    return cmd->id == CMD_ID_EVAL || cmd->id == CMD_ID_EVAL_RO;
-}
-
-static bool is_evalsha(const struct command *cmd)
-{
-    return cmd->id == CMD_ID_EVALSHA || cmd->id == CMD_ID_EVALSHA_RO;
-}
-
 bool aof_scripts_knows(const struct command *cmd)
 {
-    return is_eval(cmd) || is_evalsha(cmd) || cmd->id == CMD_ID_SCRIPT_LOAD || cmd->id == CMD_ID_SCRIPT_FLUSH;
+    return command_is_eval(cmd) || command_is_evalsha(cmd) || cmd->id == CMD_ID_SCRIPT_LOAD ||
+           cmd->id == CMD_ID_SCRIPT_FLUSH;
 }
 
 static void complain(struct aof_scripts *s, struct bytes error)
@@ -148,8 +139,8 @@ void aof_scripts_run(struct aof_scripts *s, struct aof_scripts_host host, const 
         return;
     }
     struct buf error = {0};
-    struct script_body *b =
-        is_evalsha(cmd) ? body_of_sha(s, argv[1], &error) : body_of_text(s, argv[is_eval(cmd) ? 1 : 2], &error);
+    struct script_body *b = command_is_evalsha(cmd) ? body_of_sha(s, argv[1], &error)
+                                                    : body_of_text(s, argv[command_is_eval(cmd) ? 1 : 2], &error);
     if (!b)
         complain(s, buf_bytes(&error));
     else if (cmd->id != CMD_ID_SCRIPT_LOAD)

@@ -85,27 +85,30 @@ static void add_addresses(struct settings *s, struct node *n, int64_t port, bool
     mem_free(bind);
 }
 
+/* Of the same name and meaning at the proxy. */
+static const struct {
+    enum config_id id;
+    const char *name;
+} tls_same[] = {
+    {CFG_TLS_CERT_FILE, "tls-cert-file"},
+    {CFG_TLS_KEY_FILE, "tls-key-file"},
+    {CFG_TLS_KEY_FILE_PASS, "tls-key-file-pass"},
+    {CFG_TLS_CLIENT_CERT_FILE, "tls-client-cert-file"},
+    {CFG_TLS_CLIENT_KEY_FILE, "tls-client-key-file"},
+    {CFG_TLS_CLIENT_KEY_FILE_PASS, "tls-client-key-file-pass"},
+    {CFG_TLS_CA_CERT_FILE, "tls-ca-cert-file"},
+    {CFG_TLS_CA_CERT_DIR, "tls-ca-cert-dir"},
+    {CFG_TLS_AUTH_CLIENTS, "tls-auth-clients"},
+    {CFG_TLS_PROTOCOLS, "tls-protocols"},
+    {CFG_TLS_CIPHERS, "tls-ciphers"},
+    {CFG_TLS_CIPHERSUITES, "tls-ciphersuites"},
+};
+enum { TLS_SAME = sizeof tls_same / sizeof *tls_same };
+
 static void add_tls(struct settings *s, struct config *cfg)
 {
-    static const struct {
-        enum config_id id;
-        const char *name;
-    } same[] = {
-        {CFG_TLS_CERT_FILE, "tls-cert-file"},
-        {CFG_TLS_KEY_FILE, "tls-key-file"},
-        {CFG_TLS_KEY_FILE_PASS, "tls-key-file-pass"},
-        {CFG_TLS_CLIENT_CERT_FILE, "tls-client-cert-file"},
-        {CFG_TLS_CLIENT_KEY_FILE, "tls-client-key-file"},
-        {CFG_TLS_CLIENT_KEY_FILE_PASS, "tls-client-key-file-pass"},
-        {CFG_TLS_CA_CERT_FILE, "tls-ca-cert-file"},
-        {CFG_TLS_CA_CERT_DIR, "tls-ca-cert-dir"},
-        {CFG_TLS_AUTH_CLIENTS, "tls-auth-clients"},
-        {CFG_TLS_PROTOCOLS, "tls-protocols"},
-        {CFG_TLS_CIPHERS, "tls-ciphers"},
-        {CFG_TLS_CIPHERSUITES, "tls-ciphersuites"},
-    };
     add(s, "backend-tls", "yes");
-    for (size_t i = 0; i < sizeof same / sizeof *same; i++) add_same(s, cfg, same[i].id, same[i].name);
+    for (size_t i = 0; i < TLS_SAME; i++) add_same(s, cfg, tls_same[i].id, tls_same[i].name);
 }
 
 static void add_login(struct settings *s, struct config *cfg)
@@ -178,28 +181,10 @@ void beside_users_changed(struct node *n, bool renewed)
 
 static bool matters(enum config_id id)
 {
-    switch (id) {
-    case CFG_BIND:
-    case CFG_PROTECTED_MODE:
-    case CFG_REQUIREPASS:
-    case CFG_MASTERUSER:
-    case CFG_MASTERAUTH:
-    case CFG_MAXCLIENTS:
-    case CFG_PROTO_MAX_BULK_LEN:
-    case CFG_TLS_CERT_FILE:
-    case CFG_TLS_KEY_FILE:
-    case CFG_TLS_KEY_FILE_PASS:
-    case CFG_TLS_CLIENT_CERT_FILE:
-    case CFG_TLS_CLIENT_KEY_FILE:
-    case CFG_TLS_CLIENT_KEY_FILE_PASS:
-    case CFG_TLS_CA_CERT_FILE:
-    case CFG_TLS_CA_CERT_DIR:
-    case CFG_TLS_AUTH_CLIENTS:
-    case CFG_TLS_PROTOCOLS:
-    case CFG_TLS_CIPHERS:
-    case CFG_TLS_CIPHERSUITES: return true;
-    default: return false;
-    }
+    for (size_t i = 0; i < TLS_SAME; i++)
+        if (tls_same[i].id == id) return true;
+    return id == CFG_BIND || id == CFG_PROTECTED_MODE || id == CFG_REQUIREPASS || id == CFG_MASTERUSER ||
+           id == CFG_MASTERAUTH || id == CFG_MAXCLIENTS || id == CFG_PROTO_MAX_BULK_LEN;
 }
 
 void beside_reconfigure(struct node *n, enum config_id id)

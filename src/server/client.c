@@ -244,15 +244,20 @@ void cmd_client_reply(struct call *c)
     }
 }
 
-void cmd_client_no_touch(struct call *c)
+static void set_switch(struct call *c, bool *is_on)
 {
     bool on = call_arg_is(c, 2, "ON");
     if (!on && !call_arg_is(c, 2, "OFF")) {
         resp_error(&c->out, ERR_SYNTAX);
         return;
     }
-    call_conn(c)->no_touch = on;
+    *is_on = on;
     resp_ok(&c->out);
+}
+
+void cmd_client_no_touch(struct call *c)
+{
+    set_switch(c, &call_conn(c)->no_touch);
 }
 
 static bool is_plain(struct bytes text)
@@ -297,22 +302,10 @@ void cmd_client_min_replicas_to_ack(struct call *c)
 /* Without cluster mode nothing is bound to one slot anyway, and the word changes nothing. */
 void cmd_client_crossslot(struct call *c)
 {
-    bool on = call_arg_is(c, 2, "ON");
-    if (!on && !call_arg_is(c, 2, "OFF")) {
-        resp_error(&c->out, ERR_SYNTAX);
-        return;
-    }
-    call_conn(c)->cross_slot = on;
-    resp_ok(&c->out);
+    set_switch(c, &call_conn(c)->cross_slot);
 }
 
 void cmd_client_no_evict(struct call *c)
 {
-    bool on = call_arg_is(c, 2, "ON");
-    if (!on && !call_arg_is(c, 2, "OFF")) {
-        resp_error(&c->out, ERR_SYNTAX);
-        return;
-    }
-    call_conn(c)->no_evict = on;
-    resp_ok(&c->out);
+    set_switch(c, &call_conn(c)->no_evict);
 }

@@ -115,7 +115,7 @@ static void refuse(struct node *n, struct call *call, enum route route, unsigned
     switch (route) {
     case ROUTE_SERVE: break;
     case ROUTE_UNASSIGNED: call_reject(call, "CLUSTERDOWN Hash slot not served"); break;
-    case ROUTE_CROSSSLOT: call_reject(call, "CROSSSLOT Keys in request don't hash to the same slot"); break;
+    case ROUTE_CROSSSLOT: call_reject(call, CROSSSLOT_ERROR); break;
     case ROUTE_DOWN: call_reject(call, "CLUSTERDOWN The cluster is down"); break;
     case ROUTE_DOWN_FOR_WRITES:
         call_reject(call, "CLUSTERDOWN The cluster is down and only accepts read commands");

@@ -213,7 +213,7 @@ static enum status load_flag_words(struct loader *l, const struct bytes *argv, s
     buf_append_bytes(&text, argv[0]);
     for (size_t i = 1; i < argc; i++) {
         buf_append_char(&text, ' ');
-        append_quoted(&text, argv[i]);
+        resp_append_quoted(&text, argv[i]);
     }
     struct place at = {.text = buf_bytes(&text)};
     enum status st = load_directive(l, &at, argv, argc);

@@ -81,7 +81,7 @@ static void write_option(struct rewrite *r, enum config_id id)
         else if (bare && value.n > 0 && o->type != TYPE_NOTIFY)
             buf_append_bytes(&r->out, value);
         else
-            append_quoted(&r->out, value);
+            resp_append_quoted(&r->out, value);
         buf_append_char(&r->out, '\n');
     }
     buf_deinit(&text);

@@ -75,29 +75,6 @@ static void append_word(struct buf *out, struct bytes word)
     buf_append_bytes(out, word);
 }
 
-void append_quoted(struct buf *out, struct bytes text)
-{
-    buf_append_char(out, '"');
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned char ch = (unsigned char)text.p[i];
-        switch (ch) {
-        case '\\':
-        case '"': buf_printf(out, "\\%c", ch); break;
-        case '\n': buf_append_cstr(out, "\\n"); break;
-        case '\r': buf_append_cstr(out, "\\r"); break;
-        case '\t': buf_append_cstr(out, "\\t"); break;
-        case '\a': buf_append_cstr(out, "\\a"); break;
-        case '\b': buf_append_cstr(out, "\\b"); break;
-        default:
-            if (ch >= 0x20 && ch < 0x7f)
-                buf_append_char(out, (char)ch);
-            else
-                buf_printf(out, "\\x%02x", ch);
-        }
-    }
-    buf_append_char(out, '"');
-}
-
 /* ---- values that are numbers ---- */
 
 static bool fail(struct buf *reason, const char *text)

@@ -75,9 +75,6 @@ bool words_each(struct bytes text, bool (*each)(void *ctx, struct bytes word), v
 /* The words between spaces, at most cap of them; returns how many there are. */
 size_t words_split(struct bytes text, struct bytes *out, size_t cap);
 
-/* Appends text in double quotes with the escapes that the configuration file understands. */
-void append_quoted(struct buf *out, struct bytes text);
-
 /* Decoded forms of canonical texts. */
 void decode_output_limits(struct bytes text, struct output_limit out[OUTPUT_CLASSES]);
 int decode_save_points(struct bytes text, struct save_point out[SAVE_POINTS_MAX]);

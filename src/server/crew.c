@@ -188,17 +188,12 @@ static void drive_one(struct crew *c, struct member *m)
 
 /* ---- the two ways ---- */
 
-static void no_news(struct worker *w)
-{
-    (void)w;
-}
-
 static void pack(struct crew *c)
 {
     /* The first thread may be in a turn that takes long; as if that had just begun, it is waited for as long. */
     atomic_store(&c->turn_began_ms, clock_mono_ms());
     if (atomic_exchange(&c->packed, true)) return;
-    node_post_workers(c->node, no_news); /* threads that sleep in their loops notice */
+    node_wake_workers(c->node); /* threads that sleep in their loops notice */
 }
 
 static void spread(struct crew *c)
@@ -207,7 +202,7 @@ static void spread(struct crew *c)
     bool was = atomic_exchange(&c->packed, false);
     pthread_cond_broadcast(&c->wake);
     pthread_mutex_unlock(&c->mu);
-    if (was) node_post_workers(c->node, no_news); /* and the first one, asleep for all of them */
+    if (was) node_wake_workers(c->node); /* and the first one, asleep for all of them */
 }
 
 static bool is_stuck(struct crew *c)

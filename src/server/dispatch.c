@@ -380,6 +380,14 @@ void dispatch_append_effects(struct conn *c, int db_first, unsigned count, int d
     c->write_offset = change_append(w->node->log, db_first, buf_bytes(&w->effects), count, db_last);
 }
 
+/* What SORT may read by its patterns (BY, GET), which are no keys of its. */
+static void flag_sort(struct conn *c, struct call *call)
+{
+    call->flags &= ~(unsigned)(CALL_KEYS_LIMITED | CALL_ALL_SLOTS);
+    if (!acl_user_is_free(c->user) && !dispatch_acl_reads_all_keys(c, call)) call->flags |= CALL_KEYS_LIMITED;
+    if (c->cross_slot && c->worker->node->cluster && cluster_serves_all(c)) call->flags |= CALL_ALL_SLOTS;
+}
+
 void dispatch_run(struct conn *c, struct call *call)
 {
     struct worker *w = c->worker;
@@ -387,14 +395,7 @@ void dispatch_run(struct conn *c, struct call *call)
     uint64_t begin = clock_ticks();
     const struct buf *out = call->out.buf; /* the connection's, or a script's */
     size_t reply_at = out->n;
-    if (!acl_user_is_free(c->user) && (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) &&
-        !dispatch_acl_reads_all_keys(c, call))
-        call->flags |= CALL_KEYS_LIMITED;
-    if (c->cross_slot && w->node->cluster && (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) &&
-        cluster_serves_all(c))
-        call->flags |= CALL_ALL_SLOTS;
-    else
-        call->flags &= ~(unsigned)CALL_ALL_SLOTS;
+    if (call->cmd->id == CMD_ID_SORT || call->cmd->id == CMD_ID_SORT_RO) flag_sort(c, call);
     bool script = call->cmd->flags & CMD_SKIP_MONITOR;
     if (script) monitor_script_begin(c, call);
     call_run(call);

@@ -263,15 +263,10 @@ void memory_trim(const struct node *n, struct memory_trim *t)
     *t = w;
 }
 
-static void no_news(struct worker *w)
-{
-    (void)w;
-}
-
 void memory_purge(struct node *n)
 {
     atomic_fetch_add(&n->memory_purges, 1);
-    node_post_workers(n, no_news); /* threads that sleep in their loops */
+    node_wake_workers(n); /* threads that sleep in their loops */
     wake_sleepers(n, true);
     reaper_collect(n->reaper);
 }

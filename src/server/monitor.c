@@ -79,7 +79,7 @@ static void append_line(struct buf *line, const struct conn *c, const struct cal
         buf_printf(line, "%s]", c->peer);
     for (size_t i = 0; i < call->argc; i++) {
         buf_append_char(line, ' ');
-        append_quoted(line, slowlog_is_secret(call->cmd, call->argv, i) ? BYTES("(redacted)") : call->argv[i]);
+        resp_append_quoted(line, slowlog_is_secret(call->cmd, call->argv, i) ? BYTES("(redacted)") : call->argv[i]);
     }
     buf_append_cstr(line, "\r\n");
 }

@@ -139,6 +139,7 @@ void node_pause_for_failover(struct node *n, int64_t until_ms);
 enum pause_mode node_paused(const struct node *n, int64_t now_mono_ms);
 /* Runs fn on every worker's loop thread, soon. */
 void node_post_workers(struct node *n, void (*fn)(struct worker *w));
+void node_wake_workers(struct node *n); /* a turn of every loop, soon, with nothing to do but to look around */
 /* ---- reaper.c: frees large values on a thread of its own; any thread may call ---- */
 struct reaper *reaper_create(void);
 void reaper_free_entry(void *reaper, struct entry *e);                      /* the store's dispose hook; takes e */

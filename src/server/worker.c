@@ -434,6 +434,16 @@ void node_post_workers(struct node *n, void (*fn)(struct worker *w))
     }
 }
 
+static void look_around(struct worker *w)
+{
+    (void)w;
+}
+
+void node_wake_workers(struct node *n)
+{
+    node_post_workers(n, look_around);
+}
+
 enum pause_mode node_paused(const struct node *n, int64_t now_mono_ms)
 {
     int64_t client = atomic_load_explicit(&n->client_pause, memory_order_relaxed);

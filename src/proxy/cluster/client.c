@@ -15,6 +15,16 @@ static struct client *client_of(const struct front_client *base)
     return container_of(base, struct client, base);
 }
 
+struct client *client_find(const struct worker *w, uint64_t id)
+{
+    list_each(it, &w->clients)
+    {
+        struct client *c = container_of(it, struct client, link);
+        if (c->base.id == id) return c;
+    }
+    return NULL;
+}
+
 static struct front_client *create(void *target)
 {
     struct client *c = mem_calloc(1, sizeof *c);

@@ -253,16 +253,6 @@ static void tell_node(struct worker *w, struct unblock *u, const struct link *bl
     buf_deinit(&b);
 }
 
-static struct client *find_client(struct worker *w, uint64_t id)
-{
-    list_each(it, &w->clients)
-    {
-        struct client *c = container_of(it, struct client, link);
-        if (c->base.id == id) return c;
-    }
-    return NULL;
-}
-
 static struct request *wait_of(const struct client *c)
 {
     struct request *r = c ? client_first(c) : NULL;
@@ -290,7 +280,7 @@ static void end_held(struct worker *w, struct request *r, bool error)
 static void unblock_one(struct worker *w, const struct crowd *q, int at)
 {
     const struct unblock *wanted = q->question;
-    struct client *c = find_client(w, wanted->id);
+    struct client *c = client_find(w, wanted->id);
     struct request *r = wait_of(c);
     if (!r) return;
     q->numbers[at] = 1;
@@ -318,7 +308,7 @@ void clients_tick(struct worker *w)
     list_each(it, &w->unblocks)
     {
         struct unblock *u = container_of(it, struct unblock, link);
-        struct client *c = find_client(w, u->id);
+        struct client *c = client_find(w, u->id);
         struct request *r = wait_of(c);
         if (r && c->blockings == u->blocking) {
             if (u->told) continue;

@@ -17,20 +17,10 @@ static void crowd_free(struct crowd *q)
     mem_free(q);
 }
 
-static struct client *find_client(struct worker *w, uint64_t id)
-{
-    list_each(it, &w->clients)
-    {
-        struct client *c = container_of(it, struct client, link);
-        if (c->base.id == id) return c;
-    }
-    return NULL;
-}
-
 static void all_answered(struct mail *mail)
 {
     struct crowd *q = container_of(mail, struct crowd, mail);
-    struct client *c = find_client(q->asker, q->client_id);
+    struct client *c = client_find(q->asker, q->client_id);
     if (c && client_first(c) == q->request) {
         struct buf b = {0};
         struct resp_out o = {&b, c->resp};

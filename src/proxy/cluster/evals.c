@@ -87,19 +87,10 @@ static bool load_ahead(struct link *l, struct bytes name)
     return true;
 }
 
-static bool is_by_sha(const struct command *cmd)
-{
-    return cmd->id == CMD_ID_EVALSHA || cmd->id == CMD_ID_EVALSHA_RO;
-}
-
-static bool is_by_text(const struct command *cmd)
-{
-    return cmd->id == CMD_ID_EVAL || cmd->id == CMD_ID_EVAL_RO;
-}
-
 bool evals_matters(const struct command *cmd)
 {
-    return is_by_sha(cmd) || is_by_text(cmd) || cmd->id == CMD_ID_SCRIPT_LOAD || cmd->id == CMD_ID_SCRIPT_FLUSH;
+    return command_is_evalsha(cmd) || command_is_eval(cmd) || cmd->id == CMD_ID_SCRIPT_LOAD ||
+           cmd->id == CMD_ID_SCRIPT_FLUSH;
 }
 
 /* Calls each with the commands of a transaction. */
@@ -120,14 +111,14 @@ static void each_queued(struct bytes raw, void *arg,
 
 static void load_queued(void *arg, const struct command *cmd, const struct resp_request *req)
 {
-    if (is_by_sha(cmd)) load_ahead(arg, req->argv[1]);
+    if (command_is_evalsha(cmd)) load_ahead(arg, req->argv[1]);
 }
 
 void evals_load_ahead(struct link *l, struct request *r, struct bytes raw)
 {
     if (r->cmd->id == CMD_ID_EXEC)
         each_queued(raw, l, load_queued);
-    else if (is_by_sha(r->cmd) && !load_ahead(l, second_argument(raw)))
+    else if (command_is_evalsha(r->cmd) && !load_ahead(l, second_argument(raw)))
         r->script_tries = TRIES_MAX; /* as one server would say, whatever comes behind it */
 }
 
@@ -154,7 +145,7 @@ static void note_text(struct worker *w, struct backend *b, struct bytes text)
 
 void evals_sent(struct worker *w, const struct command *cmd, const struct resp_request *req)
 {
-    if (is_by_text(cmd)) note_text(w, NULL, req->argv[1]);
+    if (command_is_eval(cmd)) note_text(w, NULL, req->argv[1]);
 }
 
 struct learning {
@@ -167,8 +158,8 @@ static void learn(void *arg, const struct command *cmd, const struct resp_reques
     struct learning *at = arg;
     if (cmd->id == CMD_ID_SCRIPT_FLUSH)
         scripts_flush(&at->w->proxy->scripts);
-    else if (!is_by_sha(cmd))
-        note_text(at->w, at->b, req->argv[is_by_text(cmd) ? 1 : 2]);
+    else if (!command_is_evalsha(cmd))
+        note_text(at->w, at->b, req->argv[command_is_eval(cmd) ? 1 : 2]);
 }
 
 static bool did_not_compile(struct bytes error)
@@ -206,11 +197,11 @@ bool evals_replied(struct worker *w, struct link *l, struct request *r, struct b
     struct bytes raw = bytes_make(r->chunk->p + r->offset, r->size);
     struct learning at = {w, l ? l->backend : NULL};
     bool is_error = reply.p[0] == '-';
-    if (is_by_sha(r->cmd)) {
+    if (command_is_evalsha(r->cmd)) {
         uint8_t sha[SHA1_SIZE];
         if (is_error) return is_missing(w, l, r, reply);
         if (l && script_sha_parse(second_argument(raw), sha)) mark(w, l->backend, sha, true);
-    } else if (is_by_text(r->cmd)) {
+    } else if (command_is_eval(r->cmd)) {
         struct bytes text = second_argument(raw);
         if (text.p && is_error && did_not_compile(reply))
             scripts_forget(&w->proxy->scripts, text);

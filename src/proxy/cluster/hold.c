@@ -15,9 +15,7 @@ static const char unknown_fate[] =
 static const char held_too_long[] = "ERR the node of this key was not available in time: the request was not executed";
 static const char held_too_many[] =
     "ERR the node of this key is not available, and too many requests wait already: the request was not executed";
-static const char crossslot[] = "CROSSSLOT Keys in request don't hash to the same slot";
-static const char exec_crossslot[] =
-    "EXECABORT Transaction discarded because of: CROSSSLOT Keys in request don't hash to the same slot";
+static const char exec_crossslot[] = "EXECABORT Transaction discarded because of: " CROSSSLOT_ERROR;
 static const char pinned_too_many[] = "ERR too many connections of one client each (pinned-connections)";
 
 /* ---- waiting ---- */
@@ -199,7 +197,7 @@ static void uncross(struct worker *w, struct request *r, struct bytes raw)
         return;
     }
     if (r->is_watched) unwatch(r->client);
-    request_answer_error(w, r, is_exec ? exec_crossslot : crossslot);
+    request_answer_error(w, r, is_exec ? exec_crossslot : CROSSSLOT_ERROR);
 }
 
 void request_dispatch(struct worker *w, struct request *r, struct bytes raw)

@@ -48,7 +48,7 @@ static const char *why_not(struct client *c, const struct command *cmd, int foun
     }
     bool crosses = found == 2 || (found == 1 && c->multi_slot >= 0 && c->multi_slot != slot) ||
                    (found == 1 && c->watching && c->watch_slot != slot) || (d->course == COURSE_EVERY && !one);
-    if (crosses && !only) return "CROSSSLOT Keys in request don't hash to the same slot";
+    if (crosses && !only) return CROSSSLOT_ERROR;
     c->multi_crosses |= crosses;
     return NULL;
 }
@@ -166,7 +166,7 @@ enum outcome watch_dispatch(struct client *c, const struct command *cmd, const s
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
     bool crosses = found == 2 || (found == 1 && c->watching && c->watch_slot != slot);
     if (found < 1 || (crosses && !worker_may_cross(w))) {
-        client_reply_error(c, "CROSSSLOT Keys in request don't hash to the same slot");
+        client_reply_error(c, CROSSSLOT_ERROR);
         return OUTCOME_DONE;
     }
     if (c->subscribed) { /* RESP3 only */

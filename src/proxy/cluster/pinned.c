@@ -94,7 +94,7 @@ enum outcome subscribe_dispatch(struct client *c, const struct command *cmd, con
     if (!route_alone(c)) return OUTCOME_NOT_NOW;
     int found = route_find(c->worker, cmd, req, &slot);
     if (found == 2 && !c->worker->only) {
-        client_reply_error(c, "CROSSSLOT Keys in request don't hash to the same slot");
+        client_reply_error(c, CROSSSLOT_ERROR);
         return OUTCOME_DONE;
     }
     if (c->subscribed && found >= 1 && c->worker->slots[slot] != c->pinned->backend) {

@@ -8,8 +8,6 @@
 
 enum { KEYS_AT_ONCE = 16, SHOWN_MAX = 128 };
 
-static const char crossslot[] = "CROSSSLOT Keys in request don't hash to the same slot";
-
 /* ---- keys ---- */
 
 static int slot_of_keys(const struct bytes *argv, const struct command_key *keys, size_t n, uint16_t *slot)
@@ -158,7 +156,7 @@ static enum outcome route_keys(struct client *c, const struct command *cmd, cons
         return OUTCOME_DONE;
     }
     if (found == 2 && !worker_may_cross(w)) {
-        refuse(c, crossslot);
+        refuse(c, CROSSSLOT_ERROR);
         return OUTCOME_DONE;
     }
     if (found >= 0 && evals_matters(cmd)) evals_sent(c->worker, cmd, req);

@@ -17,20 +17,10 @@ struct settings_mail {
     char error[PROXY_CHANGE_ERROR_MAX]; /* "" none */
 };
 
-static struct client *find_client(struct worker *w, uint64_t id)
-{
-    list_each(it, &w->clients)
-    {
-        struct client *c = container_of(it, struct client, link);
-        if (c->base.id == id) return c;
-    }
-    return NULL;
-}
-
 static void done(struct mail *mail)
 {
     struct settings_mail *m = container_of(mail, struct settings_mail, mail);
-    struct client *c = find_client(m->worker, m->client_id);
+    struct client *c = client_find(m->worker, m->client_id);
     if (c && client_first(c) == m->request) {
         if (*m->error)
             request_answer_error(m->worker, m->request, m->error);

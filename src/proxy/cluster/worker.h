@@ -85,24 +85,23 @@ struct request {
     uint16_t slot;
     uint16_t db, db_after; /* the latter if it selects */
     uint16_t tries;
-    uint8_t state;    /* enum request_state */
-    uint8_t noted;    /* enum verdict, from a skipped reply */
-    bool is_safe;     /* may be executed twice */
-    bool is_blocking; /* on a connection of its own */
-    bool is_mute;     /* its reply is not given */
-    bool selects;     /* the connection's database is another one afterwards */
-    bool is_watched;  /* EXEC on the connection that WATCHes: never sent elsewhere */
-    bool is_watching; /* WATCH itself */
-    bool asking;      /* an ASKING stands in front of it */
-    bool on_replica;  /* where it was sent to is one */
-    bool no_replica;  /* a replica could not answer it */
-    bool checking;    /* a script's error, kept in reply, is being looked into */
-    bool crosses;     /* its keys are of several slots, of one node */
-    bool asks_cross;  /* the node is to take keys of several slots together: it crosses, or may */
-    bool permits;     /* of the proxy's own: it asks the node for that */
-    bool
-        for_all; /* for all nodes, as many as are known when it is sent; `kind` says how the replies are put together */
-    uint8_t kind;
+    uint8_t state;     /* enum request_state */
+    uint8_t noted;     /* enum verdict, from a skipped reply */
+    bool is_safe;      /* may be executed twice */
+    bool is_blocking;  /* on a connection of its own */
+    bool is_mute;      /* its reply is not given */
+    bool selects;      /* the connection's database is another one afterwards */
+    bool is_watched;   /* EXEC on the connection that WATCHes: never sent elsewhere */
+    bool is_watching;  /* WATCH itself */
+    bool asking;       /* an ASKING stands in front of it */
+    bool on_replica;   /* where it was sent to is one */
+    bool no_replica;   /* a replica could not answer it */
+    bool checking;     /* a script's error, kept in reply, is being looked into */
+    bool crosses;      /* its keys are of several slots, of one node */
+    bool asks_cross;   /* the node is to take keys of several slots together: it crosses, or may */
+    bool permits;      /* of the proxy's own: it asks the node for that */
+    bool for_all;      /* for all nodes, as many as are known when it is sent */
+    uint8_t kind;      /* ... and how their replies are put together */
     bool unmarked;     /* WAIT: the node refused the write in front of it */
     bool asks_release; /* of the proxy's own: HELLO */
     bool has_scripts;  /* it is, or has among its commands, what evals_matters() */
@@ -363,6 +362,8 @@ static inline struct request *request_next(const struct request *r)
     return (struct request *)r->reply.next;
 }
 
+/* The worker's client of an ID (CLIENT ID); NULL: it has gone, or is another worker's. */
+struct client *client_find(const struct worker *w, uint64_t id);
 /* Puts a request at the end of its client's queue. */
 void client_enqueue(struct client *c, struct request *r);
 /* Its reply is in r->reply; what is at the front of the queue and there goes out. */

@@ -1,5 +1,6 @@
 #include "proxy/front/config.h"
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/number.h"
@@ -7,11 +8,9 @@
 #include "resp/resp.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum kind {
@@ -673,21 +672,9 @@ bool proxy_config_change(struct proxy_config *c, const struct bytes *pairs, size
 
 static void write_setting(struct buf *out, const char *name, const char *value)
 {
-    static const char digits[] = "0123456789abcdef";
-    buf_append_cstr(out, name);
-    buf_append_cstr(out, " \"");
-    for (const char *at = value; *at; at++) {
-        unsigned char ch = (unsigned char)*at;
-        if (ch == '"' || ch == '\\') buf_append_char(out, '\\');
-        if (ch >= ' ' && ch < 127) {
-            buf_append_char(out, *at);
-        } else {
-            buf_append_cstr(out, "\\x");
-            buf_append_char(out, digits[ch >> 4]);
-            buf_append_char(out, digits[ch & 15]);
-        }
-    }
-    buf_append_cstr(out, "\"\n");
+    buf_printf(out, "%s ", name);
+    resp_append_quoted(out, bytes_of(value));
+    buf_append_char(out, '\n');
 }
 
 /* The setting that a line of the file is about; -1: none that has changed. */
@@ -731,29 +718,6 @@ static bool write_lines(const struct proxy_config *c, struct buf *out)
     return ok;
 }
 
-/* As a whole or not at all, with the mode that the file has. */
-static bool replace_file(const char *path, struct bytes text)
-{
-    struct buf name = {0};
-    struct stat before;
-    buf_printf(&name, "%s.%d", path, (int)getpid());
-    buf_append_char(&name, '\0');
-    int fd = stat(path, &before) == 0 ? open(name.p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
-    bool ok = fd >= 0 && fchmod(fd, before.st_mode & 0777) == 0;
-    while (ok && text.n) {
-        ssize_t n = write(fd, text.p, text.n);
-        ok = n > 0 || (n < 0 && errno == EINTR);
-        if (n > 0) text = bytes_make(text.p + n, text.n - (size_t)n);
-    }
-    ok = ok && fsync(fd) == 0 && rename(name.p, path) == 0;
-    int why = errno;
-    if (fd >= 0) close(fd);
-    if (fd >= 0 && !ok) unlink(name.p);
-    errno = why;
-    buf_deinit(&name);
-    return ok;
-}
-
 bool proxy_config_rewrite(const struct proxy_config *c, char error[PROXY_CHANGE_ERROR_MAX])
 {
     struct buf text = {0};
@@ -761,7 +725,7 @@ bool proxy_config_rewrite(const struct proxy_config *c, char error[PROXY_CHANGE_
         snprintf(error, PROXY_CHANGE_ERROR_MAX, "ERR The server is running without a config file");
         return false;
     }
-    bool ok = write_lines(c, &text) && replace_file(c->file, buf_bytes(&text));
+    bool ok = write_lines(c, &text) && file_replace(c->file, buf_bytes(&text));
     if (!ok) snprintf(error, PROXY_CHANGE_ERROR_MAX, "ERR Rewriting config file: %s", strerror(errno));
     buf_deinit(&text);
     return ok;
