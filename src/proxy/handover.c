@@ -168,8 +168,8 @@ bool hand_over_listen(struct hand_over *h, struct front *f, const char *path)
 {
     struct sockaddr_un addr;
     h->front = f;
-    h->path = path;
     if (!*path) return true;
+    h->path = bytes_dup_cstr(bytes_of(path));
     int fd = control_socket(path, &addr);
     if (fd < 0) return false;
     unlink(path);
@@ -191,11 +191,14 @@ void hand_over_close(struct hand_over *h)
     if (!h->front) return;
     forget_other(h);
     int fd = h->control.fd;
-    if (fd <= 0) return;
-    loop_remove(h->front->loop, &h->control);
-    close(fd);
-    h->control.fd = 0;
-    if (!h->done) unlink(h->path); /* else it is the other's */
+    if (fd > 0) {
+        loop_remove(h->front->loop, &h->control);
+        close(fd);
+        h->control.fd = 0;
+        if (!h->done) unlink(h->path); /* else it is the other's */
+    }
+    mem_free(h->path);
+    h->path = NULL;
 }
 
 /* ---- starting the new process ---- */

@@ -14,7 +14,7 @@
 
 struct hand_over {
     struct front *front;
-    const char *path;           /* of the control socket; borrowed; "" none */
+    char *path;                 /* of the control socket, its own; NULL: none */
     struct loop_source control; /* fd <= 0: none */
     struct loop_source other;   /* the new process; fd <= 0: none */
     bool done;                  /* somebody else listens now */

@@ -189,6 +189,21 @@ def test_users_of_an_acl_file(servers, tmp_path, start):
     assert 70 < rate_of([get], 2) < 140
 
 
+@pytest.mark.sanitizer
+def test_what_was_set_at_the_start_stays_through_reloads(servers, tmp_path, start):
+    acl, control = tmp_path / "users.acl", tmp_path / "control"
+    acl.write_text("user default off\nuser admin on >a ~* &* +@all\n")
+    p = start({"a": pool(servers_of([servers.node("redis")]))}, "--aclfile", acl, "--control-socket", control, "--workers", 2)
+    for name in ("one", "two"):
+        p.reload()
+        with p.connect("a") as s, p.client("a", username="admin", password="a") as admin:
+            assert ask(s, request("GET", "k")) == b"-NOAUTH Authentication required\r\n"
+            assert admin.get("k") is None
+            assert admin.acl_setuser(name, enabled=True) and admin.acl_save()
+        assert f"user {name} on" in acl.read_text() and control.exists()
+    assert p.close() == 0 and not control.exists()
+
+
 def test_users_that_cannot_be_read(tmp_path):
     (tmp_path / "users.acl").write_text("user x on nonsense\n")
     (tmp_path / "pools.yml").write_text(f"a:\n  listen: 127.0.0.1:{covey.free_port()}\n{pool(['127.0.0.1:1:1'])}\n")

@@ -79,6 +79,7 @@ def test_every_request_is_counted(proxy, node):
         assert wire("NOSUCH").startswith("ERR unknown")
         assert wire("PING") == "PONG"
         assert len(wire("MGET", "k1", "k2", "k3")) == 3
+    wait_for("the proxy to see that the client has gone", lambda: value(proxy.metrics(), "covey_proxy_clients") == 0)
     m = proxy.metrics()
     assert value(m, "covey_proxy_requests_total", backend=backend, command="set") == 100
     assert value(m, "covey_proxy_requests_total", backend=backend, command="get") == 250

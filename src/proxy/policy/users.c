@@ -77,8 +77,8 @@ static void publish(struct users *u, struct acl *acl, struct change change)
         bool is_default = all[i] == acl_default_user(acl);
         a->user = all[i];
         struct limiter *had = before ? before->limit : NULL;
-        a->limit = had && !change.other_limits ? limiter_hold(had)
-                                               : limiter_renew(had, limit_rule_of_user(u->options.limits, name));
+        a->limit =
+            had && !change.other_limits ? limiter_hold(had) : limiter_renew(had, limit_rule_of_user(u->limits, name));
         a->born = before && (is_default || !change.renewed) ? before->born : ++u->births;
         a->changed = before && !has_changed(&change, old->acl, before, acl, all[i]) ? before->changed : s->version;
     }
@@ -101,21 +101,22 @@ struct user_set *users_hold(struct users *u)
 
 /* ---- the start ---- */
 
-static struct acl *fresh_table(const struct users *u)
+static struct acl *fresh_table(const struct users *u, const char *password)
 {
     struct acl *a = acl_create(access_commands());
-    acl_set_all_channels_default(a, u->options.all_channels);
-    if (*u->options.password) acl_set_default_password(a, bytes_of(u->options.password));
+    acl_set_all_channels_default(a, u->all_channels);
+    if (*password) acl_set_default_password(a, bytes_of(password));
     return a;
 }
 
 bool users_create(struct users *u, const struct users_options *options)
 {
     struct buf errors = {0};
-    *u = (struct users){.options = *options};
+    *u = (struct users){.limits = options->limits, .all_channels = options->all_channels};
+    u->path = bytes_dup_cstr(bytes_of(options->path));
     pthread_mutex_init(&u->mu, NULL);
     u->log = acl_log_create();
-    struct acl *a = fresh_table(u);
+    struct acl *a = fresh_table(u, options->password);
     bool ok = !*options->path || access_read_file(a, options->path, &errors);
     if (!ok) log_warning("The users cannot be read: %.*s", (int)errors.n, errors.p);
     publish(u, a, (struct change){.touched = NULL});
@@ -127,6 +128,7 @@ void users_destroy(struct users *u)
 {
     user_set_release(u->current);
     acl_log_destroy(u->log);
+    mem_free(u->path);
     pthread_mutex_destroy(&u->mu);
 }
 
@@ -135,7 +137,7 @@ void users_destroy(struct users *u)
 void users_set_limits(struct users *u, const struct limit_rules *limits)
 {
     pthread_mutex_lock(&u->mu);
-    u->options.limits = limits;
+    u->limits = limits;
     publish(u, acl_copy(u->current->acl), (struct change){.other_limits = true});
     pthread_mutex_unlock(&u->mu);
 }
@@ -146,7 +148,6 @@ void users_set_password(struct users *u, const char *password)
     if (u->is_mirror) return; /* the table's password is the one */
     pthread_mutex_lock(&u->mu);
     struct acl *a = acl_copy(u->current->acl);
-    u->options.password = password;
     acl_set_default_password(a, bytes_of(password));
     publish(u, a, (struct change){.touched = &name});
     pthread_mutex_unlock(&u->mu);
@@ -211,13 +212,13 @@ bool users_load(struct users *u, struct resp_out *o)
 {
     if (refuse_to_change(u, o)) return false;
     struct buf errors = {0};
-    if (!*u->options.path) {
+    if (!*u->path) {
         resp_error(o, access_no_file);
         return false;
     }
     struct acl *a = acl_create(access_commands());
-    acl_set_all_channels_default(a, u->options.all_channels);
-    bool ok = access_read_file(a, u->options.path, &errors);
+    acl_set_all_channels_default(a, u->all_channels);
+    bool ok = access_read_file(a, u->path, &errors);
     if (ok) {
         pthread_mutex_lock(&u->mu);
         publish(u, a, (struct change){.renewed = true});
@@ -235,12 +236,12 @@ bool users_load(struct users *u, struct resp_out *o)
 void users_save(struct users *u, struct resp_out *o)
 {
     if (refuse_to_change(u, o)) return;
-    if (!*u->options.path) {
+    if (!*u->path) {
         resp_error(o, access_no_file);
         return;
     }
     pthread_mutex_lock(&u->mu); /* no second one writes the same file */
-    bool ok = access_write_file(u->current->acl, u->options.path);
+    bool ok = access_write_file(u->current->acl, u->path);
     pthread_mutex_unlock(&u->mu);
     if (ok)
         resp_ok(o);

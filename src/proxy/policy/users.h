@@ -34,12 +34,14 @@ struct user_set {
 struct users_options {
     const char *password;             /* of the default user; "" none is needed */
     const char *path;                 /* of the ACL file; "" there is none */
-    const struct limit_rules *limits; /* borrowed, constant */
+    const struct limit_rules *limits; /* constant */
     bool all_channels;                /* acl-pubsub-default */
 };
 
 struct users {
-    struct users_options options;
+    char *path;                       /* of the ACL file; "" there is none */
+    const struct limit_rules *limits; /* borrowed, constant; changes under mu */
+    bool all_channels;
     pthread_mutex_t mu;       /* a leaf; guards `current`, and is held while a changed set is made */
     struct user_set *current; /* changes under mu */
     _Atomic uint64_t version; /* of `current` */
@@ -48,7 +50,7 @@ struct users {
     bool is_mirror; /* they are another table's: users_mirror() alone changes them.  Set before any other thread */
 };
 
-/* Before any other thread.  False: what is wrong was logged. */
+/* Before any other thread; the limits are borrowed, the rest is copied.  False: what is wrong was logged. */
 bool users_create(struct users *u, const struct users_options *options);
 void users_destroy(struct users *u);
 
@@ -65,7 +67,7 @@ static inline struct bytes account_name(const struct account *a)
 
 /* Other limits (borrowed, constant) for the same users; the old ones are not looked at any more.  Any thread. */
 void users_set_limits(struct users *u, const struct limit_rules *limits);
-/* The default user's password, as requirepass sets it (borrowed, constant); who has logged in stays.  Any thread. */
+/* The default user's password, as requirepass sets it; who has logged in stays.  Any thread. */
 void users_set_password(struct users *u, const char *password);
 
 /* The users are those of this table, which it takes, from here on and until it is told others; `renewed`: all but the

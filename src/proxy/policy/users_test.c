@@ -135,7 +135,10 @@ static void a_file_is_read_anew(void **state)
     struct buf b = {0};
     struct resp_out out = {&b, 2};
     write_file(path, "user default on nopass +@all ~* &*\nuser bob on >p +get ~*\n");
-    assert_true(users_create(&u, &o));
+    char options_path[sizeof path];
+    memcpy(options_path, path, sizeof path);
+    assert_true(users_create(&u, &(struct users_options){.password = "", .path = options_path}));
+    memset(options_path, 'x', sizeof path - 1); /* what it was made from goes, with the settings of the start */
     struct user_set *before = users_hold(&u);
     write_file(path, "user default on nopass +@all ~* &*\nuser bob on >p +nosuch\n");
     assert_false(users_load(&u, &out));

@@ -138,7 +138,7 @@ static size_t take(struct front_client *base, struct bytes in)
 
 bool client_has_users(const struct pool_client *c)
 {
-    return c->pool->conf->redis && *c->base.worker->front->policy.users.options.path;
+    return c->pool->conf->redis && *c->base.worker->front->policy.users.path;
 }
 
 static void answer_error(struct front_client *base, const char *text)
