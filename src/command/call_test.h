@@ -13,16 +13,10 @@
 #define COVEY_COMMAND_CALL_TEST_H
 
 #include "base/mem.h"
+#include "base/unit_test.h"
 #include "command/call.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-#include <cmocka.h>
 
 enum { HARNESS_NOW = 1000000000, HARNESS_LRU = 1000 };
 
@@ -259,6 +253,21 @@ static inline void run_steps(struct harness *h, const struct step *steps, size_t
                      h->reply, steps[i].reply, h->effects, steps[i].effects ? steps[i].effects : "(any)");
     }
 }
+/* For cmocka_unit_test_setup_teardown(): *state is a struct harness *. */
+static inline int harness_start(void **state)
+{
+    *state = mem_alloc(sizeof(struct harness));
+    harness_init(*state);
+    return 0;
+}
+
+static inline int harness_stop(void **state)
+{
+    harness_deinit(*state);
+    mem_free(*state);
+    return 0;
+}
+
 #define RUN_STEPS(h, steps) run_steps(h, steps, sizeof(steps) / sizeof *(steps))
 
 #endif

@@ -1,19 +1,5 @@
 #include "command/call_test.h"
 
-static int start(void **state)
-{
-    *state = mem_alloc(sizeof(struct harness));
-    harness_init(*state);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    harness_deinit(*state);
-    mem_free(*state);
-    return 0;
-}
-
 static void times_are_set_and_told(void **state)
 {
     const struct step steps[] = {
@@ -98,9 +84,9 @@ static void only_a_primary_ends_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(times_are_set_and_told, start, stop),
-        cmocka_unit_test_setup_teardown(conditions, start, stop),
-        cmocka_unit_test_setup_teardown(only_a_primary_ends_keys, start, stop),
+        cmocka_unit_test_setup_teardown(times_are_set_and_told, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(conditions, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(only_a_primary_ends_keys, harness_start, harness_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

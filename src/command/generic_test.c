@@ -1,19 +1,5 @@
 #include "command/call_test.h"
 
-static int start(void **state)
-{
-    *state = mem_alloc(sizeof(struct harness));
-    harness_init(*state);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    harness_deinit(*state);
-    mem_free(*state);
-    return 0;
-}
-
 static void deleting_and_counting(void **state)
 {
     const struct step steps[] = {
@@ -242,16 +228,16 @@ static void echo_and_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(deleting_and_counting, start, stop),
-        cmocka_unit_test_setup_teardown(renaming_keeps_value_and_time, start, stop),
-        cmocka_unit_test_setup_teardown(copies_are_independent, start, stop),
-        cmocka_unit_test_setup_teardown(moving_between_databases, start, stop),
-        cmocka_unit_test_setup_teardown(object_tells_about_a_key, start, stop),
-        cmocka_unit_test_setup_teardown(random_keys_are_uniform_and_alive, start, stop),
-        cmocka_unit_test_setup_teardown(flushing, start, stop),
-        cmocka_unit_test_setup_teardown(flushed_tables_go_to_the_background, start, stop),
-        cmocka_unit_test_setup_teardown(swapping, start, stop),
-        cmocka_unit_test_setup_teardown(echo_and_time, start, stop),
+        cmocka_unit_test_setup_teardown(deleting_and_counting, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(renaming_keeps_value_and_time, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(copies_are_independent, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(moving_between_databases, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(object_tells_about_a_key, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(random_keys_are_uniform_and_alive, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(flushing, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(flushed_tables_go_to_the_background, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(swapping, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(echo_and_time, harness_start, harness_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

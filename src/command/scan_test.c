@@ -3,20 +3,6 @@
 #include "command/scan.h"
 #include "store/stream.h"
 
-static int start(void **state)
-{
-    *state = mem_alloc(sizeof(struct harness));
-    harness_init(*state);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    harness_deinit(*state);
-    mem_free(*state);
-    return 0;
-}
-
 static void put(struct harness *h, const char *format, unsigned i)
 {
     char name[64];
@@ -208,11 +194,11 @@ static void keys_lists_each_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(arguments_are_checked, start, stop),
-        cmocka_unit_test_setup_teardown(filters, start, stop),
-        cmocka_unit_test_setup_teardown(count_bounds_the_work, start, stop),
-        cmocka_unit_test_setup_teardown(what_stays_is_seen, start, stop),
-        cmocka_unit_test_setup_teardown(keys_lists_each_once, start, stop),
+        cmocka_unit_test_setup_teardown(arguments_are_checked, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(filters, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(count_bounds_the_work, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(what_stays_is_seen, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(keys_lists_each_once, harness_start, harness_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

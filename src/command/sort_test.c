@@ -2,8 +2,8 @@
 
 static int start(void **state)
 {
-    struct harness *h = *state = mem_alloc(sizeof(struct harness));
-    harness_init(h);
+    harness_start(state);
+    struct harness *h = *state;
     run(h, cmd_rpush, "RPUSH l 10 2 -5 2.5 2");
     run(h, cmd_rpush, "RPUSH words pear apple '' fig");
     run(h, cmd_sadd, "SADD ids 1 2 3");
@@ -12,13 +12,6 @@ static int start(void **state)
     run(h, cmd_hset, "HSET h_1 w 2 name first");
     run(h, cmd_hset, "HSET h_2 w 3 name second");
     run(h, cmd_hset, "HSET h_3 w 1");
-    return 0;
-}
-
-static int stop(void **state)
-{
-    harness_deinit(*state);
-    mem_free(*state);
     return 0;
 }
 
@@ -138,12 +131,12 @@ static void large_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(sorting, start, stop),
-        cmocka_unit_test_setup_teardown(order_of_the_value, start, stop),
-        cmocka_unit_test_setup_teardown(leaves_sorted_sets_large, start, stop),
-        cmocka_unit_test_setup_teardown(patterns_reach_other_slots, start, stop),
-        cmocka_unit_test_setup_teardown(storing, start, stop),
-        cmocka_unit_test_setup_teardown(large_values, start, stop),
+        cmocka_unit_test_setup_teardown(sorting, start, harness_stop),
+        cmocka_unit_test_setup_teardown(order_of_the_value, start, harness_stop),
+        cmocka_unit_test_setup_teardown(leaves_sorted_sets_large, start, harness_stop),
+        cmocka_unit_test_setup_teardown(patterns_reach_other_slots, start, harness_stop),
+        cmocka_unit_test_setup_teardown(storing, start, harness_stop),
+        cmocka_unit_test_setup_teardown(large_values, start, harness_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

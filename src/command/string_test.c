@@ -2,20 +2,6 @@
 #include "command/call_test.h"
 #include "store/stream.h"
 
-static int start(void **state)
-{
-    *state = mem_alloc(sizeof(struct harness));
-    harness_init(*state);
-    return 0;
-}
-
-static int stop(void **state)
-{
-    harness_deinit(*state);
-    mem_free(*state);
-    return 0;
-}
-
 static void set_replies_and_propagates(void **state)
 {
     const struct step steps[] = {
@@ -364,16 +350,16 @@ static void edits_match_a_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(set_replies_and_propagates, start, stop),
-        cmocka_unit_test_setup_teardown(set_refuses, start, stop),
-        cmocka_unit_test_setup_teardown(getex_propagates_what_it_did, start, stop),
-        cmocka_unit_test_setup_teardown(expired_keys_are_gone, start, stop),
-        cmocka_unit_test_setup_teardown(many_keys_at_once, start, stop),
-        cmocka_unit_test_setup_teardown(numbers, start, stop),
-        cmocka_unit_test_setup_teardown(encodings_follow_redis, start, stop),
-        cmocka_unit_test_setup_teardown(parts, start, stop),
-        cmocka_unit_test_setup_teardown(other_types_are_refused, start, stop),
-        cmocka_unit_test_setup_teardown(edits_match_a_model, start, stop),
+        cmocka_unit_test_setup_teardown(set_replies_and_propagates, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(set_refuses, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(getex_propagates_what_it_did, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(expired_keys_are_gone, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(many_keys_at_once, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(numbers, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(encodings_follow_redis, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(parts, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(other_types_are_refused, harness_start, harness_stop),
+        cmocka_unit_test_setup_teardown(edits_match_a_model, harness_start, harness_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,44 +3,11 @@
 
 #include "base/mem.h"
 #include "base/number.h"
-#include "base/random.h"
+#include "base/unit_test.h"
 #include "store/listpack.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
-
-static uint64_t seed_of_run(void)
-{
-    const char *given = getenv("SEED");
-    uint64_t seed;
-    if (given) return strtoull(given, NULL, 10);
-    random_secure(&seed, sizeof seed);
-    return seed >> 32;
-}
-
-static struct bytes unhex(const char *hex, char *out)
-{
-    size_t n = 0;
-    for (; *hex; hex++) {
-        if (*hex == ' ') continue;
-        char two[3] = {hex[0], hex[1], 0};
-        out[n++] = (char)strtol(two, NULL, 16);
-        hex++;
-    }
-    return bytes_make(out, n);
-}
-
-static void assert_bytes(struct bytes got, const char *hex)
-{
-    char expected[1024];
-    struct bytes want = unhex(hex, expected);
-    assert_int_equal(got.n, want.n);
-    assert_memory_equal(got.p, want.p, want.n);
-}
 
 static const struct store_limits *const defaults = &store_limits_default;
 
@@ -249,7 +216,6 @@ static void hash_against_model(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     size_t before = mem_used();
     struct store_limits wide = {.hash_max_listpack_entries = 1000, .hash_max_listpack_value = 10000};
     hash_run(defaults, seed, NAMES, 6000);
@@ -329,7 +295,6 @@ static void set_against_model(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     size_t before = mem_used();
     struct store_limits tight = {.set_max_intset_entries = 100};
     set_run(defaults, seed, NAMES, 6000);

@@ -2,37 +2,12 @@
 
 #include "base/mem.h"
 #include "base/number.h"
-#include "base/random.h"
+#include "base/unit_test.h"
 #include "store/intset.h"
 #include "store/ziplist.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
-
-/* "0102 ff" as bytes. */
-static struct bytes unhex(const char *hex, char *out)
-{
-    size_t n = 0;
-    for (; *hex; hex++) {
-        if (*hex == ' ') continue;
-        char two[3] = {hex[0], hex[1], 0};
-        out[n++] = (char)strtol(two, NULL, 16);
-        hex++;
-    }
-    return bytes_make(out, n);
-}
-
-static void assert_bytes(struct bytes got, const char *hex)
-{
-    char expected[1024];
-    struct bytes want = unhex(hex, expected);
-    assert_int_equal(got.n, want.n);
-    assert_memory_equal(got.p, want.p, want.n);
-}
 
 static void listpack_vectors(void **state)
 {
@@ -125,20 +100,10 @@ static struct bytes random_text(struct random *r, char *room)
     return bytes_make(room, n);
 }
 
-static uint64_t seed_of_run(void)
-{
-    const char *given = getenv("SEED");
-    uint64_t seed;
-    if (given) return strtoull(given, NULL, 10);
-    random_secure(&seed, sizeof seed);
-    return seed >> 32;
-}
-
 static void listpack_against_model(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     struct random r;
     random_seed(&r, seed);
     struct model m = {.n = 0};
@@ -164,7 +129,6 @@ static void listpack_damage(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     struct random r;
     random_seed(&r, seed);
     uint8_t *lp = lp_new();
@@ -272,7 +236,6 @@ static void intset_against_model(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     struct random r;
     random_seed(&r, seed);
     int64_t model[300];

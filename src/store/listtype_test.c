@@ -1,24 +1,11 @@
 #include "store/listtype.h"
 
 #include "base/mem.h"
-#include "base/random.h"
+#include "base/unit_test.h"
 #include "store/listpack.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
-
-static uint64_t seed_of_run(void)
-{
-    const char *given = getenv("SEED");
-    uint64_t seed;
-    if (given) return strtoull(given, NULL, 10);
-    random_secure(&seed, sizeof seed);
-    return seed >> 32;
-}
 
 static const struct store_limits *const defaults = &store_limits_default;
 
@@ -269,7 +256,6 @@ static void against_model(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     size_t before = mem_used();
     const int64_t sizes[] = {-2, -1, -5, 1, 2, 5, 128, 0};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) run(sizes[i], seed + i, 3000);

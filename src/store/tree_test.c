@@ -2,28 +2,15 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
-#include "base/random.h"
+#include "base/unit_test.h"
 #include "store/sample.h"
 
 #include <math.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <cmocka.h>
-
 static const struct bytes nothing = {NULL, 0};
-
-static uint64_t seed_of_run(void)
-{
-    const char *given = getenv("SEED");
-    uint64_t seed;
-    if (given) return strtoull(given, NULL, 10);
-    random_secure(&seed, sizeof seed);
-    return seed >> 32;
-}
 
 /* The model: a sorted array of elements, in memory that mem_used() does not see. */
 struct row {
@@ -241,7 +228,6 @@ static void against_model(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     for (enum tree_kind kind = TREE_SET; kind <= TREE_ZSCORE; kind++) run_model(kind, seed + kind);
 }
 
@@ -408,7 +394,6 @@ static void forks_are_read_by_other_threads(void **state)
     static struct draw d;
     size_t before = mem_used();
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     random_seed(&r, seed);
     tree_init(&t, TREE_HASH);
     for (int round = 0; round < 12; round++) {

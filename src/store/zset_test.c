@@ -1,45 +1,12 @@
 #include "store/zset.h"
 
 #include "base/mem.h"
-#include "base/random.h"
+#include "base/unit_test.h"
 #include "store/listpack.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-#include <cmocka.h>
-
-static uint64_t seed_of_run(void)
-{
-    const char *given = getenv("SEED");
-    uint64_t seed;
-    if (given) return strtoull(given, NULL, 10);
-    random_secure(&seed, sizeof seed);
-    return seed >> 32;
-}
-
-static struct bytes unhex(const char *hex, char *out)
-{
-    size_t n = 0;
-    for (; *hex; hex++) {
-        if (*hex == ' ') continue;
-        char two[3] = {hex[0], hex[1], 0};
-        out[n++] = (char)strtol(two, NULL, 16);
-        hex++;
-    }
-    return bytes_make(out, n);
-}
-
-static void assert_bytes(struct bytes got, const char *hex)
-{
-    char expected[1024];
-    struct bytes want = unhex(hex, expected);
-    assert_int_equal(got.n, want.n);
-    assert_memory_equal(got.p, want.p, want.n);
-}
 
 static const struct store_limits *const defaults = &store_limits_default;
 static const struct store_limits trees_only = {.zset_max_listpack_entries = 0};
@@ -399,7 +366,6 @@ static void against_model(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run();
-    print_message("SEED=%lu\n", (unsigned long)seed);
     size_t before = mem_used();
     struct store_limits wide = {.zset_max_listpack_entries = 2000, .zset_max_listpack_value = 10000};
     run(defaults, seed, 3000);
@@ -422,7 +388,6 @@ static void lex_ranges(void **state)
 {
     (void)state;
     uint64_t seed = seed_of_run(), first, end;
-    print_message("SEED=%lu\n", (unsigned long)seed);
     struct random r;
     random_seed(&r, seed);
     for (int n = 0; n < 3000; n = n * 3 + 1) {

@@ -3,7 +3,6 @@ deletion, below everything the program does itself; afterwards nothing acknowled
 import contextlib
 import os
 import random
-import shutil
 import signal
 
 import pytest
@@ -48,7 +47,6 @@ def strace(call, number):
             f"inject={call}:signal=KILL:when={number}"]
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 @pytest.mark.parametrize("call", CALLS)
 def test_killed_at_a_system_call(servers, call):
     seed = random.randrange(1 << 30)

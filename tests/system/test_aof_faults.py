@@ -1,7 +1,6 @@
 """Disks that are slow or say no, made so below the program by strace: what clients see, what INFO says, what is kept."""
 import contextlib
 import os
-import shutil
 import signal
 import threading
 import time
@@ -11,8 +10,6 @@ import redis
 
 import covey
 from covey import assert_same_data, dataset, wait_for
-
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
 class Traced:
