@@ -341,8 +341,21 @@ static enum status direct_write(void *ctx, const void *p, size_t n)
     return spool_write(&d->spool, (const char *)p + (n - left), left);
 }
 
+/* A snapshot without keys. */
+static enum status head_to(struct sink *s, struct rdb_sink to)
+{
+    store_cut_end(s->cut);
+    s->cut = NULL;
+    struct rdb_writer *w = rdb_writer_new(to, &s->options);
+    enum status st = rdb_writer_begin(w);
+    if (st == OK) st = rdb_writer_end(w);
+    rdb_writer_free(w);
+    return st;
+}
+
 static enum status snapshot_to(struct sink *s, struct rdb_sink to)
 {
+    if (s->req.no_keys) return head_to(s, to);
     struct rdb_snapshot *sn = rdb_snapshot_begin(s->hub->host.store, s->cut, to, &s->options, NULL);
     enum status st;
     while ((st = rdb_snapshot_step(sn, SLICE)) == E_AGAIN) {
@@ -400,6 +413,7 @@ static bool begin_snapshot(struct sink *s, uint64_t *offset)
     gate_close(h->host.gate);
     s->cut = h->host.snapshot(h->host.ctx, &s->options, offset);
     bool ok = s->cut != NULL;
+    if (ok && s->req.no_libraries) s->options.extras = NULL;
     if (ok && s->options.extras) {
         for (size_t i = 0; i < s->options.extras->count; i++)
             rdb_extras_add(&s->extras, buf_bytes(&s->options.extras->libraries[i]));
@@ -447,6 +461,10 @@ static void *sync_thread(void *arg)
     } else if (st != OK && s->state != SINK_DEAD) {
         /* Freed by the hub's thread, which may be looking at it. */
         log_warning("Sending the snapshot to replica %s failed: %s", s->req.peer, strerror(errno));
+        shutdown(s->req.fd, SHUT_RDWR);
+        s->state = SINK_DEAD;
+    } else if (s->req.rdb_only && s->state != SINK_DEAD) {
+        log_notice("Replica %s has the snapshot and wanted nothing else", s->req.peer);
         shutdown(s->req.fd, SHUT_RDWR);
         s->state = SINK_DEAD;
     } else if (s->state == SINK_SNAPSHOT) {

@@ -66,7 +66,9 @@ struct hub_request {
     char peer[NET_ADDRESS_MAX]; /* for the log */
     char announced_ip[NET_ADDRESS_MAX];
     int listening_port;
-    bool capa_eof, capa_psync2, old_sync, rdb_only;
+    bool capa_eof, capa_psync2, old_sync;
+    bool rdb_only;                /* it wants the snapshot and then nothing more: the connection is closed behind it */
+    bool no_keys, no_libraries;   /* left out of its snapshot */
     char node[REPLID_LENGTH + 1]; /* its name in the cluster, if it told; "" */
     bool capa_acks;               /* after a GETACK it acknowledges each batch for a while without being asked */
     char id[REPLID_LENGTH + 1];   /* what PSYNC asked for; "?" for a full sync */

@@ -800,6 +800,24 @@ static struct hub_request *request_of(struct conn *c)
     return c->sync;
 }
 
+/* What a snapshot is to hold besides its head: "" nothing, "functions" the libraries.  False: an error was replied. */
+static bool replconf_filter(struct call *c, struct hub_request *req, struct bytes text)
+{
+    struct resp_request words = {0};
+    bool ok = resp_split_line(text, &words) == OK;
+    if (!ok) resp_error(&c->out, "ERR Missing rdb-filter-only values");
+    bool functions = false;
+    for (size_t i = 0; ok && i < words.argc; i++) {
+        struct bytes word = words.argv[i];
+        functions = ok = bytes_ieq(word, BYTES("functions"));
+        if (!ok) resp_errorf(&c->out, "ERR Unsupported rdb-filter-only option: %.*s", resp_shown(word), word.p);
+    }
+    req->no_keys = true;
+    req->no_libraries = !functions;
+    resp_request_deinit(&words);
+    return ok;
+}
+
 /* One option of REPLCONF; false: an error was replied. */
 static bool replconf_option(struct call *c, struct hub_request *req, struct bytes name, struct bytes value)
 {
@@ -833,6 +851,8 @@ static bool replconf_option(struct call *c, struct hub_request *req, struct byte
             return false;
         }
         req->rdb_only = n != 0;
+    } else if (bytes_ieq(name, BYTES("rdb-filter-only"))) {
+        return replconf_filter(c, req, value);
     } else {
         resp_errorf(&c->out, "ERR Unrecognized REPLCONF option: %.*s", resp_shown(name), name.p);
         return false;
