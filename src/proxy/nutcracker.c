@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { MBUF_MIN = 512, MBUF_MAX = 16 * 1024 * 1024, MORE_WORDS = 64 };
 
@@ -19,13 +20,17 @@ const char nutcracker_usage[] =
     "  -d, --daemonize         run in the background\n"
     "  -D, --describe-stats    what the statistics mean\n"
     "  -v, --verbose=N         0 to 11: up to 4 warnings, 5 notices (default), 6 and 7 more, from 8 everything\n"
-    "  -o, --output=FILE       the log (default: standard output)\n"
-    "  -c, --conf-file=FILE    the configuration (default: conf/nutcracker.yml)\n"
+    "  -o, --output=FILE       the log (default: standard output; see below)\n"
+    "  -c, --conf-file=FILE    the configuration (default: conf/nutcracker.yml; see below)\n"
     "  -s, --stats-port=N      port of the statistics (default: 22222)\n"
     "  -a, --stats-addr=ADDR   address of the statistics (default: 0.0.0.0)\n"
     "  -i, --stats-interval=N  accepted; statistics are always those of the moment\n"
-    "  -p, --pid-file=FILE     where the process id goes (default: nowhere)\n"
+    "  -p, --pid-file=FILE     where the process id goes (default: nowhere; see below)\n"
     "  -m, --mbuf-size=N       accepted (512 to 16777216); buffers have the size they need\n\n"
+    "Without -c, and where there is no conf/nutcracker.yml, it is /etc/nutcracker/nutcracker.yml, as in Debian; then "
+    "the log is\n"
+    "/var/log/nutcracker/nutcracker.log and the process id goes to /run/nutcracker/nutcracker.pid, if these "
+    "directories can be written.\n"
     "The settings of `covey proxy` are options too, with two dashes and a value behind (`covey proxy --help`).\n"
     "SIGHUP reads the configuration again and opens the log anew, without closing a connection.\n";
 
@@ -64,9 +69,15 @@ static bool read_option(struct nutcracker_call *o, int c)
     case 't': o->test = true; return true;
     case 'D': o->describe = true; return true;
     case 'd': give(o, "--daemonize", "yes"); return true;
-    case 'o': give(o, "--logfile", optarg); return true;
+    case 'o':
+        o->has_log = true;
+        give(o, "--logfile", optarg);
+        return true;
     case 'a': give(o, "--stats-addr", optarg); return true;
-    case 'p': give(o, "--pidfile", optarg); return true;
+    case 'p':
+        o->has_pidfile = true;
+        give(o, "--pidfile", optarg);
+        return true;
     case 'c': o->conf = optarg; return true;
     case 'v':
         if (!check_number(c, optarg)) return false;
@@ -113,9 +124,23 @@ static bool is_setting(const char *word, const char *value)
     return strcmp(word, "--pool") != 0 && strncmp(word, "--stats-", 8) != 0;
 }
 
+static bool can_write(const char *directory)
+{
+    return access(directory, W_OK | X_OK) == 0;
+}
+
+/* Debian's nutcracker was built with these places, and its service is started without an option. */
+static void debian_places(struct nutcracker_call *o)
+{
+    o->conf = "/etc/nutcracker/nutcracker.yml";
+    if (o->test) return;
+    if (!o->has_log && can_write("/var/log/nutcracker")) give(o, "--logfile", "/var/log/nutcracker/nutcracker.log");
+    if (!o->has_pidfile && can_write("/run/nutcracker")) give(o, "--pidfile", "/run/nutcracker/nutcracker.pid");
+}
+
 bool nutcracker_options(int argc, char **argv, bool by_name, struct nutcracker_call *out)
 {
-    *out = (struct nutcracker_call){.conf = "conf/nutcracker.yml"};
+    *out = (struct nutcracker_call){0};
     out->argv = mem_calloc((size_t)argc * 2 + MORE_WORDS, sizeof(char *));
     char **rest = mem_calloc((size_t)argc + 1, sizeof(char *));
     int i = 1, rest_n = 1;
@@ -129,11 +154,18 @@ bool nutcracker_options(int argc, char **argv, bool by_name, struct nutcracker_c
             continue;
         }
         workers |= strcmp(argv[i], "--workers") == 0;
+        out->has_log |= strcmp(argv[i], "--logfile") == 0;
+        out->has_pidfile |= strcmp(argv[i], "--pidfile") == 0;
         give(out, argv[i], argv[i + 1]);
         i++;
     }
     bool good = read_options(out, rest_n, rest);
     mem_free(rest);
+    if (!out->conf) {
+        out->conf = "conf/nutcracker.yml";
+        if (by_name && access(out->conf, F_OK) != 0 && access("/etc/nutcracker/nutcracker.yml", F_OK) == 0)
+            debian_places(out);
+    }
     if (!workers) give(out, "--workers", "1");
     give(out, "--pool", out->conf);
     return good;

@@ -531,6 +531,26 @@ def test_called_as_nutcracker(tmp_path):
         assert run(*words).returncode == 1
 
 
+def test_debians_service_needs_no_option(tmp_path):
+    """Its unit and its init script start nutcracker without -c, -o and -p."""
+    port, stats = covey.free_port(), covey.free_port()
+    (tmp_path / "nutcracker").symlink_to(covey.COVEY_BIN)
+    (tmp_path / "n.yml").write_text(f"a:\n  listen: 127.0.0.1:{port}\n  redis: true\n  servers:\n   - 127.0.0.1:1:1\n")
+    script = f"""set -e
+        for d in /etc /var/log /run; do mount -t tmpfs tmpfs $d; mkdir $d/nutcracker; done
+        cp {tmp_path}/n.yml /etc/nutcracker/nutcracker.yml; cd {tmp_path}; mkdir conf
+        ./nutcracker -t
+        ./nutcracker -s {stats} & pid=$!
+        for i in $(seq 300); do grep -q Ready /var/log/nutcracker/nutcracker.log && break; sleep 0.1; done
+        [ $(cat /run/nutcracker/nutcracker.pid) = $pid ]
+        kill $pid; wait $pid; [ ! -e /run/nutcracker/nutcracker.pid ]
+        cp {tmp_path}/n.yml conf/nutcracker.yml; ./nutcracker -t"""
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done
+    assert [line for line in done.stderr.splitlines() if "syntax" in line] == [
+        f"nutcracker: configuration file '{path}' syntax is ok" for path in ("/etc/nutcracker/nutcracker.yml", "conf/nutcracker.yml")]
+
+
 def test_servers_on_unix_sockets(servers, start, tmp_path):
     paths = [str(tmp_path / f"redis{i}.sock") for i in range(2)]
     nodes = [servers.node("redis", unixsocket=path) for path in paths]

@@ -100,10 +100,12 @@ def test_writes_of_one_client_stay_in_order(client):
 
 def test_large_values(client):
     big = random.Random(3).randbytes(64 << 20)
+    before = client.info("memory")["used_memory"]
     assert client.set("big", big)
     assert client.get("big") == big
     assert client.mget("big", other_slot_key("big")) == [big, None]
     assert client.delete("big") == 1
+    wait_for("the proxy to give the memory back", lambda: client.info("memory")["used_memory"] < before + (16 << 20))
 
 
 def test_a_slow_reader_stops_its_own_input_only(setup, client):

@@ -438,7 +438,7 @@ static void watch_events(struct link *l)
     loop_set(l->worker->loop, &l->src, l->tls ? tls_events(l->tls, events) : events);
 }
 
-/* Chunks that are written go; the last stays for more. */
+/* Chunks that are written go; the last stays for more, unless it was made for a request larger than others. */
 static void drop_written(struct link *l, size_t n)
 {
     l->written += n;
@@ -452,11 +452,12 @@ static void drop_written(struct link *l, size_t n)
         n -= left;
         l->sent = l->head->n;
         struct chunk *next = l->head->next;
-        if (!next) return;
+        if (!next && l->head->cap <= CHUNK_BYTES) return;
         l->head->next = NULL;
         chunk_release(l->head);
         l->head = next;
         l->sent = 0;
+        if (!next) l->tail = NULL;
     }
 }
 
