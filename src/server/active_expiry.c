@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "server/last_writes.h"
 #include "server/latency.h"
 
 enum { SLICE_US = 300, BUCKETS_A_LOOK = 8, EFFORT_PERCENT = 2, BASE_PERCENT = 25 };
@@ -31,7 +32,7 @@ static bool expire_slot(struct worker *w, int db, unsigned slot)
                         .effects_wanted = change_log_active(n->log)};
     bool more = store_expire_slot(n->store, db, slot, w->now_ms, BUCKETS_A_LOOK, expired, &call);
     /* Each deletion stands by itself: no MULTI around them. */
-    if (call.effect_count) change_append(n->log, db, buf_bytes(&w->effects), 1, db);
+    if (call.effect_count) last_writes_note(n, slot, change_append(n->log, db, buf_bytes(&w->effects), 1, db));
     if (waker_has_work(&w->waker)) waker_serve(&w->waker, &slot, 1, false, w->now_ms); /* XREADGROUP */
     waker_unlock_more(&w->waker);
     slot_unlock(n->store, slot);

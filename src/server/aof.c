@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "change/durable.h"
 #include "server/conn.h"
+#include "server/last_writes.h"
 #include "server/latency.h"
 #include "server/multi.h"
 #include "server/persistence.h"
@@ -202,6 +203,7 @@ static bool first_rewrite_begin(struct aof *a)
     if (!change_log_active(n->log)) {
         change_id_new(n->log);
         change_log_activate(n->log);
+        last_writes_begin(n);
     }
     atomic_store(&n->durable->synced, change_offset(n->log)); /* perhaps of another history than before */
     if (aof_writer_start(a->writer, fd, change_offset(n->log), 0, change_selected_db(n->log)) != OK) return false;

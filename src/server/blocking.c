@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "observe/errorstats.h"
 #include "server/cluster_link.h"
+#include "server/last_writes.h"
 
 enum {
     CHAINS_MIN = 16,
@@ -318,8 +319,12 @@ static bool run_again(const struct serving *s, struct blocked *b, const struct b
     call.effects_wanted = change_log_active(n->log) && !(call.flags & CALL_ON_REPLICA);
     w->effects.n = 0;
     call_run(&call);
-    if (call.effect_count)
+    if (call.effect_count) {
         b->write_offset = change_append(n->log, b->db, buf_bytes(&w->effects), call.effect_count, b->db);
+        last_writes_note(n, at->key->key.slot, b->write_offset);
+        if (b->extra >= 0) last_writes_note(n, (unsigned)b->extra, b->write_offset);
+    }
+    b->seen_offset = last_writes_of(n, at->key->key.slot);
     if (call.dirty) atomic_fetch_add_explicit(&n->dirty, call.dirty, memory_order_relaxed);
     if (!call.wait) {
         if (b->reply.n && b->reply.p[0] == '-') errorstats_note(n->errors, buf_bytes(&b->reply));

@@ -158,9 +158,12 @@ static void wake(struct conn *c)
     bool close = b->close;
     size_t reply_at = c->out.n;
     if (!b->muted) buf_append_bytes(&c->out, buf_bytes(&b->reply));
+    c->seen_offset = b->seen_offset;
     if (b->write_offset) {
         c->write_offset = b->write_offset;
         reply_gate_wrote(c, b->cmd, reply_at);
+    } else if (b->seen_offset) {
+        reply_gate_read(c, reply_at);
     }
     detach(c);
     if (close) c->close_after_reply = true;

@@ -55,6 +55,7 @@ struct blocked {
     /* Written by who claimed it, read by its worker after the mail. */
     struct buf reply;
     uint64_t write_offset; /* 0: it wrote nothing */
+    uint64_t seen_offset;  /* what it has read is before it; 0: nothing that matters */
     bool close;
 
     size_t n;

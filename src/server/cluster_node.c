@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "cluster/cluster.h"
 #include "replica/replica.h"
+#include "server/last_writes.h"
 #include "server/listen.h"
 #include "server/pubsub.h"
 #include "server/replication.h"
@@ -59,7 +60,7 @@ static void delete_slot(struct node *n, int db, unsigned slot)
         do cursor = store_scan_slot(n->store, db, slot, cursor, delete_effect, &d);
         while (cursor);
         /* Each DEL stands by itself. */
-        if (d.count) change_append(n->log, db, buf_bytes(&d.effects), 1, db);
+        if (d.count) last_writes_note(n, slot, change_append(n->log, db, buf_bytes(&d.effects), 1, db));
         buf_deinit(&d.effects);
     }
     detach_slot(n, db, slot);

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "cluster/cluster.h"
 #include "server/acl_node.h"
+#include "server/last_writes.h"
 #include "server/monitor.h"
 #include "server/multi.h"
 #include "server/pubsub.h"
@@ -76,6 +77,7 @@ static void conn_free(struct conn *c)
     struct worker *w = c->worker;
     stop_waiting(c);
     reply_gate_forget(c);
+    last_writes_forget(c);
     unstage(c);
     multi_discard(c);
     watch_clear(c);

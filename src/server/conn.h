@@ -85,8 +85,10 @@ struct conn {
     struct queued *queue;
     size_t queue_n, queue_cap, queue_bytes;
     struct watched *watched;
-    uint64_t write_offset;    /* change log offset behind this client's last write */
-    int64_t wait_deadline_ms; /* WAIT: monotonic; INT64_MAX: none */
+    uint64_t write_offset; /* change log offset behind this client's last write */
+    uint64_t seen_offset;  /* behind what the command under way has read, with min-replicas-to-ack-reads; else 0 */
+    struct changed_slots *changed_slots; /* of the command under way, for last_writes.c; NULL: never were any */
+    int64_t wait_deadline_ms;            /* WAIT: monotonic; INT64_MAX: none */
     uint64_t wait_offset;
     int64_t wait_replicas;
     int8_t wait_local;    /* WAITAOF: whether this node's disk counts; -1: it is WAIT */

@@ -9,6 +9,7 @@
 #include "server/acl_node.h"
 #include "server/aof.h"
 #include "server/cluster_link.h"
+#include "server/last_writes.h"
 #include "server/latency.h"
 #include "server/memory.h"
 #include "server/monitor.h"
@@ -378,6 +379,7 @@ void dispatch_append_effects(struct conn *c, int db_first, unsigned count, int d
     struct worker *w = c->worker;
     if (count == 0) return;
     c->write_offset = change_append(w->node->log, db_first, buf_bytes(&w->effects), count, db_last);
+    if (last_writes_kept(w->node)) last_writes_appended(c);
 }
 
 /* What SORT may read by its patterns (BY, GET), which are no keys of its. */
@@ -401,6 +403,7 @@ void dispatch_run(struct conn *c, struct call *call)
     call_run(call);
     if (script) monitor_script_end(w, !call->want_exclusive && !call->want_restart);
     if (call->want_exclusive || call->want_restart) return;
+    if (last_writes_kept(w->node)) last_writes_ran(c, call);
     if (!script && !(call->flags & CALL_UNSEEN) && monitor_wanted(w->node)) monitor_show(c, call);
     if (c->tracking && call->cmd->flags & CMD_READONLY) tracking_remember(c, call);
     uint64_t took = clock_ticks() - begin;
@@ -659,7 +662,10 @@ enum dispatch_result dispatch(struct conn *c, struct call *call)
     if (call->cmd) c->last_cmd = call->cmd;
     finish(c, call->cmd);
     c->muted = false;
-    if (c->write_offset != wrote) reply_gate_wrote(c, call->cmd, c->keep_out);
+    if (c->write_offset != wrote)
+        reply_gate_wrote(c, call->cmd, c->keep_out);
+    else if (c->seen_offset)
+        reply_gate_read(c, c->keep_out);
     tracking_after_command(c, call->cmd);
     if (c->out.n > c->out_pos) conn_wants_write(c);
     return result;

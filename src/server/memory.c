@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "cluster/cluster.h"
 #include "server/crew.h"
+#include "server/last_writes.h"
 #include "server/latency.h"
 #include "server/replication.h"
 #include "store/evict.h"
@@ -118,7 +119,7 @@ static void evict_key(void *ctx, int db, const struct key *k, struct entry *e)
     call_effect_delete(&call, k->name, config_bool(n->config, CFG_LAZYFREE_LAZY_EVICTION));
     w->env.changed(w->env.ctx, db, k, NOTIFY_EVICTED, "evicted");
     store_delete(n->store, db, k);
-    if (call.effect_count) change_append(n->log, db, buf_bytes(&w->effects), 1, db);
+    if (call.effect_count) last_writes_note(n, k->slot, change_append(n->log, db, buf_bytes(&w->effects), 1, db));
     atomic_fetch_add_explicit(&n->stats.evicted_keys, 1, memory_order_relaxed);
 }
 

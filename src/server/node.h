@@ -29,6 +29,7 @@ struct crew;
 struct failover;
 struct shutdown;
 struct durable;
+struct last_writes;
 struct latency;
 struct errorstats;
 struct migrate_cache;
@@ -64,7 +65,8 @@ struct node {
     struct store *store;
     struct gate *gate;
     struct change_log *log;
-    struct durable *durable; /* how far the log is safe: replies wait for it */
+    struct durable *durable;         /* how far the log is safe: replies wait for it */
+    struct last_writes *last_writes; /* NULL: nobody has asked so far */
     struct worker **workers;
     int worker_count;
     _Atomic(struct crew *) crew;  /* NULL with one worker */
@@ -122,6 +124,7 @@ struct node {
     int oom_base;                   /* the process's score in the kernel when it was started */
     _Atomic bool oom_changed;       /* it has another one now */
     _Atomic bool replies_need_file; /* the AOF's files are being changed */
+    _Atomic bool reads_wait;        /* min-replicas-to-ack-reads; changed at rest */
 };
 
 /* Cluster mode without cluster-databases: nothing but database 0 can be used. */

@@ -11,6 +11,7 @@
 #include "replica/replica.h"
 #include "server/aof.h"
 #include "server/applier.h"
+#include "server/last_writes.h"
 #include "server/listen.h"
 #include "server/multi.h"
 #include "server/oom.h"
@@ -70,6 +71,7 @@ static struct cut *hub_snapshot(void *ctx, struct rdb_options *options, uint64_t
         /* Nothing was recorded so far: the history that replicas may continue begins here. */
         change_id_new(n->log);
         change_log_activate(n->log);
+        last_writes_begin(n);
     }
     struct replication_position at;
     change_id_told(n->log);
@@ -507,6 +509,7 @@ void replication_promote_at_rest(struct replication *r)
     upstream_follow(r->upstream, "", 0);
     change_id_shift(r->node->log);
     durable_reset(r->node->durable);
+    last_writes_begin(r->node); /* what the old primary had acknowledged is not known */
     atomic_store(&r->is_replica, false);
     atomic_store(&r->link_state, UPSTREAM_NONE);
     log_set_role('M');
@@ -593,6 +596,7 @@ void replication_restore(struct replication *r, const struct replication_positio
         change_id_shift(r->node->log);
     change_log_activate(r->node->log);
     change_set_selected_db(r->node->log, p->db);
+    last_writes_begin(r->node);
 }
 
 /* ---- WAIT ---- */

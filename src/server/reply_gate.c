@@ -12,6 +12,7 @@ struct held_reply {
     struct durable_need need;
     size_t at, n;     /* in conn.out */
     int64_t since_ms; /* monotonic */
+    bool is_read;     /* what was read has to be safe; nothing was written */
 };
 
 struct held {
@@ -80,25 +81,56 @@ static bool is_write(const struct command *cmd)
     return !(cmd->flags & CMD_READONLY) && cmd->id != CMD_ID_PUBLISH && cmd->id != CMD_ID_SPUBLISH;
 }
 
-void reply_gate_wrote(struct conn *c, const struct command *cmd, size_t reply_at)
+static void hold(struct conn *c, struct durable_need need, size_t reply_at, bool is_read)
 {
     struct worker *w = c->worker;
-    const struct node *n = w->node;
-    if (c->out.n <= reply_at || !is_write(cmd)) return;
-    struct durable_need need = {c->write_offset, (uint16_t)reply_gate_replicas(c),
-                                atomic_load_explicit(&n->replies_need_sync, memory_order_relaxed) ||
-                                    atomic_load(&n->replies_need_file)};
-    c->unsent_write = true;
-    c->unsafe_write |= need.replicas == 0;
-    if (durable_needs_nothing(&need)) return;
     w->asks_acks |= need.replicas > 0;
     struct held *h = held_of(c);
     if (h->n == 0) list_push_back(&w->held, &h->link);
     if (atomic_load_explicit(&w->held_count, memory_order_relaxed) == 0)
         atomic_store_explicit(&w->held_since_ms, w->now_mono_ms, memory_order_relaxed);
-    *push(h) = (struct held_reply){need, reply_at, c->out.n - reply_at, w->now_mono_ms};
+    *push(h) = (struct held_reply){need, reply_at, c->out.n - reply_at, w->now_mono_ms, is_read};
     atomic_store(&w->held_count, atomic_load_explicit(&w->held_count, memory_order_relaxed) + 1);
     if (c->wait == WAIT_NOTHING && is_full(c, 1)) c->wait = WAIT_HELD;
+}
+
+void reply_gate_wrote(struct conn *c, const struct command *cmd, size_t reply_at)
+{
+    const struct node *n = c->worker->node;
+    if (c->out.n <= reply_at || !is_write(cmd)) {
+        reply_gate_read(c, reply_at);
+        return;
+    }
+    c->seen_offset = 0; /* the write is behind whatever was read with it */
+    struct durable_need need = {c->write_offset, (uint16_t)reply_gate_replicas(c),
+                                atomic_load_explicit(&n->replies_need_sync, memory_order_relaxed) ||
+                                    atomic_load(&n->replies_need_file)};
+    c->unsent_write = true;
+    c->unsafe_write |= need.replicas == 0;
+    if (!durable_needs_nothing(&need)) hold(c, need, reply_at, false);
+}
+
+/* What was executed cannot be refused any more, but nothing of it has to be told. */
+static void refuse_read(struct conn *c, size_t reply_at)
+{
+    static const char text[] = "NOREPLICAS Not enough good replicas to read what was written last.";
+    struct resp_out out = conn_out(c);
+    c->out.n = reply_at;
+    resp_error(&out, text);
+    errorstats_note(c->worker->node->errors, bytes_make(c->out.p + reply_at, c->out.n - reply_at));
+}
+
+void reply_gate_read(struct conn *c, size_t reply_at)
+{
+    struct durable_need need = {.offset = c->seen_offset};
+    c->seen_offset = 0;
+    if (need.offset == 0 || c->out.n <= reply_at) return;
+    need.replicas = (uint16_t)reply_gate_replicas(c);
+    if (need.replicas == 0 || durable_is_met(c->worker->node->durable, &need)) return;
+    if (reply_gate_refusal(c))
+        refuse_read(c, reply_at);
+    else
+        hold(c, need, reply_at, true);
 }
 
 /* ---- letting go ---- */
@@ -148,7 +180,15 @@ static bool is_overdue(const struct held_reply *r, int64_t before_ms)
 
 static void error_text(struct buf *out, const struct held_reply *r, bool lost_role)
 {
-    if (lost_role)
+    if (r->is_read && lost_role)
+        buf_printf(out, "-NOACK This node ceased to be the primary before what was read was safe: it may or may not be "
+                        "kept\r\n");
+    else if (r->is_read)
+        buf_printf(out,
+                   "-NOACK %u replicas did not acknowledge in time what was read (min-replicas-to-ack-timeout): it may "
+                   "or may not be kept\r\n",
+                   r->need.replicas);
+    else if (lost_role)
         buf_printf(out, "-NOACK The write was executed, but this node ceased to be the primary before it was safe: it "
                         "may or may not be kept\r\n");
     else

@@ -17,6 +17,10 @@ struct held; /* one connection's held replies */
 /* A command of c has appended to the change log (c->write_offset is behind it); its reply is c->out from reply_at on.
  * Holds it, if anything is asked for. */
 void reply_gate_wrote(struct conn *c, const struct command *cmd, size_t reply_at);
+/* A command of c has read and changed nothing; c->seen_offset is behind what it may have shown (0: nothing that
+ * matters) and is taken.  Holds its reply until that is safe, or makes an error of it where that is not to be expected.
+ */
+void reply_gate_read(struct conn *c, size_t reply_at);
 /* How much of c->out may leave: an index, at least c->out_pos. */
 size_t reply_gate_end(struct conn *c);
 /* The first n bytes of c->out are gone. */

@@ -14,6 +14,7 @@
 #include "server/conn.h"
 #include "server/crew.h"
 #include "server/failover.h"
+#include "server/last_writes.h"
 #include "server/latency.h"
 #include "server/listen.h"
 #include "server/memory.h"
@@ -159,6 +160,7 @@ static void config_changed(void *ctx, enum config_id id)
     if (id == CFG_MAXMEMORY || id == CFG_MAXMEMORY_POLICY) limit_changed(n, id);
     acl_node_reconfigure(n, id);
     beside_reconfigure(n, id);
+    if (id == CFG_MIN_REPLICAS_TO_ACK_READS) last_writes_reconfigure(n);
     if (id == CFG_APPENDFSYNC || id == CFG_AOF_DISABLE_AUTO_GC) aof_reconfigure(n->aof);
     if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
 }
@@ -289,6 +291,7 @@ static int run(struct main_thread *m)
     for (int i = 0; i < n->worker_count; i++) n->workers[i] = worker_create(n, i);
     if (!listeners_open(n->listeners) || !watch_signals(m)) return 1;
     n->startup_memory = mem_used();
+    last_writes_reconfigure(n);
     /* Clients are heard while the dataset is being loaded, and told so. */
     atomic_store(&n->loading, true);
     crew_start(n);

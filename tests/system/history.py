@@ -21,26 +21,18 @@ NOT_EXECUTED = ("MOVED", "ASK", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOW
 RATE = 240  # operations a second and client
 
 
-class Client(threading.Thread):
-    """One shard's client: follows MOVED, and asks every node in turn where nobody is known."""
+class Caller(threading.Thread):
+    """Does one operation after another with one shard: follows MOVED, and asks every node in turn where nobody is known."""
 
-    def __init__(self, cluster, slot, number, name, setup=()):
+    def __init__(self, cluster, slot, number, setup=()):
         super().__init__(daemon=True)
         self.cluster, self.setup, self.stopped, self.number = cluster, setup, False, number
-        self.tag = "{" + covey.tag_of_slot(slot) + "}" + name
         self.slot = slot
         self.rng = random.Random(number)
         self.wire = self.node = None
-        self.longest, self.last_answer = 0.0, None
         self.counts = collections.Counter()
         self.wrong = []
         self.between = threading.Lock()  # held while an operation is under way
-        self.serial = 0
-        # append: token -> acknowledged; counter: acknowledged values; register: the serials that may be there
-        self.tokens = {}
-        self.returned, self.steps_unknown = [], 0
-        self.register_low, self.register_high = 0, 0
-        self.start()
 
     # ---- connection
 
@@ -111,6 +103,48 @@ class Client(threading.Thread):
             self.wrong.append(f"the client itself failed: {failure!r}")
         self.drop()
 
+    def stop(self):
+        self.stopped = True
+        self.join(60)
+        assert not self.is_alive(), "a client hangs"
+
+
+class Reader(Caller):
+    """Remembers every value that it has ever seen in a list to which others append: none may be gone in the end."""
+
+    def __init__(self, cluster, slot, number, key):
+        super().__init__(cluster, slot, number)
+        self.key, self.seen = key, set()
+        self.start()
+
+    def operate(self):
+        reply, _ = self.request("LRANGE", self.key, -30, -1)
+        self.seen.update(reply or ())
+
+    def missing(self):
+        """Between two operations, with the cluster whole."""
+        with self.between:
+            owner = next(n for n in self.cluster.primaries() if self.slot in covey.cluster_nodes(n)[n.id].slots)
+            with Wire(owner, timeout=30) as wire:
+                wire("CLIENT", "MIN-REPLICAS-TO-ACK", 0)
+                assert not self.wrong, self.wrong
+                return self.seen - set(wire("LRANGE", self.key, 0, -1))
+
+
+class Client(Caller):
+    """Counts, appends and overwrites, and remembers what it was told."""
+
+    def __init__(self, cluster, slot, number, name, setup=()):
+        super().__init__(cluster, slot, number, setup)
+        self.tag = "{" + covey.tag_of_slot(slot) + "}" + name
+        self.longest, self.last_answer = 0.0, None
+        self.serial = 0
+        # append: token -> acknowledged; counter: acknowledged values; register: the serials that may be there
+        self.tokens = {}
+        self.returned, self.steps_unknown = [], 0
+        self.register_low, self.register_high = 0, 0
+        self.start()
+
     def answered(self):
         now = time.monotonic()
         if self.last_answer is not None:
@@ -153,11 +187,6 @@ class Client(threading.Thread):
             self.counts["unknown"] += 1
 
     # ---- the end
-
-    def stop(self):
-        self.stopped = True
-        self.join(60)
-        assert not self.is_alive(), "a client hangs"
 
     def check(self, node):
         """Compares with what the shard holds, between two operations; the node is its primary."""
