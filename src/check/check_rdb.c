@@ -53,16 +53,6 @@ static enum status on_select(void *ctx, int db)
     return OK;
 }
 
-static enum status fd_read(void *ctx, void *p, size_t n, size_t *got)
-{
-    ssize_t result;
-    do result = read(*(int *)ctx, p, n);
-    while (result < 0 && errno == EINTR);
-    if (result < 0) return E_IO;
-    *got = (size_t)result;
-    return OK;
-}
-
 static const char *file_type_name(int type)
 {
     static const char *const names[] = {"string",
@@ -130,7 +120,7 @@ bool check_rdb_fd(int fd, const char *name, uint64_t *size)
     bool regular = fstat(fd, &sb) == 0 && S_ISREG(sb.st_mode);
     info(&t, "Checking RDB file %s", name);
     t.reader =
-        rdb_reader_new((struct rdb_source){&fd, fd_read, regular ? (uint64_t)sb.st_size : 0}, &handler, &options);
+        rdb_reader_new((struct rdb_source){&fd, rdb_read_fd, regular ? (uint64_t)sb.st_size : 0}, &handler, &options);
     enum status st = rdb_reader_run(t.reader, &err);
     rdb_reader_place(t.reader, &at);
     if (st != OK)

@@ -250,7 +250,7 @@ enum status rdb_load(struct store *s, struct rdb_source source, const struct rdb
     return st;
 }
 
-static enum status file_read(void *ctx, void *p, size_t n, size_t *got)
+enum status rdb_read_fd(void *ctx, void *p, size_t n, size_t *got)
 {
     ssize_t result;
     do result = read(*(int *)ctx, p, n);
@@ -275,7 +275,7 @@ enum status rdb_load_file(struct store *s, const char *path, const struct rdb_lo
     }
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     /* A pipe or device tells no size. */
-    struct rdb_source source = {&fd, file_read, S_ISREG(sb.st_mode) ? (uint64_t)sb.st_size : 0};
+    struct rdb_source source = {&fd, rdb_read_fd, S_ISREG(sb.st_mode) ? (uint64_t)sb.st_size : 0};
     enum status st = rdb_load(s, source, options, extras, progress, result, err);
     close(fd);
     return st;

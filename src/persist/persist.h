@@ -51,6 +51,7 @@ struct rdb_source {
     enum status (*read)(void *ctx, void *p, size_t n, size_t *got);
     uint64_t size; /* bytes there are in all; 0: not known.  Known, it lets impossible lengths be refused at once. */
 };
+enum status rdb_read_fd(void *fd, void *p, size_t n, size_t *got); /* a `read` whose ctx is an int *, a descriptor */
 
 /* ---- what goes with the keys --------------------------------------------------------------------------------------
  */

@@ -382,16 +382,6 @@ static enum aof_loaded verdict_of(struct loader *o, enum aof_item end, const str
     }
 }
 
-static enum status fd_read(void *ctx, void *p, size_t n, size_t *got)
-{
-    ssize_t result;
-    do result = read(*(int *)ctx, p, n);
-    while (result < 0 && errno == EINTR);
-    if (result < 0) return E_IO;
-    *got = (size_t)result;
-    return OK;
-}
-
 static enum status rdb_tick(void *ctx)
 {
     struct aof_load *l = ctx;
@@ -410,7 +400,7 @@ static bool load_rdb(struct aof_load *l, int fd, uint64_t size, const char *name
     options.rest = rest;
     options.ctx = l;
     options.tick = rdb_tick;
-    struct rdb_source source = {&fd, fd_read, size};
+    struct rdb_source source = {&fd, rdb_read_fd, size};
     if (rdb_load(l->node->store, source, &options, l->extras, l->progress, &result, &err) == OK) {
         l->keys += result.keys;
         *bytes = result.bytes;

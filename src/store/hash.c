@@ -176,21 +176,10 @@ bool hash_iter_next(struct hash_iter *it, struct element *field, struct element 
     return true;
 }
 
-struct forward {
-    element_fn *emit;
-    void *ctx;
-};
-
-static void forward_item(void *ctx, const struct tree_item *item)
-{
-    struct forward *f = ctx;
-    f->emit(f->ctx, item->key, item->value);
-}
-
 uint64_t hash_scan(const struct entry *e, uint64_t cursor, size_t count, element_fn *emit, void *ctx)
 {
     const uint8_t *lp = listpack_of(e);
-    if (!lp) return tree_scan(tree_of(e), cursor, count, forward_item, &(struct forward){emit, ctx});
+    if (!lp) return tree_scan(tree_of(e), cursor, count, emit, ctx);
     struct element field, value;
     for (const uint8_t *at = lp_first(lp); at;) {
         at = pair_get(lp, at, &field, &value);

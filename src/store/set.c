@@ -134,21 +134,10 @@ bool set_iter_next(struct set_iter *it, struct element *member)
     return true;
 }
 
-struct forward {
-    element_fn *emit;
-    void *ctx;
-};
-
-static void forward_item(void *ctx, const struct tree_item *item)
-{
-    struct forward *f = ctx;
-    f->emit(f->ctx, item->key, item->value);
-}
-
 uint64_t set_scan(const struct entry *e, uint64_t cursor, size_t count, element_fn *emit, void *ctx)
 {
     const uint8_t *is = intset_of(e);
-    if (!is) return tree_scan(tree_of(e), cursor, count, forward_item, &(struct forward){emit, ctx});
+    if (!is) return tree_scan(tree_of(e), cursor, count, emit, ctx);
     struct element el;
     for (size_t i = 0; i < intset_len(is); i++) {
         element_from_int(&el, intset_at(is, i));

@@ -386,7 +386,7 @@ uint64_t tree_scan(const struct tree *t, uint64_t cursor, size_t count, tree_fn 
         tree_item(t, &pos, &item);
         if (n >= count && n > 0 && item.ord != last) return item.ord;
         last = item.ord;
-        emit(ctx, &item);
+        emit(ctx, item.key, item.value);
         tree_next(&pos);
     }
     return 0;

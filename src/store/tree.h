@@ -124,7 +124,7 @@ struct tree_ref *tree_ref_own(struct tree *t, struct tree_pos *pos,
 
 /* Walks with a cursor that needs no state: emits about `count` elements from cursor on and all ties of the last;
  * returns the next cursor, 0 at the end.  Hash-ordered kinds only. */
-typedef void tree_fn(void *ctx, const struct tree_item *item);
+typedef void tree_fn(void *ctx, struct bytes key, struct bytes value);
 uint64_t tree_scan(const struct tree *t, uint64_t cursor, size_t count, tree_fn *emit, void *ctx);
 
 /* Bytes in memory, estimated from the surroundings of `samples` elements (some dozens at least; 0: from all). */

@@ -290,11 +290,12 @@ struct seen {
     struct random *r;
 };
 
-static void count_item(void *ctx, const struct tree_item *item)
+static void count_item(void *ctx, struct bytes key, struct bytes value)
 {
+    (void)value;
     struct seen *s = ctx;
     uint32_t id;
-    memcpy(&id, item->key.p, sizeof id);
+    memcpy(&id, key.p, sizeof id);
     if (s->times[id] < 255) s->times[id]++;
 }
 

@@ -517,10 +517,10 @@ struct forward {
     void *ctx;
 };
 
-static void forward_item(void *ctx, const struct tree_item *item)
+static void forward_item(void *ctx, struct bytes key, struct bytes value)
 {
     struct forward *f = ctx;
-    f->emit(f->ctx, item->key, score_read(item->value));
+    f->emit(f->ctx, key, score_read(value));
 }
 
 uint64_t zset_scan(const struct entry *e, uint64_t cursor, size_t count, zset_fn *emit, void *ctx)
