@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/syslog.h"
 
 #include <fcntl.h>
 #include <stdarg.h>
@@ -35,6 +36,11 @@ void log_set_role(char role)
     atomic_store(&log_role, role);
 }
 
+int log_descriptor(void)
+{
+    return atomic_load(&log_fd);
+}
+
 bool log_enabled(enum log_level level)
 {
     return (int)level >= atomic_load_explicit(&log_threshold, memory_order_relaxed);
@@ -59,6 +65,7 @@ void log_write(enum log_level level, const char *fmt, ...)
     va_end(ap);
     if (body < 0) return;
     int n = head + (body < room ? body : room - 1);
+    syslog_put((int)level, line + head);
     line[n++] = '\n';
     ssize_t written = write(atomic_load(&log_fd), line, (size_t)n);
     (void)written; /* nowhere left to complain */

@@ -14,6 +14,8 @@ MUST_USE enum status log_open(const char *path);
 void log_set_level(enum log_level level);
 /* The letter behind the pid: 'M' primary, 'S' replica, 'X' anything else (the letters redis-server uses). */
 void log_set_role(char role);
+/* Where lines are written to, for reports that are written in a signal handler.  Any thread, any handler. */
+int log_descriptor(void);
 bool log_enabled(enum log_level level);
 
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

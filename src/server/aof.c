@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "change/durable.h"
+#include "server/affinity.h"
 #include "server/conn.h"
 #include "server/last_writes.h"
 #include "server/latency.h"
@@ -165,6 +166,7 @@ static void *rewrite_thread(void *arg)
 {
     struct aof *a = arg;
     pthread_setname_np(pthread_self(), "aof-rewrite");
+    affinity_take(a->node->config, CFG_AOF_REWRITE_CPULIST);
     int64_t begin = clock_mono_ms();
     bool ok = aof_files_write_base(a) == OK && wait_for_switch(a);
     if (ok) log_notice("Background AOF rewrite terminated with success");
@@ -192,6 +194,15 @@ static void reap_thread(struct aof *a)
     a->joinable = false;
 }
 
+bool aof_start_writer(struct aof *a, int fd, uint64_t size, int db)
+{
+    cpu_set_t own;
+    affinity_parent_begin(a->node, &own);
+    enum status st = aof_writer_start(a->writer, fd, change_offset(a->node->log), size, db);
+    affinity_parent_end(&own);
+    return st == OK;
+}
+
 /* A writer on a file of its own, for an AOF that is being turned on: its file becomes an increment once the base that
  * goes before it is there. */
 static bool first_rewrite_begin(struct aof *a)
@@ -206,7 +217,7 @@ static bool first_rewrite_begin(struct aof *a)
         last_writes_begin(n);
     }
     atomic_store(&n->durable->synced, change_offset(n->log)); /* perhaps of another history than before */
-    if (aof_writer_start(a->writer, fd, change_offset(n->log), 0, change_selected_db(n->log)) != OK) return false;
+    if (!aof_start_writer(a, fd, 0, change_selected_db(n->log))) return false;
     aof_reconfigure(a);
     return true;
 }

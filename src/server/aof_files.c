@@ -597,7 +597,7 @@ static bool begin_writing(struct aof *a, const struct aof_load *l)
     atomic_store(&n->durable->synced, change_offset(n->log));
     aof_reconfigure(a);
     /* What follows in this file selects its database anew, unless the stream goes on where the file ends. */
-    return aof_writer_start(a->writer, fd, change_offset(n->log), size, size ? -1 : change_selected_db(n->log)) == OK;
+    return aof_start_writer(a, fd, size, size ? -1 : change_selected_db(n->log));
 }
 
 bool aof_load_at_start(struct aof *a)

@@ -51,6 +51,9 @@ struct aof {
 /* ---- aof.c ---- */
 /* Fills options and extras; with the server at rest, or before anybody writes. */
 void aof_rewrite_options(struct aof *a);
+/* Writes behind the present end of the log to fd (taken), which has `size` bytes and has
+ * selected `db`.  With the server at rest. */
+MUST_USE bool aof_start_writer(struct aof *a, int fd, uint64_t size, int db);
 
 /* ---- aof_files.c ---- */
 bool aof_files_make_directory(struct aof *a);

@@ -10,6 +10,7 @@
 #include "store/store.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 struct cluster;
 struct cluster_state;
@@ -123,6 +124,7 @@ struct node {
     _Atomic bool replies_need_sync; /* appendfsync always */
     int oom_base;                   /* the process's score in the kernel when it was started */
     _Atomic bool oom_changed;       /* it has another one now */
+    cpu_set_t processors;           /* that the process was started with; constant */
     _Atomic bool replies_need_file; /* the AOF's files are being changed */
     _Atomic bool reads_wait;        /* min-replicas-to-ack-reads; changed at rest */
 };

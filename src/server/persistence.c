@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "persist/persist.h"
+#include "server/affinity.h"
 #include "server/aof.h"
 #include "server/conn.h"
 #include "server/multi.h"
@@ -158,6 +159,7 @@ static void *background(void *arg)
 {
     struct persistence *p = arg;
     pthread_setname_np(pthread_self(), "snapshot");
+    affinity_take(p->node->config, CFG_BGSAVE_CPULIST);
     if (write_file(p) == OK) log_notice("Background saving terminated with success");
     pthread_mutex_lock(&p->mu);
     p->running = false;

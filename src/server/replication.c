@@ -1,5 +1,6 @@
 /* replication.c: the node between its replicas (hub) and its primary (upstream), and the commands about both. */
 #include "server/replication.h"
+#include "server/affinity.h"
 #include "server/failover.h"
 
 #include "base/clock.h"
@@ -64,6 +65,7 @@ static struct cut *hub_snapshot(void *ctx, struct rdb_options *options, uint64_t
 {
     struct replication *r = ctx;
     struct node *n = r->node;
+    affinity_take(n->config, CFG_BGSAVE_CPULIST);
     /* A load goes on beside the gate, and half of it is nobody's dataset. */
     struct cut *cut = atomic_load(&n->loading) ? NULL : store_cut_begin(n->store);
     if (!cut) return NULL;

@@ -4,16 +4,19 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/syslog.h"
 #include "base/version.h"
 #include "change/durable.h"
 #include "observe/errorstats.h"
 #include "server/acl_node.h"
+#include "server/affinity.h"
 #include "server/aof.h"
 #include "server/beside.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
 #include "server/crew.h"
 #include "server/failover.h"
+#include "server/huge_pages.h"
 #include "server/last_writes.h"
 #include "server/latency.h"
 #include "server/listen.h"
@@ -195,6 +198,11 @@ static bool open_log(struct config *cfg)
     bool ok = log_open(path) == OK;
     if (!ok) fprintf(stderr, "Can't open the log file '%s': %s\n", path, strerror(errno));
     mem_free(path);
+    if (ok && config_bool(cfg, CFG_SYSLOG_ENABLED)) {
+        char *ident = config_cstr(cfg, CFG_SYSLOG_IDENT);
+        syslog_start(ident, (int)config_num(cfg, CFG_SYSLOG_FACILITY));
+        mem_free(ident);
+    }
     return ok;
 }
 
@@ -229,8 +237,12 @@ static struct node *node_create(struct config *cfg)
     options_derive(cfg, n->options);
     n->started_ms = clock_wall_ms();
     oom_init(n);
+    affinity_init(n);
     atomic_store(&n->active_expire, true);
+    cpu_set_t own;
+    affinity_parent_begin(n, &own);
     n->reaper = reaper_create();
+    affinity_parent_end(&own);
     n->snapshot_budget = snapshot_budget_create(n);
     n->scripting = scripting_create();
     n->waiting = waiting_room_create(n);
@@ -341,6 +353,7 @@ int server_main(int argc, char **argv, const struct server_beside *beside)
     log_lines(&warnings);
     buf_deinit(&warnings);
     block_signals();
+    huge_pages_check(cfg);
     raise_fd_limit(cfg);
     static struct main_thread m;
     m.node = node_create(cfg);
