@@ -16,10 +16,13 @@ while not result.stopped.is_set():
     began = time.monotonic()
     try:
         job = queue.enqueue(operator.add, n, n)
-        while job.result is None and job.get_status(refresh=True) != "failed" and time.monotonic() < began + 40:
+        while job.result is None and job.get_status(refresh=True) != "failed" and time.monotonic() < began + 20:
             time.sleep(0.02)
         if job.get_status() == "failed":  # its process lost a connection
             result.unknown += 1
+            continue
+        if job.result is None and job.get_status() in ("queued", "started"):  # it had been taken by a worker that ended
+            result.missed += 1
             continue
         if job.result != 2 * n:
             result.wrong.append(f"{n}: {job.result} ({job.get_status()})")
