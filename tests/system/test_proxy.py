@@ -208,6 +208,25 @@ def test_watch_counts_right_under_contention(setup, client):
     wait_for("connections to be given back", lambda: int(client.info("all")["pinned_connections"]) < 64)
 
 
+def test_connections_kept_for_later_are_in_nobodys_way(servers, setup):
+    """As many clients block at one node after the other as there may be."""
+    proxy = Proxy(servers, setup[0].nodes, workers=2, pinned_connections=4)
+    for start in range(0, SLOTS, SLOTS // 6):
+        keys = [f"{{{tag_of_slot(start)}}}{n}" for n in range(4)]
+        wires = [Wire(proxy) for _ in keys]
+        for wire, key in zip(wires, keys):
+            wire.send("BLPOP", key, 0)
+        wait_for("all to wait", lambda: proxy.stat("pinned_connections", "all") == 4)
+        with Wire(proxy) as other:
+            assert "pinned-connections" in other("BLPOP", keys[0], 0)
+        assert [proxy.cmd("RPUSH", key, 1) for key in keys] == [1] * 4
+        assert [wire.read() for wire in wires] == [[key.encode(), b"1"] for key in keys]
+        for wire in wires:
+            wire.close()
+        wait_for("none to wait", lambda: proxy.stat("pinned_connections", "all") == 0)
+    proxy.terminate()
+
+
 def test_blocking_commands_block_nobody_else(setup, client):
     proxy = setup[1]
     got = {}

@@ -136,6 +136,7 @@ static bool is_wanted(const struct worker *w, const struct backend *b)
 void backends_tick(struct worker *w, int64_t now_ms)
 {
     replicas_tick(w, now_ms);
+    node_links_trim(w);
     if (w->only) node_ask_crossing(w, w->only);
     list_each(it, &w->backends)
     {

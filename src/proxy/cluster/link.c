@@ -195,24 +195,53 @@ struct link *node_link_readonly(struct worker *w, struct backend *b, uint8_t pro
     return shared_of_database(w, b, proto, which, db, true);
 }
 
+/* Would `more` be too many, with those that are kept for later? */
+static bool too_many_pinned(const struct worker *w, int64_t more)
+{
+    return atomic_load(&w->proxy->pinned) + atomic_load(&w->proxy->pinned_idle) + more > w->config->pinned_max;
+}
+
+static bool close_an_idle_one(struct worker *w)
+{
+    list_each(it, &w->backends)
+    {
+        struct backend *b = container_of(it, struct backend, link);
+        for (unsigned proto = 0; proto < 2; proto++) {
+            if (list_empty(&b->idle[proto])) continue;
+            node_link_close(container_of(b->idle[proto].next, struct link, idle), NULL);
+            return true;
+        }
+    }
+    return false;
+}
+
+void node_links_trim(struct worker *w)
+{
+    while (too_many_pinned(w, 0) && close_an_idle_one(w)) {
+    }
+}
+
 struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c, bool *full)
 {
     uint8_t proto = c->resp == 3;
     *full = false;
     struct link *l = NULL;
+    if (atomic_load(&w->proxy->pinned) >= w->config->pinned_max) {
+        *full = true;
+        return NULL;
+    }
     if (!list_empty(&b->idle[proto])) {
         l = container_of(b->idle[proto].prev, struct link, idle);
         list_remove(&l->idle);
-    } else if (atomic_load(&w->proxy->pinned) >= w->config->pinned_max) {
-        *full = true;
-        return NULL;
+        atomic_fetch_sub(&w->proxy->pinned_idle, 1);
     } else {
+        if (too_many_pinned(w, 1)) close_an_idle_one(w);
         l = open_link(w, b, proto, c->db, false);
         if (!l) return NULL;
         l->is_pinned = true;
         ask_id(l);
-        atomic_fetch_add(&w->proxy->pinned, 1);
     }
+    atomic_fetch_add(&w->proxy->pinned, 1);
     l->owner = c;
     if (l->db != c->db) say_select(l, c->db);
     return l;
@@ -230,10 +259,13 @@ void node_link_unpin(struct link *l, bool clean)
     list_each(it, &l->backend->idle[l->proto]) idle++;
     l->owner = NULL;
     l->is_raw = false;
-    if (!clean || l->first || l->in.n || idle >= IDLE_MAX)
+    if (!clean || l->first || l->in.n || idle >= IDLE_MAX || too_many_pinned(l->worker, 0)) {
         node_link_close(l, NULL);
-    else
-        list_push_back(&l->backend->idle[l->proto], &l->idle);
+        return;
+    }
+    list_push_back(&l->backend->idle[l->proto], &l->idle);
+    atomic_fetch_add(&l->worker->proxy->pinned_idle, 1);
+    atomic_fetch_sub(&l->worker->proxy->pinned, 1);
 }
 
 /* ---- closing ---- */
@@ -288,7 +320,7 @@ void node_link_close(struct link *l, const char *why)
         b->probe = NULL;
         b->probing = false;
     }
-    if (l->is_pinned) atomic_fetch_sub(&w->proxy->pinned, 1);
+    if (l->is_pinned) atomic_fetch_sub(list_empty(&l->idle) ? &w->proxy->pinned : &w->proxy->pinned_idle, 1);
     count(&w->stats.links, -1);
     count(&b->counts->links, -1);
     tell_owner(l);

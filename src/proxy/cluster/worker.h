@@ -269,6 +269,8 @@ struct link *node_link_pin(struct worker *w, struct backend *b, struct client *c
 void node_link_select(struct link *l, unsigned db);
 /* Back into the pool when nothing is under way, else it is closed. */
 void node_link_unpin(struct link *l, bool clean);
+/* Closes what is kept for later while there are too many of both. */
+void node_links_trim(struct worker *w);
 void node_link_send(struct link *l, struct request *r, struct bytes raw);
 /* The same for reading from a replica. */
 struct link *node_link_readonly(struct worker *w, struct backend *b, uint8_t proto, unsigned which, unsigned db);
@@ -586,7 +588,8 @@ struct proxy {
     struct topology_map *last_map; /* of the topology's thread */
     struct worker **workers;       /* one of each of the front's */
     int worker_count;
-    _Atomic int64_t pinned;
+    _Atomic int64_t pinned;       /* connections of one client each */
+    _Atomic int64_t pinned_idle;  /* those that are kept for the next client */
     _Atomic int64_t paused_until; /* monotonic ms: CLIENT PAUSE */
     _Atomic bool pause_is_for_all;
     _Atomic bool has_map; /* the cluster has been seen */
