@@ -129,6 +129,7 @@ void cmd_select(struct call *c)
         resp_error(&c->out, "ERR DB index is out of range");
     else {
         conn->db = (int)db;
+        conn->selected_db = true;
         resp_ok(&c->out);
     }
 }
@@ -164,6 +165,7 @@ void cmd_reset(struct call *c)
     monitor_end(conn);
     client_set_name(conn, BYTES(""));
     conn->db = 0;
+    conn->selected_db = false;
     conn->resp = 2;
     c->out.version = 2;
     conn->asking = conn->readonly = conn->no_touch = conn->cross_slot = false;

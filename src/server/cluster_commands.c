@@ -337,6 +337,24 @@ static void walk_key(void *ctx, struct entry *e)
     w->found++;
 }
 
+/* Whoever empties a slot that moves and has never selected a database knows of the first one only, as redis-cli does:
+ * with the slot he would give away keys of the others that he has not moved, and the loser of a slot drops what it has
+ * of it. */
+static bool would_leave_keys_behind(struct call *call, unsigned slot)
+{
+    const struct conn *c = call_conn(call);
+    const struct node *n = c->worker->node;
+    if (call->db != 0 || c->selected_db || !(cluster_slot_state(n->cluster, slot) & SLOT_MIGRATING)) return false;
+    for (int db = 1; db < store_databases(n->store); db++) {
+        if (store_slot_count(n->store, db, slot) == 0) continue;
+        resp_errorf(&call->out,
+                    "ERR slot %u has keys in database %d too: SELECT it, move them as well, and SELECT 0 again", slot,
+                    db);
+        return true;
+    }
+    return false;
+}
+
 void cmd_cluster_getkeysinslot(struct call *call)
 {
     int64_t slot, count;
@@ -350,13 +368,15 @@ void cmd_cluster_getkeysinslot(struct call *call)
     unsigned s = (unsigned)slot;
     bool lock = !(call->flags & CALL_EXCLUSIVE);
     if (lock && !dispatch_lock_slots(c, &s, 1)) return;
-    struct key_walk w = {.out = &call->out, .left = count};
-    size_t mark = resp_defer(&call->out);
-    uint64_t cursor = 0;
-    do {
-        cursor = store_scan_slot(call->env->store, call->db, s, cursor, walk_key, &w);
-    } while (cursor && w.left > 0);
-    resp_defer_array(&call->out, mark, w.found);
+    if (store_slot_count(call->env->store, call->db, s) != 0 || !would_leave_keys_behind(call, s)) {
+        struct key_walk w = {.out = &call->out, .left = count};
+        size_t mark = resp_defer(&call->out);
+        uint64_t cursor = 0;
+        do {
+            cursor = store_scan_slot(call->env->store, call->db, s, cursor, walk_key, &w);
+        } while (cursor && w.left > 0);
+        resp_defer_array(&call->out, mark, w.found);
+    }
     if (lock) dispatch_unlock_slots(c, &s, 1);
 }
 

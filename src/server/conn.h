@@ -71,6 +71,7 @@ struct conn {
     const struct command *last_cmd;
     const struct acl_user *user; /* who is logged in, or the default user; node.acl has it */
     int db;
+    bool selected_db; /* it has sent SELECT */
     uint8_t resp;
     bool authenticated, is_unix, no_evict, no_touch, readonly, asking, close_after_reply, close_asap, is_replica_link,
         is_primary_link;

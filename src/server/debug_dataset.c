@@ -225,7 +225,7 @@ void debug_digest_value(struct call *c)
         if (e && !gone) digest_entry(e, digest);
         call_unlock_slot(c, k.slot);
         hex(digest, text);
-        resp_bulk_cstr(&c->out, text);
+        resp_status(&c->out, text);
     }
 }
 

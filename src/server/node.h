@@ -62,6 +62,7 @@ struct node_stats {
 
 struct node {
     struct config *config;
+    char config_trouble[128]; /* why the last CONFIG SET was taken back; with the server at rest */
     struct call_options *options; /* derived from config; changed with the server at rest */
     struct store *store;
     struct gate *gate;

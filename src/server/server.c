@@ -43,7 +43,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { RESERVED_FDS = 32, TICK_MS = 100 };
+enum { RESERVED_FDS = 32, TICK_MS = 100, BACKLOG_MIN = 16384 };
 
 struct main_thread {
     struct node *node;
@@ -101,17 +101,25 @@ static void block_signals(void)
 
 /* ---- start ---- */
 
-static void raise_fd_limit(struct config *cfg)
+/* Raises the limit of open files as far as maxclients needs it.  Gives how many clients it allows. */
+static int64_t clients_possible(const struct config *cfg)
 {
     struct rlimit limit;
     int64_t want = config_num(cfg, CFG_MAXCLIENTS) + RESERVED_FDS, better = want + beside_fds(cfg);
-    if (getrlimit(RLIMIT_NOFILE, &limit) || (int64_t)limit.rlim_cur >= better) return;
-    limit.rlim_cur = (int64_t)limit.rlim_max >= better ? (rlim_t)better : limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    if ((int64_t)limit.rlim_cur >= want) return;
-    log_warning("The open files limit allows %lld clients only; maxclients was lowered",
-                (long long)limit.rlim_cur - RESERVED_FDS);
-    config_force_num(cfg, CFG_MAXCLIENTS, (int64_t)limit.rlim_cur - RESERVED_FDS);
+    if (getrlimit(RLIMIT_NOFILE, &limit)) return INT64_MAX;
+    if ((int64_t)limit.rlim_cur < better) {
+        limit.rlim_cur = (int64_t)limit.rlim_max >= better ? (rlim_t)better : limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return (int64_t)limit.rlim_cur - RESERVED_FDS;
+}
+
+static void raise_fd_limit(struct config *cfg)
+{
+    int64_t possible = clients_possible(cfg);
+    if (possible >= config_num(cfg, CFG_MAXCLIENTS)) return;
+    log_warning("The open files limit allows %lld clients only; maxclients was lowered", (long long)possible);
+    config_force_num(cfg, CFG_MAXCLIENTS, possible);
 }
 
 static bool enter_directory(struct config *cfg)
@@ -165,6 +173,8 @@ static void config_changed(void *ctx, enum config_id id)
     beside_reconfigure(n, id);
     if (id == CFG_MIN_REPLICAS_TO_ACK_READS) last_writes_reconfigure(n);
     if (id == CFG_APPENDFSYNC || id == CFG_AOF_DISABLE_AUTO_GC) aof_reconfigure(n->aof);
+    if (id == CFG_REPL_BACKLOG_SIZE && config_num(n->config, id) < BACKLOG_MIN)
+        config_force_num(n->config, id, BACKLOG_MIN);
     if (id == CFG_REPL_BACKLOG_SIZE) change_log_set_backlog_size(n->log, (size_t)config_num(n->config, id));
 }
 
@@ -173,6 +183,17 @@ static bool config_apply(void *ctx, const enum config_id *ids, size_t n, size_t 
     struct node *node = ctx;
     bool on = aof_is_on(node->aof);
     int score = oom_score();
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] != CFG_MAXCLIENTS) continue;
+        int64_t possible = clients_possible(node->config);
+        if (possible >= config_num(node->config, CFG_MAXCLIENTS)) continue;
+        snprintf(node->config_trouble, sizeof node->config_trouble,
+                 "The operating system is not able to handle the specified number of clients, try with %lld",
+                 (long long)possible);
+        *failed = i;
+        *reason = node->config_trouble;
+        return false;
+    }
     for (size_t i = 0; i < n; i++) {
         if (ids[i] != CFG_APPENDONLY || aof_turn(node->aof, config_bool(node->config, CFG_APPENDONLY))) continue;
         *failed = i;

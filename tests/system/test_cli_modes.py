@@ -1,7 +1,9 @@
 """redis-cli's own modes: files fetched over the wire, bulk loading, and how a replica asks for less than everything."""
 import re
+import resource
 
 import pytest
+import redis
 
 import covey
 from covey import wait_for
@@ -75,3 +77,20 @@ def test_a_snapshot_and_nothing_more(pair):
                 assert data.endswith(mark), data[-100:]
                 assert (b"a-key" in data, LIBRARY.split()[0].encode() in data) == (keys, keys)
         wait_for("the replica to be gone", lambda: node.stat("connected_slaves") == 0)
+
+
+def test_more_clients_than_files(pair):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    too_many = most + 10000 if 0 < most < 1 << 31 else None
+    for node in pair:
+        if too_many:
+            with pytest.raises(redis.ResponseError, match="'maxclients'.* not able to handle the specified number of clients, try with [0-9]+$"):
+                node.client.config_set("maxclients", too_many)
+        assert node.config_get("maxclients") == "10000"
+        node.client.config_set("maxclients", 100)
+        node.client.config_set("maxclients", 200)
+        node.client.config_set("repl-backlog-size", 1)
+        assert node.config_get("repl-backlog-size") == "16384"
+        with Wire(node) as wire:
+            wire.send("DEBUG", "DIGEST-VALUE", "nokey")
+            assert (wire.line(), wire.line()) == (b"*1\r\n", b"+" + b"0" * 40 + b"\r\n")

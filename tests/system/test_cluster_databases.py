@@ -71,6 +71,7 @@ def test_several_databases(servers):
     target.cmd("CLUSTER", "SETSLOT", SLOT, "IMPORTING", source.id)
     source.cmd("CLUSTER", "SETSLOT", SLOT, "MIGRATING", target.id)
     before = [dataset(source, db) for db in range(4)]
+    unaware = source.new_client(single_connection_client=True)  # as redis-cli --cluster reshard: it never selects a database
     for db, client in enumerate(in_db):
         with pytest.raises(redis.ResponseError, match="still hold keys"):
             source.cmd("CLUSTER", "SETSLOT", SLOT, "NODE", target.id)
@@ -78,6 +79,13 @@ def test_several_databases(servers):
         assert client.execute_command("MIGRATE", target.host, target.port, "", db, 5000, "KEYS", *keys) == b"OK"
         with pytest.raises(redis.ResponseError, match=f"{SLOT} .*:{target.port}"):
             client.get("k")
+        if db < 3:  # it is stopped before it gives away what it has not moved
+            with pytest.raises(redis.ResponseError, match=f"slot {SLOT} has keys in database {db + 1} too"):
+                unaware.execute_command("CLUSTER", "GETKEYSINSLOT", SLOT, 10)
+            in_db[1].execute_command("SELECT", 0)
+            assert in_db[1].execute_command("CLUSTER", "GETKEYSINSLOT", SLOT, 10) == []
+            in_db[1].execute_command("SELECT", 1)
+    assert unaware.execute_command("CLUSTER", "GETKEYSINSLOT", SLOT, 10) == []
     for node in (target, source):
         node.cmd("CLUSTER", "SETSLOT", SLOT, "NODE", target.id)
     for db in range(4):
