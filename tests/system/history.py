@@ -5,6 +5,7 @@ Each client has one shard and does one operation at a time, so its own history i
 end, with the cluster whole again:
   lost        an acknowledged append that is not in the list, a counter below its acknowledged steps, a register older than
               its last acknowledged write
+  dirty       a value of the list that another client has been shown, and that is gone
   duplicated  an append that is in the list twice, a counter's value that was returned twice, a counter above all attempts
   stale       a read that did not show the client's own last acknowledged write"""
 import collections
@@ -19,10 +20,12 @@ from wire import Closed, Error, Wire
 NOT_EXECUTED = ("MOVED", "ASK", "CLUSTERDOWN", "READONLY", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "MISCONF", "BUSY",
                 "OOM")
 RATE = 240  # operations a second and client
+READ_RATE = 60  # and reader
 
 
 class Caller(threading.Thread):
     """Does one operation after another with one shard: follows MOVED, and asks every node in turn where nobody is known."""
+    rate = RATE
 
     def __init__(self, cluster, slot, number, setup=()):
         super().__init__(daemon=True)
@@ -95,7 +98,7 @@ class Caller(threading.Thread):
         due = time.monotonic()
         try:
             while not self.stopped:
-                due = max(due + 1 / RATE, time.monotonic() - 1)
+                due = max(due + 1 / self.rate, time.monotonic() - 1)
                 time.sleep(max(0, due - time.monotonic()))
                 with self.between:
                     self.operate()
@@ -111,6 +114,7 @@ class Caller(threading.Thread):
 
 class Reader(Caller):
     """Remembers every value that it has ever seen in a list to which others append: none may be gone in the end."""
+    rate = READ_RATE
 
     def __init__(self, cluster, slot, number, key):
         super().__init__(cluster, slot, number)
@@ -191,6 +195,7 @@ class Client(Caller):
     def check(self, node):
         """Compares with what the shard holds, between two operations; the node is its primary."""
         with self.between, Wire(node, timeout=30) as wire:
+            wire("CLIENT", "MIN-REPLICAS-TO-ACK", 0)
             items, counter = wire("LRANGE", self.tag + "list", 0, -1), int(wire("GET", self.tag + "counter") or 0)
             register = int(wire("GET", self.tag + "register") or 0)
             there = collections.Counter(items)
@@ -205,12 +210,14 @@ class Client(Caller):
 
 
 class History:
-    """A client for each of the cluster's shards; their keys have this name.  needs_replicas: without one nothing is acknowledged."""
+    """A client, and a reader, for each of the cluster's shards; their keys have this name.  needs_replicas: without one nothing is
+    acknowledged."""
 
-    def __init__(self, cluster, name="", setup=(), needs_replicas=False):
+    def __init__(self, cluster, name="", setup=(), needs_replicas=False, readers=False):
         self.cluster, self.needs_replicas = cluster, needs_replicas
         slots = [min(covey.cluster_nodes(n)[n.id].slots) for n in cluster.primaries()]
         self.clients = [Client(cluster, slot, number, name, setup) for number, slot in enumerate(sorted(slots))]
+        self.readers = [Reader(cluster, c.slot, c.number, c.tag + "list") for c in self.clients] if readers else []
 
     def answered(self):
         return [c.counts["answered"] for c in self.clients]
@@ -232,7 +239,7 @@ class History:
         return longest
 
     def stop_and_check(self):
-        for client in self.clients:
+        for client in self.clients + self.readers:
             client.stop()
         return self.check()
 
@@ -245,10 +252,13 @@ class History:
             client.check(owner)
             assert not client.wrong, client.wrong
             total.update(client.counts)
+        for reader in self.readers:
+            gone = reader.missing()
+            total.update(dirty=len(gone), shown=len(reader.seen))
         return total
 
 
 def describe(total):
-    names = ("answered", "unknown", "lost", "duplicated", "stale")
+    names = ("answered", "unknown", "lost", "duplicated", "stale") + (("shown", "dirty") if "shown" in total else ())
     refused = sum(n for word, n in total.items() if word.isupper() and word != "NOACK")
     return ", ".join(f"{name} {total[name]}" for name in names) + f", refused {refused}"
