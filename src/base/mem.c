@@ -1,8 +1,9 @@
 #include "base/mem.h"
 
+#include "base/log.h"
+
 #include <malloc.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -80,7 +81,7 @@ static void *counted(void *p)
 
 _Noreturn void mem_abort(size_t n)
 {
-    fprintf(stderr, "out of memory: %zu bytes\n", n);
+    log_warning("Out Of Memory allocating %zu bytes!", n);
     abort();
 }
 

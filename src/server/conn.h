@@ -158,8 +158,9 @@ struct worker {
     struct buf script_lines; /* for monitors: the script that runs, and what it called so far */
     bool in_script;
     _Atomic int monitor_count;
-    uint64_t executing; /* id of the connection whose command is being executed; 0: none */
-    bool notified;      /* the present command has published keyspace notifications */
+    uint64_t executing;                /* id of the connection whose command is being executed; 0: none */
+    const struct call *executing_call; /* the same; NULL: none */
+    bool notified;                     /* the present command has published keyspace notifications */
     struct resp_request requests[BATCH_MAX];
     struct call calls[BATCH_MAX];
     struct staged staged[BATCH_MAX];

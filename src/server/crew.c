@@ -1,6 +1,7 @@
 #include "server/crew.h"
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/conn.h"
@@ -245,6 +246,7 @@ static void *run(void *arg)
     char name[16];
     snprintf(name, sizeof name, "worker-%d", m->id);
     pthread_setname_np(pthread_self(), name);
+    crash_thread_stack();
     for (;;) {
         if (!atomic_load_explicit(&c->packed, memory_order_relaxed))
             drive_one(c, m);

@@ -652,8 +652,10 @@ enum dispatch_result dispatch(struct conn *c, struct call *call)
     c->keep_out = c->out.n;
     c->muted = c->reply_mode == REPLY_OFF || c->reply_mode == REPLY_SKIP;
     c->worker->executing = c->id;
+    c->worker->executing_call = call;
     enum dispatch_result result = check_and_execute(c, call);
     c->worker->executing = 0;
+    c->worker->executing_call = NULL;
     if (result == DISPATCH_WAIT) return result;
     if (c->worker->notified) {
         c->worker->notified = false;

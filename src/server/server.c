@@ -2,6 +2,7 @@
 #include "server/server.h"
 
 #include "base/clock.h"
+#include "base/crash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/syslog.h"
@@ -14,6 +15,7 @@
 #include "server/beside.h"
 #include "server/cluster_node.h"
 #include "server/conn.h"
+#include "server/crash_report.h"
 #include "server/crew.h"
 #include "server/failover.h"
 #include "server/huge_pages.h"
@@ -168,6 +170,7 @@ static void config_changed(void *ctx, enum config_id id)
 {
     struct node *n = ctx;
     if (id == CFG_LOGLEVEL) set_log_level(n->config);
+    if (id == CFG_CRASH_LOG_ENABLED) crash_reports(config_bool(n->config, id));
     if (id == CFG_MAXMEMORY || id == CFG_MAXMEMORY_POLICY) limit_changed(n, id);
     acl_node_reconfigure(n, id);
     beside_reconfigure(n, id);
@@ -375,11 +378,14 @@ int server_main(int argc, char **argv, const struct server_beside *beside)
     buf_deinit(&warnings);
     block_signals();
     huge_pages_check(cfg);
+    crash_thread_stack();
+    crash_reports(config_bool(cfg, CFG_CRASH_LOG_ENABLED));
     raise_fd_limit(cfg);
     static struct main_thread m;
     m.node = node_create(cfg);
     m.beside = beside;
     if (!m.node) return 1;
+    crash_report_init(m.node);
     /* Other threads run: memory goes with the process, and nothing of theirs is torn down under them. */
     _exit(run(&m));
 }

@@ -154,6 +154,7 @@ struct turn_state {
     bool running_staged, in_script, notified, out_of_memory;
     struct buf read_buf, effects, script_lines;
     uint64_t executing;
+    const struct call *executing_call;
     unsigned extra[WAKER_EXTRA_MAX], extra_n;
     int64_t now_ms, now_mono_ms;
 };
@@ -174,6 +175,7 @@ static void turn_set_aside(struct worker *w, struct turn_state *s)
     s->effects = w->effects;
     s->script_lines = w->script_lines;
     s->executing = w->executing;
+    s->executing_call = w->executing_call;
     s->now_ms = w->now_ms;
     s->now_mono_ms = w->now_mono_ms;
     memset(w->requests, 0, sizeof w->requests);
@@ -183,6 +185,7 @@ static void turn_set_aside(struct worker *w, struct turn_state *s)
     w->waker.extra_n = 0;
     w->running_staged = w->in_script = w->notified = false;
     w->executing = 0;
+    w->executing_call = NULL;
 }
 
 static void turn_take_back(struct worker *w, const struct turn_state *s)
@@ -205,6 +208,7 @@ static void turn_take_back(struct worker *w, const struct turn_state *s)
     w->effects = s->effects;
     w->script_lines = s->script_lines;
     w->executing = s->executing;
+    w->executing_call = s->executing_call;
     w->now_ms = s->now_ms;
     w->now_mono_ms = s->now_mono_ms;
 }
