@@ -530,6 +530,7 @@ static void publish_map(struct cluster *c, unsigned first, unsigned last_slot)
     atomic_store(&c->primary, cluster_is_primary(c->core));
     c->host.probation(c->host.ctx, cluster_on_probation(c->core));
     if (any_lost) c->host.slots_lost(c->host.ctx, lost);
+    c->host.map_changed(c->host.ctx);
 }
 
 /* When it ends earlier this is said before anything else of the step is carried out, and when it lasts longer behind

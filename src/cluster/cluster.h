@@ -52,6 +52,8 @@ struct cluster_host {
     void (*lease_moved)(void *ctx);
     /* A frame for local subscribers. */
     void (*deliver)(void *ctx, bool shard, struct bytes channel, struct bytes payload);
+    /* The published map is another one: owners, addresses, roles, states. */
+    void (*map_changed)(void *ctx);
     /* This shard does not have these slots any more (bitmap); the published map says so already. */
     void (*slots_lost)(void *ctx, const uint8_t *slots);
     /* User and password for asking another node of the cluster. */

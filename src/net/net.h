@@ -85,6 +85,8 @@ int net_connect_error(int fd); /* 0 or an errno */
 /* Blocking connect with a deadline, for tools and MIGRATE; the result is non-blocking. */
 int net_connect_wait(const char *host, int port, int64_t timeout_ms);
 int net_accept(int listener);
+/* Two ends of a connection inside this process; false: errno. */
+bool net_pair(int ends[2]);
 void net_set_nodelay(int fd);
 void net_set_keepalive(int fd, int interval_s); /* 0: off */
 /* "127.0.0.1:6379", "[::1]:6379" or "/path:0" as CLIENT LIST shows it. */

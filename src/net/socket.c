@@ -208,6 +208,11 @@ static void join(const char *ip, int port, int fd, char out[NET_ADDRESS_MAX])
     snprintf(out, NET_ADDRESS_MAX, strchr(ip, ':') ? "[%.100s]:%d" : "%.100s:%d", ip, port);
 }
 
+bool net_pair(int ends[2])
+{
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0;
+}
+
 void net_peer_address(int fd, char out[NET_ADDRESS_MAX])
 {
     char ip[NET_ADDRESS_MAX];

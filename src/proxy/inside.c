@@ -25,13 +25,13 @@ static void *run(void *arg)
     return NULL;
 }
 
-static bool put_together(struct inside *in, struct proxy_config *c, struct acl *users)
+static bool put_together(struct inside *in, struct proxy_config *c, struct acl *users, const struct own_node *own)
 {
     struct front *f = in->front = front_create(in->loop, c);
     if (!f) return false;
     users_mirror(&f->policy.users, users, false);
     if (!proxy_install_tls(f, c)) return false;
-    in->cluster = proxy_cluster_create(f);
+    in->cluster = proxy_cluster_create(f, own);
     if (!in->cluster || !proxy_cluster_listen(in->cluster)) return false;
     if (!metrics_open(&in->metrics, f, in->cluster, NULL)) return false;
     proxy_cluster_start(in->cluster);
@@ -48,14 +48,16 @@ static struct proxy_config *read_settings(int argc, char **argv)
     return c;
 }
 
-void *proxy_start_inside(int argc, char **argv, struct acl *users)
+void *proxy_start_inside(int argc, char **argv, struct acl *users, int (*connect)(void *node, unsigned worker),
+                         void *node)
 {
     struct proxy_config *c = read_settings(argc, argv);
     pthread_t thread;
     if (!c) return NULL;
     struct inside *in = mem_calloc(1, sizeof *in);
     in->loop = loop_create();
-    if (!put_together(in, c, users)) return NULL; /* the process ends */
+    const struct own_node own = {connect, node};
+    if (!put_together(in, c, users, &own)) return NULL; /* the process ends */
     proxy_config_release(c);
     if (pthread_create(&thread, NULL, run, in->loop)) mem_abort(0);
     pthread_detach(thread);
@@ -67,6 +69,11 @@ void proxy_inside_users(void *proxy, struct acl *users, bool renewed)
     struct inside *in = proxy;
     users_mirror(&in->front->policy.users, users, renewed);
     front_users_changed(in->front);
+}
+
+void proxy_inside_map_changed(void *proxy)
+{
+    proxy_cluster_own_changed(((struct inside *)proxy)->cluster);
 }
 
 struct settings_mail {

@@ -216,7 +216,7 @@ static bool put_together(struct process *p)
     if (p->before == -2) return false;
     if (!proxy_install_tls(p->front, p->config)) return false;
     if (p->config->seed_count) {
-        p->cluster = proxy_cluster_create(p->front);
+        p->cluster = proxy_cluster_create(p->front, NULL);
         if (!p->cluster || !proxy_cluster_listen(p->cluster)) return false;
     }
     if (*p->config->pool_file && !(p->pools = pools_create(p->front))) return false;

@@ -1,6 +1,7 @@
 /* beside.c: what the proxy inside the node's process is to do, from the node's own configuration.
  *
- * It is a client of this node, and of the others, over the network.  Its clients are the node's users, and their
+ * It is a client of this node and of the others.  To this one it has connections of its own inside the process, which
+ * are clients like any other but for how they came.  Its clients are the node's users, and their
  * rights must not be more than what they have at the node's own port: the proxy has a copy of the node's users, which
  * every change of those renews, and judges by it before it asks a node.  With an ACL file it logs in to the nodes as
  * masteruser; without one as the default user, whose rights then bound everybody's. */
@@ -9,6 +10,7 @@
 #include "acl/acl.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/conn.h"
 
 #include <stdio.h>
 
@@ -131,7 +133,7 @@ static void add_metrics(struct settings *s, struct config *cfg)
 
 int64_t beside_fds(const struct config *cfg)
 {
-    return config_num(cfg, CFG_PROXY_PORT) ? config_num(cfg, CFG_MAXCLIENTS) + PINNED : 0;
+    return config_num(cfg, CFG_PROXY_PORT) ? config_num(cfg, CFG_MAXCLIENTS) + 2 * PINNED : 0;
 }
 
 static struct settings make_settings(struct node *n)
@@ -156,6 +158,19 @@ static void settings_free(struct settings *s)
     for (int i = 0; i < s->argc; i++) mem_free(s->argv[i]);
 }
 
+/* A worker of the proxy's and one of the node's belong together, so that all have the same share.  It is not refused
+ * for maxclients, which is for those who come from outside: the proxy has bounds of its own. */
+static int connect_here(void *node, unsigned worker)
+{
+    struct node *n = node;
+    int ends[2];
+    if (!net_pair(ends)) return -1;
+    atomic_fetch_add(&n->stats.connections_received, 1);
+    atomic_fetch_add(&n->client_count, 1);
+    worker_adopt(n->workers[worker % (unsigned)n->worker_count], ends[1], CONN_BESIDE);
+    return ends[0];
+}
+
 bool beside_start(struct node *n, const struct server_beside *beside)
 {
     int64_t port = config_num(n->config, CFG_PROXY_PORT);
@@ -165,7 +180,7 @@ bool beside_start(struct node *n, const struct server_beside *beside)
         return false;
     }
     struct settings s = make_settings(n);
-    void *proxy = beside->start_proxy(s.argc, s.argv, acl_copy(n->acl));
+    void *proxy = beside->start_proxy(s.argc, s.argv, acl_copy(n->acl), connect_here, n);
     settings_free(&s);
     if (!proxy) return false;
     n->beside = beside;
@@ -177,6 +192,11 @@ bool beside_start(struct node *n, const struct server_beside *beside)
 void beside_users_changed(struct node *n, bool renewed)
 {
     if (n->proxy) n->beside->change_users(n->proxy, acl_copy(n->acl), renewed);
+}
+
+void beside_map_changed(struct node *n)
+{
+    if (n->proxy) n->beside->map_changed(n->proxy);
 }
 
 static bool matters(enum config_id id)

@@ -11,6 +11,8 @@ bool beside_start(struct node *n, const struct server_beside *beside);
 void beside_users_changed(struct node *n, bool renewed);
 /* An option has changed; with the server at rest. */
 void beside_reconfigure(struct node *n, enum config_id id);
+/* The cluster's map has changed; any thread, returns at once. */
+void beside_map_changed(struct node *n);
 /* How many descriptors it may need. */
 int64_t beside_fds(const struct config *cfg);
 

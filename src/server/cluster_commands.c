@@ -42,7 +42,7 @@ static void ask(struct call *call, cluster_fn *fn)
     struct ask a = {.call = call,
                     .cluster = n->cluster,
                     .endpoint = (int)config_num(n->config, CFG_CLUSTER_PREFERRED_ENDPOINT_TYPE),
-                    .pport = config_bool(n->config, CFG_TLS_CLUSTER) && !call_conn(call)->tls,
+                    .pport = config_bool(n->config, CFG_TLS_CLUSTER) && !call_conn(call)->takes_tls_ports,
                     .version = call->out.version};
     uint64_t saved = cluster_run(n->cluster, fn, &a);
     if (saved) call_conn(call)->worker->cluster_saved = saved; /* the reply waits for it at the end of the turn */

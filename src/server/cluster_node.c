@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "cluster/cluster.h"
 #include "replica/replica.h"
+#include "server/beside.h"
 #include "server/last_writes.h"
 #include "server/listen.h"
 #include "server/pubsub.h"
@@ -198,6 +199,11 @@ static void host_slots_lost(void *ctx, const uint8_t *slots)
     pubsub_slots_lost(ctx, slots);
 }
 
+static void host_map_changed(void *ctx)
+{
+    beside_map_changed(ctx);
+}
+
 static void host_credentials(void *ctx, struct buf *user, struct buf *password)
 {
     struct node *n = ctx;
@@ -388,6 +394,7 @@ bool cluster_node_create(struct node *n)
                                 .lease_moved = host_lease_moved,
                                 .deliver = host_deliver,
                                 .slots_lost = host_slots_lost,
+                                .map_changed = host_map_changed,
                                 .credentials = host_credentials,
                                 .sendbuf_limit = host_sendbuf_limit,
                                 .tls = host_tls,

@@ -106,7 +106,7 @@ static void redirect(struct node *n, struct call *call, const char *code, unsign
         return;
     }
     /* With a TLS bus a node's first port is its TLS port, and the second the plaintext one. */
-    bool pport = config_bool(n->config, CFG_TLS_CLUSTER) && !call_conn(call)->tls && e.pport;
+    bool pport = config_bool(n->config, CFG_TLS_CLUSTER) && !call_conn(call)->takes_tls_ports && e.pport;
     call_reject(call, "%s %u %s:%u", code, slot, endpoint_host(n, &e), pport ? e.pport : e.port);
 }
 

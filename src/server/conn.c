@@ -15,6 +15,7 @@
 #include "server/tracking.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <unistd.h>
 
 enum { READ_MAX = 256 * 1024, READ_ROOM = 64 * 1024, OUT_KEEP_FIRST = 64 * 1024, OUT_KEEP = 16 * 1024 };
@@ -33,7 +34,8 @@ struct conn *conn_create(struct worker *w, int fd, enum conn_kind kind)
     struct config *cfg = w->node->config;
     c->src = (struct loop_source){.fd = fd, .ready = conn_ready};
     c->worker = w;
-    c->is_unix = kind == CONN_UNIX;
+    c->is_unix = kind == CONN_UNIX || kind == CONN_BESIDE;
+    c->takes_tls_ports = kind == CONN_TLS || (kind == CONN_BESIDE && config_num(cfg, CFG_PORT) == 0);
     c->id = atomic_fetch_add(&w->node->next_client_id, 1) + 1;
     c->resp = 2;
     c->min_acks = -1;
@@ -43,12 +45,16 @@ struct conn *conn_create(struct worker *w, int fd, enum conn_kind kind)
     list_init(&c->dirty);
     list_init(&c->waiting_link);
     if (kind == CONN_TLS) c->tls = tls_accept(w->node->tls, fd, false);
-    if (kind != CONN_UNIX) {
+    if (!c->is_unix) {
         net_set_nodelay(fd);
         net_set_keepalive(fd, (int)config_num(cfg, CFG_TCP_KEEPALIVE));
     }
     net_peer_address(fd, c->peer);
     net_local_address(fd, c->local);
+    if (kind == CONN_BESIDE) {
+        snprintf(c->peer, sizeof c->peer, "proxy:%lld", (long long)config_num(cfg, CFG_PROXY_PORT));
+        memcpy(c->local, c->peer, sizeof c->local);
+    }
     if ((kind == CONN_TLS && !c->tls) || loop_add(w->loop, &c->src, NET_READ) != OK) {
         tls_close(c->tls);
         resp_parser_deinit(&c->parser);

@@ -40,7 +40,7 @@ struct watched {
     bool was_expired; /* at WATCH time */
 };
 
-enum conn_kind { CONN_TCP, CONN_TLS, CONN_UNIX };
+enum conn_kind { CONN_TCP, CONN_TLS, CONN_UNIX, CONN_BESIDE /* the proxy's in this process */ };
 
 struct conn {
     struct loop_source src;
@@ -75,8 +75,9 @@ struct conn {
     uint8_t resp;
     bool authenticated, is_unix, no_evict, no_touch, readonly, asking, close_after_reply, close_asap, is_replica_link,
         is_primary_link;
-    bool cross_slot;   /* CLIENT CROSSSLOT: keys of several slots are fine where all of them are served here */
-    _Atomic bool kill; /* set by others with the server at rest */
+    bool takes_tls_ports; /* its client speaks TLS to other nodes */
+    bool cross_slot;      /* CLIENT CROSSSLOT: keys of several slots are fine where all of them are served here */
+    _Atomic bool kill;    /* set by others with the server at rest */
     uint8_t reply_mode;
     uint8_t wait;      /* enum conn_wait */
     bool waits_to_end; /* its SHUTDOWN is parked until replicas are in sync */

@@ -8,13 +8,17 @@ struct acl;
 
 /* What the process has beside the data node: a proxy, if `proxy-port` asks for one. */
 struct server_beside {
-    /* The arguments of `covey proxy`, borrowed, and the users, which it takes.  Called once, when clients are being
-     * heard.  Returns what the other two are called with.  NULL: the log says why, and the node does not start. */
-    void *(*start_proxy)(int argc, char **argv, struct acl *users);
+    /* The arguments of `covey proxy`, borrowed, the users, which it takes, and its way to this node: connect(node,
+     * worker) gives it a connection (see proxy/cluster/own.h).  Called once, when clients are being heard.  Returns
+     * what the others are called with.  NULL: the log says why, and the node does not start. */
+    void *(*start_proxy)(int argc, char **argv, struct acl *users, int (*connect)(void *node, unsigned worker),
+                         void *node);
     /* The users are others (it takes them); renewed: others of the same names, too.  They hold when it returns. */
     void (*change_users)(void *proxy, struct acl *users, bool renewed);
     /* The arguments are others, borrowed. */
     void (*configure)(void *proxy, int argc, char **argv);
+    /* What CLUSTER SLOTS says may be something else now.  Any thread; returns at once. */
+    void (*map_changed)(void *proxy);
 };
 
 /* `covey server [redis.conf] [--directive value ...]`; argv[0] is the role's name.  Runs until SHUTDOWN, SIGTERM or

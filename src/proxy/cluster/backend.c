@@ -53,11 +53,14 @@ static void close_links(struct backend *b, const char *why)
     while (!list_empty(&b->links)) node_link_close(container_of(b->links.next, struct link, link), why);
 }
 
-void backend_moved(struct backend *b, const char *ip)
+void backend_renew(struct backend *b, const struct map_node *n)
 {
-    if (!*ip || strcmp(b->ip, ip) == 0) return;
-    snprintf(b->ip, sizeof b->ip, "%.63s", ip);
-    close_links(b, "the node has moved to another address");
+    bool was_own = b->is_own;
+    b->is_own = n->is_own;
+    if (was_own && !n->is_own) close_links(b, "another node has this address");
+    if (!*n->ip || strcmp(b->ip, n->ip) == 0) return;
+    snprintf(b->ip, sizeof b->ip, "%.63s", n->ip);
+    if (!n->is_own) close_links(b, "the node has moved to another address");
 }
 
 void backends_adopt_map(struct worker *w, struct topology_map *map)
@@ -69,7 +72,7 @@ void backends_adopt_map(struct worker *w, struct topology_map *map)
         by_index[i] = backend_get(w, bytes_of(n->name), n->ip, n->port);
         if (!by_index[i]) continue;
         by_index[i]->in_map = n->slots > 0;
-        backend_moved(by_index[i], n->ip);
+        backend_renew(by_index[i], n);
     }
     replicas_adopt_map(w, map, by_index);
     for (unsigned s = 0; s < SLOT_COUNT; s++) w->slots[s] = map->slot[s] == NO_NODE ? NULL : by_index[map->slot[s]];

@@ -18,18 +18,24 @@ static void map_changed(void *ctx, struct topology_map *map)
     atomic_store(&p->has_map, true);
 }
 
-struct proxy *proxy_cluster_create(struct front *f)
+struct proxy *proxy_cluster_create(struct front *f, const struct own_node *own)
 {
     struct proxy *p = mem_calloc(1, sizeof *p);
     p->front = f;
+    if (own) p->own = *own;
     p->config = proxy_config_hold(f->config);
     measures_create(p);
     scripts_init(&p->scripts);
-    p->topology = topology_create(f->config, f->tls, map_changed, p);
+    p->topology = topology_create(f->config, f->tls, &p->own, map_changed, p);
     p->worker_count = f->worker_count;
     p->workers = mem_calloc((size_t)p->worker_count, sizeof(struct worker *));
     for (int i = 0; i < p->worker_count; i++) p->workers[i] = proxy_worker_create(p, f->workers[i]);
     return p;
+}
+
+void proxy_cluster_own_changed(struct proxy *p)
+{
+    topology_own_changed(p->topology);
 }
 
 void proxy_cluster_start(struct proxy *p)

@@ -6,12 +6,16 @@
 #ifndef COVEY_PROXY_CLUSTER_CLUSTER_H
 #define COVEY_PROXY_CLUSTER_CLUSTER_H
 
+#include "proxy/cluster/own.h"
 #include "proxy/front/front.h"
 
 struct proxy;
 
-/* Before the front is started; with a part in each of its workers.  NULL: the log says why. */
-struct proxy *proxy_cluster_create(struct front *f);
+/* Before the front is started; with a part in each of its workers.  own is copied; NULL: the process is no node.  NULL:
+ * the log says why. */
+struct proxy *proxy_cluster_create(struct front *f, const struct own_node *own);
+/* The own node has another view of the cluster; any thread, cheap. */
+void proxy_cluster_own_changed(struct proxy *p);
 /* Starts to look at the cluster. */
 void proxy_cluster_start(struct proxy *p);
 /* Whether the cluster has been seen. */

@@ -127,17 +127,30 @@ static void failed_to_connect(struct backend *b, struct worker *w, bool was_conn
     topology_refresh(w->proxy->topology);
 }
 
+static int connect_here(struct worker *w)
+{
+    const struct own_node *own = &w->proxy->own;
+    return own->connect(own->node, (unsigned)w->id);
+}
+
+static int connect_there(const struct worker *w, const struct backend *b)
+{
+    int fd = net_connect(b->ip, b->port, NULL), keepalive = (int)(w->config->node_timeout_ms / 4000);
+    if (fd < 0) return -1;
+    net_set_nodelay(fd);
+    net_set_keepalive(fd, keepalive > 1 ? keepalive : 1);
+    return fd;
+}
+
 static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto, unsigned db, bool readonly)
 {
-    if (w->now_ms < b->retry_ms || !*b->ip) return NULL;
-    int fd = net_connect(b->ip, b->port, NULL);
+    if (w->now_ms < b->retry_ms || (!b->is_own && !*b->ip)) return NULL;
+    bool tls = w->config->backend_tls && !b->is_own;
+    int fd = b->is_own ? connect_here(w) : connect_there(w, b);
     if (fd < 0) {
         failed_to_connect(b, w, false, strerror(errno));
         return NULL;
     }
-    net_set_nodelay(fd);
-    int keepalive = (int)(w->config->node_timeout_ms / 4000);
-    net_set_keepalive(fd, keepalive > 1 ? keepalive : 1);
     struct link *l = mem_calloc(1, sizeof *l);
     l->src = (struct loop_source){.fd = fd, .ready = ready};
     l->worker = w;
@@ -149,11 +162,11 @@ static struct link *open_link(struct worker *w, struct backend *b, uint8_t proto
     l->connecting = true;
     l->last_ms = w->now_ms;
     l->connect_until = w->now_ms + w->config->connect_timeout_ms;
-    if (w->config->backend_tls) l->tls = tls_connect(w->front->front->tls, fd);
+    if (tls) l->tls = tls_connect(w->front->front->tls, fd);
     list_init(&l->dirty);
     list_init(&l->idle);
     list_init(&l->by_db);
-    if ((w->config->backend_tls && !l->tls) || loop_add(w->loop, &l->src, NET_READ | NET_WRITE) != OK) {
+    if ((tls && !l->tls) || loop_add(w->loop, &l->src, NET_READ | NET_WRITE) != OK) {
         tls_close(l->tls);
         close(fd);
         mem_free(l);

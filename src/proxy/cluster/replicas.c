@@ -82,7 +82,7 @@ void replicas_adopt_map(struct worker *w, struct topology_map *map, struct backe
         const struct map_node *n = &map->replicas[i];
         struct backend *primary = primaries[n->primary], *b = backend_get(w, bytes_of(n->name), n->ip, n->port);
         if (!primary || !b || b == primary || primary->replica_count == REPLICAS_MAX) continue;
-        backend_moved(b, n->ip);
+        backend_renew(b, n);
         b->is_replica = true;
         primary->replicas[primary->replica_count++] = b;
     }

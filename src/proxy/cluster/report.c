@@ -93,7 +93,8 @@ static void info_nodes(const void *ctx, struct buf *b)
     const struct worker *w = ctx;
     for (int i = 0; w->map && i < w->map->count; i++) {
         const struct map_node *n = &w->map->nodes[i];
-        buf_printf(b, "node%d:name=%s,ip=%s,port=%d,slots=%u\r\n", i, n->name, n->ip, n->port, n->slots);
+        buf_printf(b, "node%d:name=%s,ip=%s,port=%d,slots=%u%s\r\n", i, n->name, n->ip, n->port, n->slots,
+                   n->is_own ? ",own=yes" : "");
     }
 }
 

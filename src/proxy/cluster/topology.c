@@ -18,8 +18,10 @@
 enum {
     CONNECT_MS = 500,
     REPLY_MS = 1000,
-    PAUSE_MS = 50,       /* between two looks that were asked for */
-    SIDE_REPLY_MS = 300, /* what is good to know, and not needed */
+    PAUSE_MS = 50,         /* between two looks that were asked for */
+    OWN_PAUSE_MS = 5,      /* between two looks at what the own node has news of */
+    OWN_PATIENCE_MS = 200, /* for the own node to have news, before others are asked */
+    SIDE_REPLY_MS = 300,   /* what is good to know, and not needed */
     REPLY_MAX = 64 * 1024 * 1024,
     NODES_MAX = 4096,
     DATABASES_ASKED_MAX = 3,
@@ -29,17 +31,20 @@ enum {
 struct topology {
     struct proxy_config *config; /* of the thread; held */
     struct tls *tls;             /* towards the nodes */
+    const struct own_node *own;
     void (*changed)(void *ctx, struct topology_map *map);
     void *ctx;
     struct random rng;
-    struct topology_map *map; /* the last one; of the thread */
-    unsigned databases;       /* 0: not known yet */
+    struct topology_map *map;      /* the last one; of the thread */
+    struct topology_map *own_map;  /* the last one of the own node; of the thread */
+    char own_id[NODE_ID_SIZE + 1]; /* of the thread */
+    unsigned databases;            /* 0: not known yet */
     unsigned databases_asked;
     bool complained;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;             /* monotonic clock */
-    bool wanted, stop;               /* under the lock */
+    bool wanted, own_news, stop;     /* under the lock */
     struct proxy_config *new_config; /* under the lock; held; NULL: none */
     _Atomic bool asked;
 };
@@ -82,15 +87,30 @@ static uint16_t map_node_index(struct topology_map *m, struct bytes name, int po
     return m->count++;
 }
 
-static bool add_replica(struct topology_map *m, struct bytes name, int port, uint16_t primary, const char *spoken)
+struct endpoint {
+    struct bytes name; /* n == 0: nobody knows */
+    struct bytes id;   /* n == 0: not told */
+    int port;
+    char spoken[64];
+};
+
+static void set_id(struct map_node *n, struct bytes id)
 {
+    snprintf(n->id, sizeof n->id, "%.*s", (int)id.n, id.n ? id.p : "");
+}
+
+static bool add_replica(struct topology_map *m, const struct endpoint *e, uint16_t primary)
+{
+    struct bytes name = e->name;
+    int port = e->port;
     for (uint16_t i = 0; i < m->replica_count; i++)
         if (m->replicas[i].port == port && bytes_eq(bytes_of(m->replicas[i].name), name)) return true;
     if (m->replica_count == NODES_MAX) return false;
     m->replicas = mem_realloc(m->replicas, (m->replica_count + 1u) * sizeof *m->replicas);
     struct map_node *n = &m->replicas[m->replica_count++];
     *n = (struct map_node){.name = bytes_dup_cstr(name), .port = port, .primary = primary};
-    snprintf(n->spoken, sizeof n->spoken, "%s", spoken);
+    memcpy(n->spoken, e->spoken, sizeof n->spoken);
+    set_id(n, e->id);
     return true;
 }
 
@@ -99,12 +119,6 @@ static bool is_address(const char *text)
     struct in6_addr any;
     return inet_pton(AF_INET, text, &any) == 1 || inet_pton(AF_INET6, text, &any) == 1;
 }
-
-struct endpoint {
-    struct bytes name; /* n == 0: nobody knows */
-    int port;
-    char spoken[64];
-};
 
 /* One node of CLUSTER SLOTS: endpoint, port, id, and pairs that say what else it is called.  False: it is none. */
 static bool read_endpoint(const struct resp_value *v, const char *asked, struct endpoint *out)
@@ -118,6 +132,7 @@ static bool read_endpoint(const struct resp_value *v, const char *asked, struct 
         memcpy(out->spoken, ip->str.p, ip->str.n);
         if (!is_address(out->spoken)) out->spoken[0] = '\0';
     }
+    if (v->n > 2 && v->child[2].type == RESP_BULK && v->child[2].str.n == NODE_ID_SIZE) out->id = v->child[2].str;
     if (v->child[0].type != RESP_BULK || name.n == 0) name = bytes_of(asked);
     if (port < 1 || port > 65535 || name.n > 255 || memchr(name.p, '\0', name.n)) return false;
     /* Announced by a name that it does not have: by its address then, if that is said. */
@@ -137,7 +152,8 @@ static bool read_range(struct topology_map *m, const struct resp_value *v, const
     if (!e.name.n) return true; /* nobody to ask */
     uint16_t index = map_node_index(m, e.name, e.port);
     if (index == NO_NODE) return false;
-    snprintf(m->nodes[index].spoken, sizeof m->nodes[index].spoken, "%s", e.spoken);
+    memcpy(m->nodes[index].spoken, e.spoken, sizeof e.spoken);
+    set_id(&m->nodes[index], e.id);
     for (int64_t s = first; s <= last; s++) {
         if (m->slot[s] == NO_NODE) {
             m->covered++;
@@ -147,7 +163,7 @@ static bool read_range(struct topology_map *m, const struct resp_value *v, const
     }
     for (size_t i = 3; i < v->n; i++) {
         if (!read_endpoint(&v->child[i], asked, &e)) return false;
-        if (e.name.n && !add_replica(m, e.name, e.port, index, e.spoken)) return false;
+        if (e.name.n && !add_replica(m, &e, index)) return false;
     }
     return true;
 }
@@ -176,24 +192,39 @@ static struct bytes cut(struct bytes *text, const char *ends)
 }
 
 /* "id ip:port@bus,hostname,... flags ..." */
-static void read_node_line(struct topology_map *m, struct bytes line)
+static void read_node_line(struct topology_map *m, struct bytes line, const char *own_id)
 {
-    cut(&line, " ");
+    struct bytes id = cut(&line, " ");
+    bool is_own = bytes_eq(id, bytes_of(own_id));
     struct bytes where = cut(&line, " "), flags = cut(&line, " ");
     struct bytes place = cut(&where, ","), host = cut(&where, ","), address = cut(&place, "@");
     struct address a;
     if (memmem(flags.p, flags.n, "master", 6) == NULL || memmem(flags.p, flags.n, "noaddr", 6)) return;
-    if (host.n == 0 || host.n > 255 || memchr(host.p, '=', host.n) || memchr(host.p, '\0', host.n)) return;
+    if (host.n == 0 && !is_own) return;
+    if (host.n > 255 || memchr(host.p, '=', host.n) || memchr(host.p, '\0', host.n)) return;
     if (!address_parse(address, &a)) return;
-    uint16_t index = map_node_index(m, host, a.port);
+    if (host.n == 0) host = bytes_of(a.host);
+    uint16_t index = host.n ? map_node_index(m, host, a.port) : NO_NODE;
+    if (index != NO_NODE && id.n == NODE_ID_SIZE) set_id(&m->nodes[index], id);
     if (index != NO_NODE && !*m->nodes[index].spoken && is_address(a.host))
         snprintf(m->nodes[index].spoken, sizeof m->nodes[index].spoken, "%s", a.host);
     mem_free(a.host);
 }
 
-void topology_map_read_nodes(struct topology_map *m, struct bytes text)
+void topology_map_read_nodes(struct topology_map *m, struct bytes text, const char *own_id)
 {
-    while (text.n) read_node_line(m, cut(&text, "\n"));
+    while (text.n) read_node_line(m, cut(&text, "\n"), own_id);
+}
+
+static void mark_own(struct map_node *nodes, int count, const char *own_id)
+{
+    for (int i = 0; i < count; i++) nodes[i].is_own = *own_id && strcmp(nodes[i].id, own_id) == 0;
+}
+
+void topology_map_mark_own(struct topology_map *m, const char *own_id)
+{
+    mark_own(m->nodes, m->count, own_id);
+    mark_own(m->replicas, m->replica_count, own_id);
 }
 
 static struct topology_map *map_of_one(const char *name, int port)
@@ -209,8 +240,8 @@ static struct topology_map *map_of_one(const char *name, int port)
 static bool same_nodes(const struct map_node *a, const struct map_node *b, int n)
 {
     for (int i = 0; i < n; i++)
-        if (a[i].port != b[i].port || a[i].primary != b[i].primary || strcmp(a[i].name, b[i].name) != 0 ||
-            strcmp(a[i].ip, b[i].ip) != 0)
+        if (a[i].port != b[i].port || a[i].primary != b[i].primary || a[i].is_own != b[i].is_own ||
+            strcmp(a[i].name, b[i].name) != 0 || strcmp(a[i].ip, b[i].ip) != 0)
             return false;
     return true;
 }
@@ -245,6 +276,7 @@ static void resolve(struct map_node *n)
 struct line {
     int fd;
     struct tls_session *tls; /* NULL: plain */
+    bool is_own;             /* to the own node */
 };
 
 static bool send_all(struct line *at, struct bytes b)
@@ -341,7 +373,7 @@ static struct topology_map *read_role(const struct resp_value *v, const char *na
             continue;
         if (!parse_i64(r->child[1].str, &at) || at < 1 || at > 65535 || r->child[0].str.n > 255) continue;
         if (memchr(r->child[0].str.p, '\0', r->child[0].str.n)) continue;
-        add_replica(m, r->child[0].str, (int)at, 0, "");
+        add_replica(m, &(struct endpoint){.name = r->child[0].str, .port = (int)at}, 0);
     }
     return m;
 }
@@ -371,6 +403,25 @@ static bool has_no_cluster(const struct resp_value *v)
                                        memmem(v->str.p, v->str.n, "unknown command", 15));
 }
 
+/* The id of the own node may be another one after CLUSTER RESET. */
+static void ask_own_id(struct topology *t, struct line *at, struct buf *in)
+{
+    struct resp_value *v = question(at, in, SIDE_REPLY_MS, "CLUSTER", "MYID", NULL);
+    if (v && v->type == RESP_BULK && v->str.n == NODE_ID_SIZE) memcpy(t->own_id, v->str.p, NODE_ID_SIZE);
+    resp_value_free(v);
+}
+
+/* What CLUSTER SLOTS has not said of the nodes, or of those that serve nothing. */
+static void ask_names(struct topology *t, struct line *at, struct buf *in, struct topology_map *m)
+{
+    struct resp_value *v = NULL;
+    if (at->is_own) ask_own_id(t, at, in);
+    if (at->is_own || has_names(m)) v = question(at, in, SIDE_REPLY_MS, "CLUSTER", "NODES", NULL);
+    if (v && (v->type == RESP_BULK || v->type == RESP_VERBATIM)) topology_map_read_nodes(m, v->str, t->own_id);
+    resp_value_free(v);
+    topology_map_mark_own(m, t->own_id);
+}
+
 static struct topology_map *converse(struct topology *t, struct line *at, const char *name, int port,
                                      struct endpoint *primary)
 {
@@ -389,10 +440,10 @@ static struct topology_map *converse(struct topology *t, struct line *at, const 
     resp_value_free(v);
     if (!m) goto end;
     m->databases = databases_of(t, at, &in, m->standalone);
-    if (m->standalone || !has_names(m)) goto end;
-    v = question(at, &in, SIDE_REPLY_MS, "CLUSTER", "NODES", NULL);
-    if (v && (v->type == RESP_BULK || v->type == RESP_VERBATIM)) topology_map_read_nodes(m, v->str);
-    resp_value_free(v);
+    if (m->standalone)
+        m->nodes[0].is_own = at->is_own;
+    else
+        ask_names(t, at, &in, m);
 end:
     buf_deinit(&in);
     return m;
@@ -407,15 +458,18 @@ static bool begin_tls(struct topology *t, struct line *at, const char *name, int
     return at->tls != NULL;
 }
 
-static struct topology_map *ask(struct topology *t, const char *name, const char *ip, int port, bool follow)
+static struct topology_map *ask(struct topology *t, const char *name, const char *ip, int port, bool follow);
+
+/* Takes the connection. */
+static struct topology_map *ask_at(struct topology *t, struct line *at, const char *name, int port, bool follow)
 {
     struct endpoint primary = {0};
-    struct line at = {.fd = net_connect_wait(ip, port, CONNECT_MS)};
     struct topology_map *m = NULL;
-    if (at.fd < 0) return NULL;
-    if (!t->config->backend_tls || begin_tls(t, &at, name, port)) m = converse(t, &at, name, port, &primary);
-    tls_close(at.tls);
-    close(at.fd);
+    if (at->fd < 0) return NULL;
+    if (at->is_own || !t->config->backend_tls || begin_tls(t, at, name, port))
+        m = converse(t, at, name, port, &primary);
+    tls_close(at->tls);
+    close(at->fd);
     if (!m && primary.port && follow) return ask(t, primary.spoken, primary.spoken, primary.port, false);
     if (m && m->covered == 0) { /* a node that knows nobody */
         topology_map_release(m);
@@ -424,6 +478,19 @@ static struct topology_map *ask(struct topology *t, const char *name, const char
     for (int i = 0; m && i < m->count; i++) resolve(&m->nodes[i]);
     for (int i = 0; m && i < m->replica_count; i++) resolve(&m->replicas[i]);
     return m;
+}
+
+static struct topology_map *ask(struct topology *t, const char *name, const char *ip, int port, bool follow)
+{
+    struct line at = {.fd = net_connect_wait(ip, port, CONNECT_MS)};
+    return ask_at(t, &at, name, port, follow);
+}
+
+static struct topology_map *ask_own(struct topology *t)
+{
+    const struct address *a = &t->config->seeds[0];
+    struct line at = {.fd = t->own->connect(t->own->node, 0), .is_own = true};
+    return ask_at(t, &at, a->host, a->port, true);
 }
 
 /* ---- the thread ---- */
@@ -438,7 +505,8 @@ static struct topology_map *ask_one(struct topology *t, int which)
         node = &m->nodes[which];
     else if (m && which < count + replicas)
         node = &m->replicas[which - count];
-    if (node) return *node->ip ? ask(t, node->name, node->ip, node->port, true) : NULL;
+    if (node) return *node->ip && !node->is_own ? ask(t, node->name, node->ip, node->port, true) : NULL;
+    if (t->own->connect) return NULL; /* the seed is the own node, which was asked */
     const struct address *seed = &t->config->seeds[which - count - replicas];
     return ask(t, seed->host, seed->host, seed->port, true);
 }
@@ -467,14 +535,20 @@ static int primaries(const struct topology_map *m)
     return n;
 }
 
-static void look(struct topology *t)
+static void deadline_in(struct timespec *ts, int64_t ms)
 {
-    struct topology_map *m = ask_anybody(t);
-    if (!m) {
-        if (!t->complained) log_warning("No node of the cluster answers");
-        t->complained = true;
-        return;
+    clock_gettime(CLOCK_MONOTONIC, ts);
+    ts->tv_sec += ms / 1000;
+    ts->tv_nsec += ms % 1000 * 1000000;
+    if (ts->tv_nsec >= 1000000000) {
+        ts->tv_nsec -= 1000000000;
+        ts->tv_sec++;
     }
+}
+
+/* Takes the map. */
+static void adopt(struct topology *t, struct topology_map *m)
+{
     t->complained = false;
     if (same_map(m, t->map)) {
         topology_map_release(m);
@@ -489,27 +563,64 @@ static void look(struct topology *t)
     t->changed(t->ctx, m);
 }
 
-static void deadline_in(struct timespec *ts, int64_t ms)
+/* True: nobody else has to be asked.  What the own node says is news when it is not what it said before.  Else it is
+ * believed if nobody doubts it, and others have not said something else since. */
+static bool look_at_own(struct topology *t, bool doubted)
 {
-    clock_gettime(CLOCK_MONOTONIC, ts);
-    ts->tv_sec += ms / 1000;
-    ts->tv_nsec += ms % 1000 * 1000000;
-    if (ts->tv_nsec >= 1000000000) {
-        ts->tv_nsec -= 1000000000;
-        ts->tv_sec++;
+    struct topology_map *m = ask_own(t);
+    if (!m) return false;
+    bool news = !same_map(m, t->own_map), alone = m->standalone && m->nodes[0].is_own;
+    topology_map_release(t->own_map);
+    t->own_map = m;
+    if (news) adopt(t, topology_map_hold(m));
+    return news || alone || (!doubted && same_map(m, t->map));
+}
+
+static bool own_has_news_soon(struct topology *t)
+{
+    struct timespec deadline;
+    deadline_in(&deadline, OWN_PATIENCE_MS);
+    pthread_mutex_lock(&t->lock);
+    while (!t->own_news && !t->stop)
+        if (pthread_cond_timedwait(&t->wake, &t->lock, &deadline) == ETIMEDOUT) break;
+    bool news = t->own_news;
+    t->own_news = false;
+    pthread_mutex_unlock(&t->lock);
+    return news;
+}
+
+/* doubted: somebody has asked for it, who has met something that the map does not say. */
+static void look(struct topology *t, bool doubted)
+{
+    if (t->own->connect) {
+        if (look_at_own(t, doubted)) return;
+        if (t->map && doubted && own_has_news_soon(t) && look_at_own(t, true)) return;
     }
+    struct topology_map *m = ask_anybody(t);
+    if (m) {
+        adopt(t, m);
+        return;
+    }
+    if (!t->complained) log_warning("No node of the cluster answers");
+    t->complained = true;
 }
 
 /* False: it is time to end. */
-static bool sleep_until_wanted(struct topology *t)
+static bool sleep_until_wanted(struct topology *t, bool *doubted)
 {
-    struct timespec deadline;
-    usleep(PAUSE_MS * 1000);
-    deadline_in(&deadline, t->map ? t->config->refresh_ms : 200);
+    struct timespec own_pause, pause, period;
+    deadline_in(&own_pause, OWN_PAUSE_MS);
+    deadline_in(&pause, PAUSE_MS);
+    deadline_in(&period, t->map ? t->config->refresh_ms : 200);
     pthread_mutex_lock(&t->lock);
-    while (!t->wanted && !t->stop)
-        if (pthread_cond_timedwait(&t->wake, &t->lock, &deadline) == ETIMEDOUT) break;
-    t->wanted = false;
+    while (!t->stop)
+        if (pthread_cond_timedwait(&t->wake, &t->lock,
+                                   t->own_news ? &own_pause
+                                   : t->wanted ? &pause
+                                               : &period) == ETIMEDOUT)
+            break;
+    *doubted = t->wanted;
+    t->wanted = t->own_news = false;
     if (t->new_config) {
         proxy_config_release(t->config);
         t->config = t->new_config;
@@ -524,18 +635,20 @@ static bool sleep_until_wanted(struct topology *t)
 static void *run(void *arg)
 {
     struct topology *t = arg;
+    bool doubted = true;
     pthread_setname_np(pthread_self(), "topology");
-    do look(t);
-    while (sleep_until_wanted(t));
+    do look(t, doubted);
+    while (sleep_until_wanted(t, &doubted));
     return NULL;
 }
 
-struct topology *topology_create(struct proxy_config *config, struct tls *tls,
+struct topology *topology_create(struct proxy_config *config, struct tls *tls, const struct own_node *own,
                                  void (*changed)(void *ctx, struct topology_map *map), void *ctx)
 {
     struct topology *t = mem_calloc(1, sizeof *t);
     t->config = proxy_config_hold(config);
     t->tls = tls;
+    t->own = own;
     t->changed = changed;
     t->ctx = ctx;
     uint64_t seed;
@@ -574,6 +687,14 @@ void topology_refresh(struct topology *t)
     pthread_mutex_unlock(&t->lock);
 }
 
+void topology_own_changed(struct topology *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->own_news = true;
+    pthread_cond_signal(&t->wake);
+    pthread_mutex_unlock(&t->lock);
+}
+
 void topology_stop(struct topology *t)
 {
     pthread_mutex_lock(&t->lock);
@@ -586,6 +707,7 @@ void topology_stop(struct topology *t)
 void topology_destroy(struct topology *t)
 {
     topology_map_release(t->map);
+    topology_map_release(t->own_map);
     proxy_config_release(t->config);
     proxy_config_release(t->new_config);
     pthread_cond_destroy(&t->wake);

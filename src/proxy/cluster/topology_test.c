@@ -76,17 +76,54 @@ static void names_and_replicas(void **state)
     assert_int_equal(m->replica_count, 1);            /* the other has neither */
     assert_string_equal(m->replicas[0].name, "10.0.0.2");
     assert_int_equal(m->replicas[0].primary, 0);
-    topology_map_read_nodes(m, BYTES("a 10.0.0.1:7000@17000,host myself,master - 0 0 1 connected 0-9\n"
-                                     "b 10.0.0.9:7009@17009,other,shard-id=x master - 0 0 1 connected\n"
-                                     "c 10.0.0.8:7008@17008,replica slave a 0 0 1 connected\n"
-                                     "d 10.0.0.7:7007@17007 master - 0 0 1 connected\n"
-                                     "e :0@0,gone noaddr,master - 0 0 1 disconnected\n"
-                                     "nonsense\n\n f g,h,i master"));
+    topology_map_read_nodes(m,
+                            BYTES("a 10.0.0.1:7000@17000,host myself,master - 0 0 1 connected 0-9\n"
+                                  "b 10.0.0.9:7009@17009,other,shard-id=x master - 0 0 1 connected\n"
+                                  "c 10.0.0.8:7008@17008,replica slave a 0 0 1 connected\n"
+                                  "d 10.0.0.7:7007@17007 master - 0 0 1 connected\n"
+                                  "e :0@0,gone noaddr,master - 0 0 1 disconnected\n"
+                                  "nonsense\n\n f g,h,i master"),
+                            "");
     assert_int_equal(m->count, 3);
     assert_string_equal(m->nodes[2].name, "other");
     assert_string_equal(m->nodes[2].spoken, "10.0.0.9");
     assert_int_equal(m->nodes[2].port, 7009);
     assert_int_equal(m->nodes[2].slots, 0);
+    topology_map_release(m);
+}
+
+#define ID "0123456789012345678901234567890123456789"
+#define WITH_ID(host, port, id) "*4\r\n$" host "\r\n:" port "\r\n$40\r\n" id "\r\n*0\r\n"
+
+/* By its id, whatever it is called, and whether it serves something or not. */
+static void the_own_node(void **state)
+{
+    (void)state;
+    static const char other[] = "9876543210987654321098765432109876543210";
+    struct topology_map *m = read_text("*1\r\n*4\r\n:0\r\n:9\r\n" WITH_ID("8\r\n10.0.0.1", "7000", ID) WITH_ID(
+        "8\r\n10.0.0.2", "7000", "9876543210987654321098765432109876543210"));
+    assert_non_null(m);
+    topology_map_mark_own(m, "");
+    assert_false(m->nodes[0].is_own || m->replicas[0].is_own);
+    topology_map_mark_own(m, ID);
+    assert_true(m->nodes[0].is_own);
+    assert_false(m->replicas[0].is_own);
+    topology_map_mark_own(m, other);
+    assert_true(m->replicas[0].is_own);
+    assert_false(m->nodes[0].is_own);
+    static const char mine[] = "aaaaaaaaaabbbbbbbbbbaaaaaaaaaabbbbbbbbbb";
+    topology_map_read_nodes(m,
+                            BYTES("aaaaaaaaaabbbbbbbbbbaaaaaaaaaabbbbbbbbbb 10.0.0.3:7000@17000 myself,master - 0 0 1 "
+                                  "connected\n" ID " 10.0.0.1:7000@17000 master - 0 0 1 connected 0-9\n"),
+                            mine);
+    assert_int_equal(m->count, 2);
+    assert_string_equal(m->nodes[1].name, "10.0.0.3");
+    topology_map_mark_own(m, mine);
+    assert_true(m->nodes[1].is_own);
+    assert_false(m->nodes[0].is_own || m->replicas[0].is_own);
+    /* one that does not know its own address, and is in the map already */
+    topology_map_read_nodes(m, BYTES(ID " :7000@17000 myself,master - 0 0 1 connected 0-9\n"), ID);
+    assert_int_equal(m->count, 2);
     topology_map_release(m);
 }
 
@@ -143,6 +180,7 @@ int main(void)
         cmocka_unit_test(ranges),
         cmocka_unit_test(nodes_without_an_address),
         cmocka_unit_test(names_and_replicas),
+        cmocka_unit_test(the_own_node),
         cmocka_unit_test(nonsense),
         cmocka_unit_test(addresses),
     };

@@ -15,6 +15,7 @@
 #include "net/net.h"
 #include "proxy/cluster/decide.h"
 #include "proxy/cluster/measure.h"
+#include "proxy/cluster/own.h"
 #include "proxy/cluster/scripts.h"
 #include "proxy/cluster/topology.h"
 #include "proxy/front/front.h"
@@ -183,6 +184,7 @@ struct backend {
     char ip[64];
     int port;
     bool in_map;                /* serves slots, as far as is known */
+    bool is_own;                /* the node of this process: reached without a network */
     struct link *shared[2][16]; /* by protocol version - 2 */
     struct list links;          /* all */
     struct list by_db;          /* shared ones of databases other than 0, and those for reading from a replica */
@@ -255,8 +257,9 @@ struct link {
 struct backend *backend_find(struct worker *w, struct bytes name, int port);
 /* The same, made when it is not there; ip may be NULL for what is an address already. */
 struct backend *backend_get(struct worker *w, struct bytes name, const char *ip, int port);
-/* Its name means this address now; "" is none. */
-void backend_moved(struct backend *b, const char *ip);
+/* What the map says of a node that is there: its name means this address now ("" is none), and it is the own one or
+ * not. */
+void backend_renew(struct backend *b, const struct map_node *n);
 void backends_adopt_map(struct worker *w, struct topology_map *map);
 void backends_tick(struct worker *w, int64_t now_ms);
 void backends_destroy(struct worker *w);
@@ -581,6 +584,7 @@ void proxy_worker_destroy(struct worker *w);                           /* behind
 /* The cluster as a whole. */
 struct proxy {
     struct front *front;
+    struct own_node own; /* constant */
     struct topology *topology;
     struct proxy_config *config; /* of the start; held */
     struct scripts scripts;
