@@ -671,13 +671,32 @@ class Cluster:
             node.cmd("CLUSTER", "ADDSLOTSRANGE", SLOTS * n // count, SLOTS * (n + 1) // count - 1)
         for n, node in enumerate(self.nodes):
             node.cmd("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-        for node in self.nodes[1:]:
-            self.nodes[0].cmd("CLUSTER", "MEET", node.announced, node.port)
-        wait_for("all nodes to know each other", self.all_known, 20)
+        self.meet()
         for n, node in enumerate(rest):
             node.cmd("CLUSTER", "REPLICATE", primaries[n % count].id)
         self.wait_whole()
         return self
+
+    def meet(self, timeout=30, again=4):
+        """The first node meets the others.  A handshake ends after a second, also where the machine did not let both sides run for so
+        long; as by an operator, it is begun again then, by whichever side does not know the other."""
+        first = self.nodes[0]
+        for node in self.nodes[1:]:
+            first.cmd("CLUSTER", "MEET", node.announced, node.port)
+        begun = time.monotonic()
+
+        def known():
+            nonlocal begun
+            if self.all_known():
+                return True
+            if time.monotonic() - begun > again * PATIENCE:
+                begun = time.monotonic()
+                for node in self.nodes[1:]:
+                    for one, other in ((first, node), (node, first)):
+                        if other.id not in cluster_nodes(one):
+                            one.cmd("CLUSTER", "MEET", other.announced, other.port)
+            return False
+        wait_for("all nodes to know each other", known, timeout)
 
     def create_by_cli(self, replicas=0):
         out = run([REDIS_CLI, "--cluster", "create", *[node.address for node in self.nodes],
@@ -691,7 +710,7 @@ class Cluster:
     def _cli_options(node):
         return node.tls.cli_options if node.tls else []
 
-    def cli(self, verb, *words, at=None, timeout=60, check=True, input=None):
+    def cli(self, verb, *words, at=None, timeout=180, check=True, input=None):
         """redis-cli --cluster VERB HOST:PORT words..."""
         node = at or self.live()[0]
         return run([REDIS_CLI, "--cluster", verb, node.address, *words, *self._cli_options(node)], timeout=timeout,

@@ -435,7 +435,7 @@ def test_partition_minority_stops_accepting_writes(servers):
 
     cut = time.monotonic()
     network.split({0, 4})  # primary 0 and the replica of primary 1
-    last_accepted = None
+    last_accepted = 0.0
     while time.monotonic() - cut < 5 * covey.PATIENCE:
         try:
             nodes[0].cmd("SET", key, "minority")

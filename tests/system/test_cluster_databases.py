@@ -30,9 +30,7 @@ def test_several_databases(servers):
         node.cmd("CLUSTER", "ADDSLOTSRANGE", 16384 * n // 3, 16384 * (n + 1) // 3 - 1)
     for n, node in enumerate(cluster.nodes):
         node.cmd("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-    for node in cluster.nodes[1:]:
-        cluster.nodes[0].cmd("CLUSTER", "MEET", node.host, node.port)
-    wait_for("all nodes to know each other", cluster.all_known, 20)
+    cluster.meet()
     source = next(n for n in nodes if SLOT in covey.cluster_nodes(n)[n.id].slots)
     target = next(n for n in nodes if n is not source)
     replica.cmd("CLUSTER", "REPLICATE", source.id)

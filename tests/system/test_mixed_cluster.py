@@ -47,9 +47,7 @@ def test_gossip_makes_everybody_known(servers, asked):
     kinds = [asked, OTHER[asked], asked, OTHER[asked], asked]
     cluster = servers.cluster(kinds, form=False)
     hub = cluster.nodes[0]
-    for node in cluster.nodes[1:]:
-        hub.cmd("CLUSTER", "MEET", node.host, node.port)
-    wait_for("all to know all", cluster.all_known, 20)
+    cluster.meet()
     wait_for("all links", lambda: all(line.link == "connected" or "myself" in line.flags
                                       for node in cluster.nodes for line in cluster_nodes(node).values()))
     for n, node in enumerate(cluster.nodes):

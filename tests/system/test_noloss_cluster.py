@@ -105,15 +105,15 @@ def test_a_stopped_primary_says_no_late_yes(servers, kinds):
 def test_a_short_stop_only_delays(servers):
     """Stopped for longer than the lease, but not for long enough to be replaced: what lay in the sockets is executed once
     the others have been heard."""
-    cluster = servers.cluster(["covey"] * 6, replicas=1, timeout=2500)
+    cluster = servers.cluster(["covey"] * 6, replicas=1, timeout=6000)
     cluster.wait_whole()
     primary = cluster.nodes[0]
     tag = tag_on(primary)
-    assert 0 < lease_left(primary) <= 2000
+    assert 0 < lease_left(primary) <= 4800
     wire = Wire(primary)
     primary.pause()
     wire.sock.sendall(writes(tag, 0, 100))
-    time.sleep(2.2)
+    time.sleep(5)
     primary.resume()
     assert drain(wire, 100) == ["OK"] * 100
     assert lease_left(cluster.replicas_of(primary)[0]) == -1
@@ -130,9 +130,7 @@ def shard_of_three(servers, **options):
         node.cmd("CLUSTER", "ADDSLOTSRANGE", 16384 * n // 3, 16384 * (n + 1) // 3 - 1)
     for n, node in enumerate(nodes):
         node.cmd("CLUSTER", "SET-CONFIG-EPOCH", n + 1)
-    for node in nodes[1:]:
-        nodes[0].cmd("CLUSTER", "MEET", node.host, node.port)
-    wait_for("all nodes to know each other", cluster.all_known, 20)
+    cluster.meet()
     for replica in nodes[3:]:
         replica.cmd("CLUSTER", "REPLICATE", nodes[0].id)
     cluster.wait_whole()

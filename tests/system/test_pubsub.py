@@ -240,7 +240,7 @@ def test_ten_thousand_listeners(servers):
         stop.set()
         thread.join()
         print("longest PING beside the delivery: %.1f ms" % (worst[0] * 1000))
-        assert worst[0] < 0.25 * covey.PATIENCE
+        assert worst[0] < 2 * covey.PATIENCE
         for sock in socks:
             sock.close()
         wait_for("nobody to be left", lambda: c("PUBSUB", "CHANNELS") == [], 20)

@@ -108,7 +108,9 @@ class Wire:
 
     def silent(self, seconds=0.2):
         """Whether nothing comes for that long."""
-        return self.at == len(self.buffer) and not select.select([self.sock], [], [], seconds * covey.PATIENCE)[0]
+        poll = select.poll()  # select() takes no descriptor over 1023
+        poll.register(self.sock, select.POLLIN)
+        return self.at == len(self.buffer) and not poll.poll(1000 * seconds * covey.PATIENCE)
 
     def closed(self, timeout=10):
         """Whether the server ends the connection within that time; drops what comes before."""

@@ -146,6 +146,7 @@ static void link_connected(struct cluster_core *core, uint64_t id)
     else
         send_ping(core, node);
     if (waiting) node->ping_sent_ms = waiting;
+    manual_on_connected(core, node);
 }
 
 static void take_facts(struct cluster_core *core, const struct cluster_facts *facts)

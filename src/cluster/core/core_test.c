@@ -622,6 +622,40 @@ static void the_replica_waits_for_the_offset(void **state)
     harness_stop(&h);
 }
 
+static void the_replica_asks_as_soon_as_it_is_connected(void **state)
+{
+    struct harness h;
+    harness_config(&h);
+    harness_start(&h, as_replica);
+    harness_tick(&h, 100);
+    harness_connect(&h, 'a');
+    assert_true(cluster_failover(h.core, NULL, h.now, &h.err, &h.out));
+    assert_null(harness_sent(&h, CLUSTER_MFSTART));
+    harness_connect(&h, 'c');
+    assert_null(harness_sent(&h, CLUSTER_MFSTART));
+    uint64_t link = harness_connect(&h, 'b');
+    const struct cluster_action *ask = harness_sent(&h, CLUSTER_MFSTART);
+    assert_true(ask && ask->link == link);
+    harness_step(&h, &(struct cluster_event){.kind = CLUSTER_EV_LINK_DOWN, .link = link});
+    harness_tick(&h, 100);
+    harness_connect(&h, 'b');
+    assert_null(harness_sent(&h, CLUSTER_MFSTART)); /* once */
+    harness_stop(&h);
+}
+
+static void no_failover_is_asked_for_late(void **state)
+{
+    struct harness h;
+    harness_config(&h);
+    harness_start(&h, as_replica);
+    harness_tick(&h, 100);
+    assert_true(cluster_failover(h.core, NULL, h.now, &h.err, &h.out));
+    for (int i = 0; i < 52; i++) harness_tick(&h, 100);
+    harness_connect(&h, 'b');
+    assert_null(harness_sent(&h, CLUSTER_MFSTART));
+    harness_stop(&h);
+}
+
 /* ---- restarted behind ---- */
 
 static void start_probation(struct harness *h, const struct cluster_history *mine)
@@ -718,6 +752,8 @@ int main(void)
         cmocka_unit_test(the_smaller_id_leaves_a_shared_epoch),
         cmocka_unit_test(the_primary_tells_its_offset_only_when_it_stands_still),
         cmocka_unit_test(the_replica_waits_for_the_offset),
+        cmocka_unit_test(the_replica_asks_as_soon_as_it_is_connected),
+        cmocka_unit_test(no_failover_is_asked_for_late),
         cmocka_unit_test(a_primary_yields_to_a_replica_that_is_ahead),
         cmocka_unit_test(an_absent_replica_is_waited_for_no_longer_than_the_timeout),
     };

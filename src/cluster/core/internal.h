@@ -114,6 +114,7 @@ struct manual {
     uint64_t reply_link; /* the connection MFSTART came in on */
     bool paused;         /* writers stand still, the offset is final */
     /* replica side */
+    bool unasked; /* MFSTART waits for the connection to the primary */
     bool offset_known, can_start;
     uint64_t offset;
 };
@@ -405,6 +406,7 @@ void manual_run(struct cluster_core *core);
 void manual_on_mfstart(struct cluster_core *core, struct cluster_node *sender, uint64_t link);
 void manual_on_header(struct cluster_core *core, struct cluster_node *sender, const struct cluster_message *m);
 void manual_on_paused(struct cluster_core *core);
+void manual_on_connected(struct cluster_core *core, const struct cluster_node *node);
 
 /* migration.c */
 void migration_run(struct cluster_core *core);

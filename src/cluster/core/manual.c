@@ -67,6 +67,19 @@ void manual_on_header(struct cluster_core *core, struct cluster_node *sender, co
     core->due |= DUE_MANUAL;
 }
 
+/* Replica: a connection that is being opened, as after a start, is waited for. */
+static void ask_primary(struct cluster_core *core)
+{
+    struct cluster_node *p = core->myself->primary;
+    core->manual.unasked = !p->out.up;
+    send_simple(core, p, CLUSTER_MFSTART);
+}
+
+void manual_on_connected(struct cluster_core *core, const struct cluster_node *node)
+{
+    if (core->manual.unasked && node == core->myself->primary) ask_primary(core);
+}
+
 static bool failover_mode(const struct bytes *mode, bool *force, bool *takeover)
 {
     *force = mode && bytes_ieq(*mode, BYTES("force"));
@@ -101,7 +114,7 @@ static void failover_begin(struct cluster_core *core, bool force, bool takeover)
         core->manual.can_start = true;
         core->due |= DUE_MANUAL;
     } else {
-        send_simple(core, p, CLUSTER_MFSTART);
+        ask_primary(core);
     }
 }
 
