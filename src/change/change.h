@@ -55,6 +55,10 @@ bool change_log_active(const struct change_log *log);
 void change_log_activate(struct change_log *log);
 /* Forgets the backlog (readers keep what they stand in). */
 void change_log_deactivate(struct change_log *log);
+/* yes: from now on only who stands at the very end can go on from there; the log goes on recording for those who stand
+ * in it, and its offset goes on counting.  no: the backlog begins to fill here.  True: it was the other way before
+ * (never while the log is not active).  Any thread. */
+bool change_log_forget(struct change_log *log, bool yes);
 void change_log_set_backlog_size(struct change_log *log, size_t bytes);
 
 /* Appends the effects of one command, EXEC or script, under the locks of the slots they touched.  `count` commands,
@@ -102,7 +106,7 @@ void change_log_restart(struct change_log *log, const char *id, uint64_t offset)
 void change_id_set_second(struct change_log *log, const char *id2, int64_t second_offset);
 
 struct change_window {
-    bool active;
+    bool active;     /* not while the log forgets */
     size_t size;     /* configured */
     uint64_t first;  /* offset of the first byte kept (bytes count from 1) */
     uint64_t length; /* bytes kept */

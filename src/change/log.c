@@ -26,6 +26,7 @@ struct change_log {
     struct change_block *first, *last; /* under mu; NULL while not active; one reference on first */
     size_t backlog_size;               /* under mu */
     uint64_t first_offset;             /* under mu: nothing before this offset is promised */
+    bool forgetful;                    /* under mu: no replica may come back to what was, see change_log_forget() */
     int selected_db;                   /* under mu; -1: the next effect selects */
     struct change_id id;               /* under mu */
     _Atomic unsigned id_generation;    /* written under mu */
@@ -91,6 +92,7 @@ static void activate(struct change_log *log)
     uint64_t end = atomic_load(&log->end);
     log->first = log->last = block_new(log, BLOCK_SIZE, end);
     log->first_offset = end;
+    log->forgetful = false;
     log->selected_db = -1;
     atomic_store(&log->active, true);
 }
@@ -120,13 +122,26 @@ void change_log_deactivate(struct change_log *log)
 static void trim(struct change_log *log)
 {
     uint64_t end = atomic_load_explicit(&log->end, memory_order_relaxed);
+    if (log->forgetful) log->first_offset = end;
     for (;;) {
         struct change_block *b = log->first, *next = atomic_load_explicit(&b->next, memory_order_relaxed);
-        if (!next || end - next->start < log->backlog_size) return;
+        if (!next || end - next->start < (log->forgetful ? 0 : log->backlog_size)) return;
         log->first = block_ref(next);
         if (log->first_offset < next->start) log->first_offset = next->start;
         block_unref(b);
     }
+}
+
+bool change_log_forget(struct change_log *log, bool yes)
+{
+    pthread_mutex_lock(&log->mu);
+    bool other = log->first && log->forgetful != yes;
+    if (other) {
+        log->forgetful = yes;
+        trim(log);
+    }
+    pthread_mutex_unlock(&log->mu);
+    return other;
 }
 
 void change_log_set_backlog_size(struct change_log *log, size_t bytes)
@@ -360,8 +375,8 @@ void change_window_get(struct change_log *log, struct change_window *out)
 {
     pthread_mutex_lock(&log->mu);
     uint64_t end = atomic_load(&log->end);
-    *out = (struct change_window){.active = log->first != NULL, .size = log->backlog_size};
-    if (log->first) {
+    *out = (struct change_window){.active = log->first && !log->forgetful, .size = log->backlog_size};
+    if (out->active) {
         out->first = log->first_offset + 1;
         out->length = end - log->first_offset;
     }

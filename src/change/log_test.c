@@ -83,6 +83,47 @@ static void the_backlog_is_bounded_but_readers_are_safe(void **state)
     assert_int_equal(mem_used(), before);
 }
 
+static void what_is_forgotten_is_out_of_reach(void **state)
+{
+    (void)state;
+    struct change_log *log = change_log_create(1 << 20);
+    struct change_reader standing = {0}, late = {0};
+    struct change_window w;
+    assert_false(change_log_forget(log, true)); /* nothing to forget */
+    change_log_activate(log);
+    assert_int_equal(change_reader_seek(log, &standing, 0), OK);
+    change_set_selected_db(log, 0);
+    for (int i = 0; i < 30; i++) change_append(log, 0, BYTES("0123456789"), 1, 0);
+    assert_true(change_log_forget(log, true));
+    assert_false(change_log_forget(log, true));
+    assert_int_equal(change_reader_seek(log, &late, 290), E_NOT_FOUND);
+    assert_int_equal(change_reader_seek(log, &late, 300), OK);
+    uint64_t end = change_append(log, 0, BYTES("abcde"), 1, 0);
+    assert_int_equal(end, 305);
+    assert_int_equal(change_reader_seek(log, &late, 300), E_NOT_FOUND);
+    change_window_get(log, &w);
+    assert_false(w.active);
+    assert_int_equal(w.length, 0);
+    /* Whoever stands in it misses nothing. */
+    struct buf got = {0};
+    struct bytes text = read_all(&standing, &got);
+    assert_int_equal(text.n, 305);
+    assert_memory_equal(text.p + 295, "56789abcde", 10);
+    /* Remembered again from here on. */
+    assert_true(change_log_forget(log, false));
+    change_append(log, 0, BYTES("fgh"), 1, 0);
+    change_window_get(log, &w);
+    assert_true(w.active);
+    assert_int_equal(w.first, 306);
+    assert_int_equal(w.length, 3);
+    assert_int_equal(change_reader_seek(log, &late, 304), E_NOT_FOUND);
+    assert_int_equal(change_reader_seek(log, &late, 305), OK);
+    buf_deinit(&got);
+    change_reader_close(&standing);
+    change_reader_close(&late);
+    change_log_destroy(log);
+}
+
 static void promotion_keeps_the_old_history(void **state)
 {
     (void)state;
@@ -154,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(effects_select_their_database),
         cmocka_unit_test(the_backlog_is_bounded_but_readers_are_safe),
+        cmocka_unit_test(what_is_forgotten_is_out_of_reach),
         cmocka_unit_test(promotion_keeps_the_old_history),
         cmocka_unit_test(the_gate_brings_writers_to_rest),
     };

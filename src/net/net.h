@@ -88,6 +88,7 @@ int net_accept(int listener);
 /* Two ends of a connection inside this process; false: errno. */
 bool net_pair(int ends[2]);
 void net_set_nodelay(int fd);
+void net_clear_nodelay(int fd); /* fewer, fuller packets, up to 40 ms later */
 void net_set_keepalive(int fd, int interval_s); /* 0: off */
 /* "127.0.0.1:6379", "[::1]:6379" or "/path:0" as CLIENT LIST shows it. */
 void net_peer_address(int fd, char out[NET_ADDRESS_MAX]);

@@ -154,6 +154,12 @@ void net_set_nodelay(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on unix sockets, which need none */
 }
 
+void net_clear_nodelay(int fd)
+{
+    int off = 0;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &off, sizeof off);
+}
+
 void net_set_keepalive(int fd, int interval_s)
 {
     int on = interval_s > 0;

@@ -65,6 +65,7 @@ struct hub {
     struct list sinks;                   /* under mu */
     int jobs;                            /* under mu: sync threads */
     int64_t next_ping_ms, next_count_ms; /* the hub's thread */
+    int64_t alone_since_ms;              /* the hub's thread: a primary without replicas since then; monotonic */
     _Atomic bool again;                  /* somebody found mu taken while there was something to send */
     _Atomic uint64_t limit_at; /* log offset where the first sink passes the hard output limit, at the latest look */
     _Atomic bool checking;     /* the mail `check` is under way */
@@ -101,6 +102,7 @@ static void sink_free(struct sink *s)
     buf_deinit(&s->in);
     resp_parser_deinit(&s->parser);
     atomic_fetch_sub(&s->hub->count, 1);
+    s->hub->alone_since_ms = clock_mono_ms(); /* if there is no other; it may have come after the last tick */
     mem_free(s);
 }
 
@@ -558,6 +560,8 @@ static void admit(struct mail *m)
 {
     struct add_mail *a = container_of(m, struct add_mail, mail);
     struct hub *h = a->hub;
+    struct hub_limits limits;
+    h->host.limits(h->host.ctx, &limits);
     struct sink *s = mem_calloc(1, sizeof *s);
     s->hub = h;
     s->req = a->req;
@@ -565,6 +569,8 @@ static void admit(struct mail *m)
     s->src = (struct loop_source){.fd = s->req.fd, .ready = sink_ready};
     s->created_ms = s->ack_ms = s->newline_ms = clock_mono_ms();
     resp_parser_init(&s->parser, RESP_BULK_MAX_DEFAULT);
+    if (limits.few_packets) net_clear_nodelay(s->req.fd);
+    change_log_forget(h->host.log, false);
     hub_lock(h);
     list_push_back(&h->sinks, &s->link);
     atomic_fetch_add(&h->count, 1);
@@ -736,6 +742,16 @@ static void count_good(struct hub *h, const struct hub_limits *limits, int64_t n
     atomic_store(&h->good, good);
 }
 
+/* Nobody to come back to it for so long.  A replica keeps it: it may be promoted, and its primary's replicas come. */
+static void forget_backlog(struct hub *h, const struct hub_limits *limits, int64_t now)
+{
+    if (atomic_load(&h->count) || h->host.quiet(h->host.ctx)) h->alone_since_ms = now;
+    if (!limits->backlog_ttl_s || (now - h->alone_since_ms) / 1000 < limits->backlog_ttl_s) return;
+    if (change_log_forget(h->host.log, true))
+        log_notice("Replication backlog freed after %lld seconds without connected replicas.",
+                   (long long)limits->backlog_ttl_s);
+}
+
 static void tick(struct loop_timer *t, int64_t now)
 {
     struct hub *h = container_of(t, struct hub, timer);
@@ -757,6 +773,7 @@ static void tick(struct loop_timer *t, int64_t now)
         h->next_count_ms = now + 1000;
         count_good(h, &limits, now);
     }
+    forget_backlog(h, &limits, now);
     hub_unlock(h);
     ask_newcomers(h);
     hub_flush(h);
@@ -782,6 +799,7 @@ struct hub *hub_create(struct hub_host host)
     pthread_mutex_init(&h->mu, NULL);
     h->check.deliver = check_now;
     atomic_store(&h->limit_at, UINT64_MAX);
+    h->alone_since_ms = clock_mono_ms();
     h->timer = (struct loop_timer){.every_ms = TICK_MS, .tick = tick};
     loop_timer_add(h->loop, &h->timer);
     return h;

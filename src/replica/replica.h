@@ -28,6 +28,8 @@ struct hub_limits {
     int64_t timeout_ms;     /* repl-timeout */
     int64_t ping_period_ms; /* repl-ping-replica-period */
     int64_t max_lag_ms;     /* min-replicas-max-lag */
+    int64_t backlog_ttl_s;  /* repl-backlog-ttl; 0: the backlog stays */
+    bool few_packets;       /* repl-disable-tcp-nodelay */
 };
 
 /* What the hub needs from the node; called from the hub's threads. */

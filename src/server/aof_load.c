@@ -8,6 +8,7 @@
 #include "persist/aof.h"
 #include "server/aof_scripts.h"
 #include "server/persistence.h"
+#include "server/propagation.h"
 #include "server/renames.h"
 #include "server/scripting.h"
 
@@ -118,6 +119,8 @@ static void execute(struct loader *o, struct call *call)
         call_wait_free(call->wait);
         call->wait = NULL;
     }
+    if (o->replies.n && o->replies.p[0] == '-')
+        propagation_failed(o->l->node, FROM_AOF, bytes_of(call->cmd->name), buf_bytes(&o->replies));
     if (o->replies.cap > REPLIES_KEEP) buf_deinit(&o->replies);
     o->l->commands++;
 }

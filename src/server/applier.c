@@ -8,6 +8,7 @@
 #include "server/conn.h"
 #include "server/multi.h"
 #include "server/notify.h"
+#include "server/propagation.h"
 #include "server/pubsub.h"
 #include "server/renames.h"
 #include "server/snapshot_budget.h"
@@ -41,7 +42,6 @@ struct applier {
     struct buf multi_bytes;     /* the stream since MULTI */
     bool (*current)(void *ctx); /* of applier_run() under way */
     void *current_ctx;
-    uint64_t unknown; /* commands that could not be executed */
 };
 
 static void changed(void *ctx, int db, const struct key *k, enum notify_class cls, const char *event)
@@ -191,8 +191,7 @@ static void run_handler(struct applier *a, const struct applied *cmd, unsigned f
     *want_exclusive = call.want_exclusive;
     if (call.dirty) atomic_fetch_add_explicit(&a->node->dirty, call.dirty, memory_order_relaxed);
     if (a->replies.n && a->replies.p[0] == '-')
-        log_warning("The primary's command '%s' failed here: %.*s", cmd->cmd->name,
-                    (int)(a->replies.n > 200 ? 200 : a->replies.n), a->replies.p);
+        propagation_failed(a->node, FROM_PRIMARY, bytes_of(cmd->cmd->name), buf_bytes(&a->replies));
     if (a->replies.cap > SLICE_BYTES) buf_deinit(&a->replies);
 }
 
@@ -202,10 +201,8 @@ static bool executable(struct applier *a, const struct applied *cmd)
               command_handler_of((enum command_id)cmd->cmd->id);
     if (ok) return true;
     if (cmd->cmd && !(cmd->cmd->flags & CMD_WRITE)) return false; /* PING, PUBLISH: nothing to do */
-    if (a->unknown++ % 1000 == 0)
-        log_warning("The primary sent the command '%.*s', which is not supported here: the datasets differ now "
-                    "(%llu times so far)",
-                    (int)(cmd->argv[0].n < 64 ? cmd->argv[0].n : 64), cmd->argv[0].p, (unsigned long long)a->unknown);
+    propagation_failed(a->node, FROM_PRIMARY, cmd->argv[0],
+                       BYTES("-ERR unknown command, or wrong number of arguments"));
     return false;
 }
 

@@ -168,7 +168,7 @@ static void info_stats(struct node *n, struct buf *b)
         "migrate_cached_sockets:0\r\nslave_expires_tracked_keys:0\r\nactive_defrag_hits:0\r\n"
         "active_defrag_misses:0\r\nactive_defrag_key_hits:0\r\nactive_defrag_key_misses:0\r\n"
         "total_active_defrag_time:0\r\ncurrent_active_defrag_time:0\r\ntracking_total_keys:%zu\r\n"
-        "tracking_total_items:%zu\r\ntracking_total_prefixes:%zu\r\nunexpected_error_replies:0\r\n"
+        "tracking_total_items:%zu\r\ntracking_total_prefixes:%zu\r\nunexpected_error_replies:%llu\r\n"
         "total_error_replies:%llu\r\ndump_payload_sanitizations:0\r\ntotal_reads_processed:0\r\n"
         "total_writes_processed:0\r\nio_threaded_reads_processed:0\r\nio_threaded_writes_processed:0\r\n"
         "reply_buffer_shrinks:0\r\nreply_buffer_expands:0\r\nacl_access_denied_auth:%llu\r\n"
@@ -181,9 +181,9 @@ static void info_stats(struct node *n, struct buf *b)
         (long long)((int64_t)atomic_load(&s->over_maxmemory_us) + over_us) / 1000, (long long)over_us / 1000,
         (ull)sum.hits, (ull)sum.misses, pubsub_entries(n, PUBSUB_CHANNEL), pubsub_entries(n, PUBSUB_PATTERN),
         pubsub_entries(n, PUBSUB_SHARD), tracking.keys, tracking.items, tracking.prefixes,
-        (ull)errorstats_total(n->errors), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_AUTH),
-        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_COMMAND), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_KEY),
-        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_CHANNEL));
+        (ull)atomic_load(&s->unexpected_errors), (ull)errorstats_total(n->errors),
+        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_AUTH), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_COMMAND),
+        (ull)acl_log_refusals(n->acl_log, ACL_DENIED_KEY), (ull)acl_log_refusals(n->acl_log, ACL_DENIED_CHANNEL));
 }
 
 static void append_time(struct buf *b, const char *name, struct timeval t)

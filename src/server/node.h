@@ -54,7 +54,8 @@ struct node_stats {
     _Atomic uint64_t connections_received, connections_rejected, query_buffer_disconnects, output_limit_disconnects;
     _Atomic uint64_t sync_full, sync_partial_ok, sync_partial_err;
     _Atomic uint64_t evicted_keys, evicted_clients;
-    _Atomic uint64_t held_timed_out; /* replies that became errors: not safe in time, or the role changed */
+    _Atomic uint64_t unexpected_errors; /* of commands of the primary or the AOF: propagation_failed() */
+    _Atomic uint64_t held_timed_out;    /* replies that became errors: not safe in time, or the role changed */
     _Atomic uint64_t expire_us, expire_cut_short; /* active expiry: time taken, and ticks whose budget did not do */
     _Atomic uint64_t over_maxmemory_us;           /* time spent above maxmemory, but for a time that goes on */
     _Atomic int64_t over_maxmemory_since_us;      /* monotonic; 0: not above it */
@@ -62,7 +63,7 @@ struct node_stats {
 
 struct node {
     struct config *config;
-    char config_trouble[128]; /* why the last CONFIG SET was taken back; with the server at rest */
+    char config_trouble[128];     /* why the last CONFIG SET was taken back; with the server at rest */
     struct call_options *options; /* derived from config; changed with the server at rest */
     struct store *store;
     struct gate *gate;

@@ -58,7 +58,9 @@ static void hub_limits_get(void *ctx, struct hub_limits *out)
                                .soft_seconds = limit.soft_seconds,
                                .timeout_ms = config_num(cfg, CFG_REPL_TIMEOUT) * 1000,
                                .ping_period_ms = config_num(cfg, CFG_REPL_PING_REPLICA_PERIOD) * 1000,
-                               .max_lag_ms = config_num(cfg, CFG_MIN_REPLICAS_MAX_LAG) * 1000};
+                               .max_lag_ms = config_num(cfg, CFG_MIN_REPLICAS_MAX_LAG) * 1000,
+                               .backlog_ttl_s = config_num(cfg, CFG_REPL_BACKLOG_TTL),
+                               .few_packets = config_bool(cfg, CFG_REPL_DISABLE_TCP_NODELAY)};
 }
 
 static struct cut *hub_snapshot(void *ctx, struct rdb_options *options, uint64_t *offset)
