@@ -22,8 +22,8 @@ struct role {
 /* Every node can be the one address for plain clients. */
 static int node_main(int argc, char **argv)
 {
-    static const struct server_beside beside = {proxy_start_inside, proxy_inside_users, proxy_inside_configure,
-                                                proxy_inside_map_changed};
+    static const struct server_beside beside = {proxy_start_inside,       proxy_inside_users, proxy_inside_configure,
+                                                proxy_inside_map_changed, proxy_inside_leave, proxy_inside_clients};
     return server_main(argc, argv, &beside);
 }
 

@@ -103,3 +103,31 @@ void proxy_inside_configure(void *proxy, int argc, char **argv)
     *m = (struct settings_mail){{NULL, settings_arrived}, in, c};
     loop_post(in->loop, &m->mail);
 }
+
+struct leave_mail {
+    struct mail mail;
+    struct inside *inside;
+    bool on;
+};
+
+static void leave_arrived(struct mail *mail)
+{
+    struct leave_mail *m = container_of(mail, struct leave_mail, mail);
+    struct inside *in = m->inside;
+    front_leave(in->front, m->on ? LEAVE_WHEN_IDLE : LEAVE_NOT);
+    if (!m->on && !proxy_cluster_listen(in->cluster)) log_warning("The proxy does not listen any more");
+    mem_free(m);
+}
+
+void proxy_inside_leave(void *proxy, bool on)
+{
+    struct inside *in = proxy;
+    struct leave_mail *m = mem_alloc(sizeof *m);
+    *m = (struct leave_mail){{NULL, leave_arrived}, in, on};
+    loop_post(in->loop, &m->mail);
+}
+
+int64_t proxy_inside_clients(void *proxy)
+{
+    return atomic_load(&((struct inside *)proxy)->front->clients);
+}

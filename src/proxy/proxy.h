@@ -4,6 +4,7 @@
 #define COVEY_PROXY_PROXY_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Runs until SIGTERM or SIGINT; returns the exit code.  argv[0] is the role's name. */
 int proxy_main(int argc, char **argv);
@@ -24,5 +25,10 @@ void proxy_inside_users(void *proxy, struct acl *users, bool renewed);
 void proxy_inside_configure(void *proxy, int argc, char **argv);
 /* Any thread, cheap.  The node of this process has another view of the cluster. */
 void proxy_inside_map_changed(void *proxy);
+/* Any thread.  Accepts nobody any more, and closes each client as soon as nothing of it is under way; or (false) goes
+ * on as before. */
+void proxy_inside_leave(void *proxy, bool on);
+/* Any thread.  How many clients there are. */
+int64_t proxy_inside_clients(void *proxy);
 
 #endif

@@ -199,6 +199,22 @@ void beside_map_changed(struct node *n)
     if (n->proxy) n->beside->map_changed(n->proxy);
 }
 
+/* A cluster's map says it too. */
+void beside_role_changed(struct node *n)
+{
+    if (!n->cluster) beside_map_changed(n);
+}
+
+void beside_leave(struct node *n, bool on)
+{
+    if (n->proxy) n->beside->leave(n->proxy, on);
+}
+
+int64_t beside_clients(const struct node *n)
+{
+    return n->proxy ? n->beside->clients(n->proxy) : 0;
+}
+
 static bool matters(enum config_id id)
 {
     for (size_t i = 0; i < TLS_SAME; i++)

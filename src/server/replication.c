@@ -1,6 +1,7 @@
 /* replication.c: the node between its replicas (hub) and its primary (upstream), and the commands about both. */
 #include "server/replication.h"
 #include "server/affinity.h"
+#include "server/beside.h"
 #include "server/failover.h"
 
 #include "base/clock.h"
@@ -505,6 +506,7 @@ static void follow_at_rest(struct replication *r, const char *host, int port, bo
     char text[300];
     int n = snprintf(text, sizeof text, "%s %d", host, port);
     if (!r->node->cluster) config_force_text(r->node->config, CFG_REPLICAOF, bytes_make(text, (size_t)n));
+    beside_role_changed(r->node);
 }
 
 void replication_promote_at_rest(struct replication *r)
@@ -520,6 +522,7 @@ void replication_promote_at_rest(struct replication *r)
     oom_apply(r->node);
     if (!r->node->cluster) config_force_text(r->node->config, CFG_REPLICAOF, BYTES(""));
     hub_kill(r->hub, 0, NULL, NULL); /* they come back and go on under the new id */
+    beside_role_changed(r->node);
 }
 
 void replication_follow(struct replication *r, const char *host, int port)

@@ -45,7 +45,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { RESERVED_FDS = 32, TICK_MS = 100, BACKLOG_MIN = 16384 };
+enum { RESERVED_FDS = 32, TICK_MS = 100, LEAVE_MS = 1000, BACKLOG_MIN = 16384 };
 
 struct main_thread {
     struct node *node;
@@ -53,9 +53,21 @@ struct main_thread {
     struct loop_timer timer;
     struct memory_trim trim;
     const struct server_beside *beside;
+    int signal;             /* that ends the process when the proxy's clients are gone; 0: none */
+    int64_t leave_until_ms; /* ... or then, monotonic */
+    bool proxy_leaves;
 };
 
 /* ---- signals and the clock ---- */
+
+/* Clients of the proxy get the replies that are under way before the node ends; a second signal does not wait. */
+static void see_proxy_off(struct main_thread *m, int signal)
+{
+    m->signal = signal;
+    m->proxy_leaves = true;
+    m->leave_until_ms = clock_mono_ms() + LEAVE_MS;
+    beside_leave(m->node, true);
+}
 
 static void signals_ready(struct loop_source *src, int events)
 {
@@ -64,8 +76,24 @@ static void signals_ready(struct loop_source *src, int events)
     (void)events;
     while (read(src->fd, &info, sizeof info) == (ssize_t)sizeof info) {
         log_warning("Received %s scheduling shutdown...", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+        if (!m->proxy_leaves && beside_clients(m->node) > 0 && !atomic_load(&m->node->loading)) {
+            see_proxy_off(m, (int)info.ssi_signo);
+            continue;
+        }
+        m->signal = 0;
         shutdown_on_signal(m->node, (int)info.ssi_signo);
     }
+}
+
+static void look_after_proxy(struct main_thread *m, int64_t now_mono_ms)
+{
+    int signal = m->signal;
+    if (signal && beside_clients(m->node) > 0 && now_mono_ms < m->leave_until_ms) return;
+    m->signal = 0;
+    if (signal) shutdown_on_signal(m->node, signal);
+    if (shutdown_in_ms(m->node) >= 0) return;
+    m->proxy_leaves = false; /* it could not be done */
+    beside_leave(m->node, false);
 }
 
 static void tick(struct loop_timer *t, int64_t now_mono_ms)
@@ -77,6 +105,7 @@ static void tick(struct loop_timer *t, int64_t now_mono_ms)
     aof_tick(m->node->aof, clock_wall_ms());
     snapshot_budget_tick(m->node->snapshot_budget, now_mono_ms);
     shutdown_tick(m->node);
+    if (m->proxy_leaves) look_after_proxy(m, now_mono_ms);
 }
 
 static bool watch_signals(struct main_thread *m)

@@ -3,6 +3,7 @@
 #define COVEY_SERVER_SERVER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct acl;
 
@@ -17,8 +18,13 @@ struct server_beside {
     void (*change_users)(void *proxy, struct acl *users, bool renewed);
     /* The arguments are others, borrowed. */
     void (*configure)(void *proxy, int argc, char **argv);
-    /* What CLUSTER SLOTS says may be something else now.  Any thread; returns at once. */
+    /* What CLUSTER SLOTS, or without a cluster ROLE, says may be something else now.  Any thread; returns at once. */
     void (*map_changed)(void *proxy);
+    /* The node is about to end: nobody new is accepted, and clients are closed as soon as nothing of theirs is under
+     * way. false: it goes on after all.  Any thread. */
+    void (*leave)(void *proxy, bool on);
+    /* How many clients there are.  Any thread. */
+    int64_t (*clients)(void *proxy);
 };
 
 /* `covey server [redis.conf] [--directive value ...]`; argv[0] is the role's name.  Runs until SHUTDOWN, SIGTERM or

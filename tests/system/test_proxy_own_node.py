@@ -1,4 +1,8 @@
 """proxy-port: the node's proxy reaches that node inside the process, and knows at once what it knows of the cluster."""
+import contextlib
+import os
+import shutil
+import signal
 import threading
 import time
 
@@ -38,6 +42,28 @@ def put(client, names, value):
     """A write that a failover meets may be refused on a slow machine, and is sent again."""
     for name in names:
         wait_for(f"{name} to be written", lambda: client.set(name, value), 30)
+
+
+def known_to(replica, primary):
+    """Waits until the primary has answered a ping of its replica's: only then does that stand when the primary fails."""
+    seen = set()
+
+    def pongs():
+        lines = replica.cmd("CLUSTER NODES").decode().splitlines()
+        seen.update(line.split()[5] for line in lines if line.startswith(primary.id))
+        return len(seen) > 2
+    wait_for("pongs of the primary", pongs, 20)
+
+
+def take_over(replica):
+    """CLUSTER FAILOVER, again if it has come to nothing on a slow machine."""
+    def done():
+        if replica.stat("role", "replication") == "master":
+            return True
+        replica.cmd("CLUSTER", "FAILOVER")
+        with contextlib.suppress(covey.TestFailure):
+            return wait_for("the failover", lambda: replica.stat("role", "replication") == "master", 6)
+    wait_for("the replica to take over", done, 30)
 
 
 def formed(nodes, replicas):
@@ -103,6 +129,22 @@ def test_no_network_between_a_node_and_its_proxy(servers):
     assert node.terminate() == 0
 
 
+def test_a_replica_without_a_cluster(servers):
+    """Its proxy writes to the primary; when it becomes one itself, to it, inside the process."""
+    at = At(free_port())
+    primary = servers.node("covey")
+    node = servers.node("covey", proxy_port=at.port, replicaof=f"{primary.host} {primary.port}")
+    client = at.client()
+    wait_for("the primary to be known", lambda: client.set("a", 1))
+    assert primary.cmd("GET", "a") == b"1"
+    wait_for("the replica to have it", lambda: node.cmd("GET", "a") == b"1")
+    node.cmd("REPLICAOF", "NO", "ONE")
+    wait_for("a write to the own node", lambda: client.set("b", 1) and node.cmd("GET", "b") == b"1")
+    assert reaches_itself(node)
+    node.cmd("REPLICAOF", primary.host, primary.port)
+    wait_for("a write to the primary", lambda: client.set("c", 1) and primary.cmd("GET", "c") == b"1")
+
+
 @pytest.mark.sanitizer
 def test_slots_come_and_go_and_nobody_else_is_asked(servers):
     at = At(free_port())
@@ -135,10 +177,11 @@ def test_failovers_of_the_own_node_and_of_others(servers):
     assert reaches_itself(own)
     # its replica takes over: it is reached as a node like any other, and this one has nothing to serve
     replica = cluster.replicas_of(own)[0]
-    replica.cmd("CLUSTER", "FAILOVER")
+    take_over(replica)
     cluster.wait_primary(replica)
     put(client, names, "2")
     cluster.wait_replica_of(own, replica)
+    known_to(own, replica)
     # back again, by the other's death
     replica.kill()
     cluster.wait_primary(own)
@@ -178,8 +221,8 @@ def test_a_node_that_knows_less_than_the_others(servers):
         wait_for("the proxy to know the cluster", lambda: sum(slots_at(wire, node) for node in nodes) == SLOTS)
         assert wire("SET", key, "1") == "OK" and wire("SET", key_of(0), "1") == "OK"
         nodes[0].cmd("CLUSTER", "FORGET", replica.id)  # for a minute
-        replica.cmd("CLUSTER", "FAILOVER")
-        wait_for("the failover", lambda: len(cluster_nodes(nodes[1])[replica.id].slots) > 0, 20)
+        take_over(replica)
+        wait_for("the others to see it", lambda: len(cluster_nodes(nodes[1])[replica.id].slots) > 0, 20)
         for n in range(20):
             wait_for("the node that is not known there", lambda: wire("SET", key, n) == "OK" and wire("GET", key) == str(n).encode(), 30)
             wait_for("the own node", lambda: wire("SET", key_of(0), n) == "OK", 30)
@@ -253,3 +296,28 @@ def test_a_slow_reader_of_many_replies(servers):
         sender.join(30)
         assert not sender.is_alive()
     assert node.cmd("GET", "n") == str(count).encode() and reaches_itself(node)
+
+
+def test_the_proxy_goes_before_the_node(servers):
+    """SIGTERM: what is under way is answered.  Where the node cannot end, its proxy goes on."""
+    at = At(free_port())
+    node = servers.node("covey", proxy_port=at.port, save="3600 100000", stop_writes_on_bgsave_error="no")
+    in_the_way = os.path.join(node.dir, "dump.rdb", "x")
+    os.makedirs(in_the_way)
+    with Wire(at, timeout=30) as wire:
+        assert wire("PING") == "PONG"
+        node.signal(signal.SIGTERM)
+        assert wire.closed()
+    wait_for("the node to have tried", lambda: b"can't exit" in node.log_text())
+    with wait_for("the port to be open again", lambda: Wire(at, timeout=30)) as wire:
+        assert wire("SET", "a", 1) == "OK"
+        shutil.rmtree(os.path.dirname(in_the_way))
+        with Wire(at, timeout=30) as idle:
+            assert idle("PING") == "PONG"
+            wire.send("BLPOP", "nothing", "0.2")
+            wait_for("a client that waits", lambda: node.stat("blocked_clients", "clients") == 1)
+            node.signal(signal.SIGTERM)
+            assert idle.closed()
+            assert wire.read() is None, "the reply that was under way"
+            assert wire.closed()
+    assert node.wait_exit() == 0
