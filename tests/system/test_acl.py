@@ -210,7 +210,7 @@ def test_hostile_patterns_and_many_users(node):
     glob = log_in(node, "glob")
     begin = time.monotonic()
     refused("NOPERM", glob, "GET", "a" * 4000)
-    assert time.monotonic() - begin < 2 * covey.PATIENCE
+    assert time.monotonic() - begin < 10 * covey.PATIENCE
     many = 2000 if covey.SANITIZED else 20000
     pipe = node.new_client().pipeline(transaction=False)
     for i in range(many):
@@ -222,7 +222,7 @@ def test_hostile_patterns_and_many_users(node):
     begin = time.monotonic()
     node.cmd("ACL", "SETUSER", "wide", "on", "nopass", "+get", *rules)
     node.cmd("ACL", "SETUSER", "wide", *rules)  # all of them are known already
-    assert time.monotonic() - begin < 2 * covey.PATIENCE
+    assert time.monotonic() - begin < 10 * covey.PATIENCE
     assert log_in(node, "wide").get("pattern:%dx" % (many - 1)) is None
     pipe = node.new_client().pipeline(transaction=False)
     for i in range(many):

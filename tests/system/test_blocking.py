@@ -224,7 +224,7 @@ def test_timeouts_are_never_early(server):
         assert sleeper.reply() is None
         late.append((time.monotonic(), timeout))
     for (sleeper, began, timeout), (ended, _) in zip(sorted(batch, key=lambda s: s[2]), late):
-        assert timeout - 0.002 < ended - began < timeout + 0.25 * PATIENCE
+        assert timeout - 0.002 < ended - began < timeout + 3 * PATIENCE
     assert server.stat("blocked_clients", "clients") == 0
 
 
@@ -345,7 +345,7 @@ def test_many_sleepers(servers):
         pipe.execute()
         assert {int(sleeper.reply()[1]) for sleeper in crowd} == set(range(count))
         assert node.cmd("DBSIZE") == 0
-        assert time.monotonic() - began < 6 * PATIENCE
+        assert time.monotonic() - began < 20 * PATIENCE
     for sleeper in crowd:
         sleeper.send("BZPOPMIN", "k", "0.5")
     for sleeper in crowd:

@@ -254,7 +254,7 @@ def test_bad_frames_on_the_bus(steady):
 
 def test_redis_cli_cluster_verbs(servers):
     """create, check, info, add-node, rebalance, reshard, fix and del-node of Debian's redis-cli, with data underneath."""
-    cluster = servers.cluster(["covey"] * 6, form=False)
+    cluster = servers.cluster(["covey"] * 6, form=False, timeout=5000)
     out = cluster.create_by_cli(replicas=1)
     assert out.count("[OK]") >= 2
     cluster.populate(3000)
@@ -265,8 +265,8 @@ def test_redis_cli_cluster_verbs(servers):
     info = cluster.cli("info")
     assert "3000 keys in 3 primaries" in info.replace("masters", "primaries") and info.count("1 slaves") == 3
 
-    extra = servers.node(cluster_enabled="yes", cluster_node_timeout=1000)
-    replica = servers.node(cluster_enabled="yes", cluster_node_timeout=1000)
+    extra = servers.node(cluster_enabled="yes", cluster_node_timeout=5000)
+    replica = servers.node(cluster_enabled="yes", cluster_node_timeout=5000)
     assert "[OK] New node added correctly." in run([covey.REDIS_CLI, "--cluster", "add-node", extra.address, cluster.nodes[0].address])
     cluster.nodes.append(extra)
     cluster.wait_whole()

@@ -390,7 +390,7 @@ def test_a_rewrite_on_a_slow_disk_loses_little(servers, policy):
     print(f"{policy}: {len(times)} acknowledged, {len(lost)} lost, within {lost[-1] - lost[0] if lost else 0:.2f} s; "
           f"longest read {longest_read * 1000:.0f} ms, dead after {died - began:.1f} s")
     assert not lost or (policy == "everysec" and lost[-1] - lost[0] < 2.3)
-    assert longest_read < 1
+    assert longest_read < 3
 
 
 @pytest.mark.parametrize("how", ["start", "switch"])

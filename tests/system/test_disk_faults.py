@@ -139,7 +139,7 @@ def test_a_slow_sync_is_told_and_holds_up_nobody(servers):
     assert b"Asynchronous AOF fsync is taking too long (disk is busy?)" in node.log_text()
     assert persistence(node, "aof_last_write_status") == "ok"
     disk("clear")
-    assert longest < 1, longest
+    assert longest < 2, longest
 
 
 @pytest.mark.parametrize("call,error,path", [("open", errno.EROFS, "*"), ("open", errno.EACCES, ".incr.aof"), ("rename", errno.EIO, "*"),

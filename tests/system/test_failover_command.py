@@ -100,7 +100,7 @@ def test_a_replica_that_does_not_catch_up(servers):
     assert error_of(primary, "FAILOVER") == "FAILOVER already in progress."
     began = time.monotonic()
     redis.Redis(port=primary.port, socket_timeout=10).set("k", 2)
-    assert 1 < time.monotonic() - began < 5
+    assert 1 < time.monotonic() - began < 9
     assert primary.stat("master_failover_state") == "no-failover" and primary.client.role()[0] == b"master"
     primary.client.execute_command("FAILOVER")
     threading.Timer(0.5, lambda: primary.client.execute_command("FAILOVER", "ABORT")).start()

@@ -185,7 +185,7 @@ def test_a_link_slower_than_the_writes(servers):
     assert primary.stat("connected_slaves", "replication") == 0
     assert b"scheduled to be closed ASAP for overcoming of output buffer limits" in primary.log_text()
     assert primary.stat("mem_clients_slaves", "memory") < 1 << 20
-    assert longest < 1
+    assert longest < 5
     relay.mode = "pass"
     relay.cut()
     linked(primary, relay, replica)

@@ -34,7 +34,8 @@ def start(tmp_path):
 
 def rate_of(exchanges, seconds):
     """How often a second these functions can be called together, each one call after the other."""
-    done, end = [0] * len(exchanges), time.monotonic() + seconds
+    done, began = [0] * len(exchanges), time.monotonic()
+    end = began + seconds
 
     def go(i):
         while time.monotonic() < end:
@@ -45,7 +46,7 @@ def rate_of(exchanges, seconds):
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(done) / seconds
+    return sum(done) / (time.monotonic() - began)
 
 
 def with_password(node, password):
@@ -80,7 +81,7 @@ def test_limits_of_the_default_user(servers, start):
         while len(got) < len(expected):
             got += s.recv(65536)
         assert got == expected
-        assert 0.7 < time.monotonic() - begin < 2.5 * covey.PATIENCE
+        assert 0.7 < time.monotonic() - begin < 6 * covey.PATIENCE
     with p.client("a") as r:
         info = r.info("everything")
         assert info["delayed_requests_total"] > 300 and info["rate_limit_refusals"] == 0 and info["delayed_clients"] == 0
@@ -91,9 +92,9 @@ def test_who_has_not_logged_in_uses_up_nothing(servers, start):
     p = start({"a": pool(servers_of([node]), more="  redis_auth: secret\n")}, "--user-rate-limit", "* 50:5")
     with p.connect("a") as stranger:
         begin = time.monotonic()
-        for _ in range(200):
+        for _ in range(400):
             assert ask(stranger, request("GET", "k")) == b"-NOAUTH Authentication required\r\n"
-        assert time.monotonic() - begin < 1.5 * covey.PATIENCE
+        assert time.monotonic() - begin < 6  # not at 50 a second
     get = getter(p, "a", "secret")
     rate_of([get], 0.2)
     assert 35 < rate_of([get], 2) < 70
@@ -112,7 +113,7 @@ def test_limits_by_address_and_of_bytes(servers, start):
         for _ in range(4):
             assert r.set("big", b"y" * (512 << 10))
         writing = time.monotonic() - begin
-    assert 0.9 < reading < 4 * covey.PATIENCE and 1.2 < writing < 4 * covey.PATIENCE
+    assert 0.9 < reading < 10 * covey.PATIENCE and 1.2 < writing < 10 * covey.PATIENCE
 
 
 @pytest.mark.sanitizer

@@ -261,7 +261,7 @@ def test_no_server_is_left(start):
 
 def test_timeout(servers, start):
     nodes = [servers.node("redis") for _ in range(2)]
-    p = start({"a": pool(servers_of(nodes), more="  timeout: 300\n")})
+    p = start({"a": pool(servers_of(nodes), more="  timeout: 1500\n")})
     keys = [f"k{i}" for i in range(40)]
     with p.connect("a") as s:
         for k in keys:
@@ -274,9 +274,9 @@ def test_timeout(servers, start):
             with p.connect("a") as other:
                 s.sendall(request("GET", theirs))
                 assert ask(other, request("GET", ours), 2) == b"$1\r\nv\r\n"
-                assert time.monotonic() - begin < 0.25 * covey.PATIENCE
+                assert time.monotonic() - begin < 1.3  # the other one's time is not over
             assert ask(s, b"") == b"-ERR Connection timed out\r\n"
-            assert 0.2 < time.monotonic() - begin < 5
+            assert 1.4 < time.monotonic() - begin < 10
         finally:
             nodes[0].resume()
         assert ask(s, request("GET", theirs), 2) == b"$1\r\nv\r\n"

@@ -116,7 +116,7 @@ def test_a_slow_reader_stops_its_own_input_only(setup, client):
         time.sleep(0.5)
         started = time.monotonic()
         assert client.set("a", 1) and client.get("a") == b"1"
-        assert time.monotonic() - started < 2 * covey.PATIENCE
+        assert time.monotonic() - started < 9
         want = 50 * len(b"$1048576\r\n" + b"x" * (1 << 20) + b"\r\n")
         slow.settimeout(20)
         got = 0

@@ -69,7 +69,7 @@ def test_the_end_comes_when_its_time_has_come(servers, backend):
         time.sleep(0.2)
         started = time.monotonic()
         assert proxy.terminate() == 0
-        assert 0.25 < time.monotonic() - started < 3 * covey.PATIENCE
+        assert 0.25 < time.monotonic() - started < 10 * covey.PATIENCE
         assert blocked.recv(10) == b"" and b"1 clients are cut off" in proxy.log_text()
 
 

@@ -219,8 +219,8 @@ def test_other_users_towards_the_nodes(servers):
 
 def rate_of(clients, seconds=2.0):
     """Requests a second that these connections get done together, each one after the other."""
-    done = [0] * len(clients)
-    end = time.monotonic() + seconds
+    done, began = [0] * len(clients), time.monotonic()
+    end = began + seconds
 
     def go(i):
         while time.monotonic() < end:
@@ -231,7 +231,7 @@ def rate_of(clients, seconds=2.0):
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(done) / seconds
+    return sum(done) / (time.monotonic() - began)
 
 
 def as_user(proxy, user, password="p"):
@@ -266,9 +266,9 @@ def test_a_users_requests_are_delayed_to_its_rate(limited):
     assert 150 < rate_of(others) < 260  # 100 each: "*" is a limit of each
     with Wire(proxy) as free:
         started = time.monotonic()
-        for _ in range(300):
+        for _ in range(1000):
             assert free("PING") == "PONG"
-        assert time.monotonic() - started < 1.5 * covey.PATIENCE
+        assert time.monotonic() - started < 7 * covey.PATIENCE  # not at 100 a second
         info = free("INFO", "proxy").decode()
     assert int(info.split("delayed_requests_total:")[1].split()[0]) > 300
 
@@ -282,7 +282,7 @@ def test_a_pipeline_is_delayed_and_answered_in_order(limited):
             wire.send("ECHO", n)
         assert [wire.read() for _ in range(220)] == [str(n).encode() for n in range(220)]
         took = time.monotonic() - started
-        assert 0.8 < took < 2.5 * covey.PATIENCE  # 19 at once (AUTH took none), the rest at 200 a second
+        assert 0.8 < took < 6 * covey.PATIENCE  # 19 at once (AUTH took none), the rest at 200 a second
 
 
 def test_bytes_are_limited_both_ways(limited, backend):
@@ -297,7 +297,7 @@ def test_bytes_are_limited_both_ways(limited, backend):
         for _ in range(4):
             assert wire("SET", "big", b"y" * (512 << 10)) == "OK"
         writing = time.monotonic() - started
-    assert 0.9 < reading < 4 * covey.PATIENCE and 1.2 < writing < 4 * covey.PATIENCE
+    assert 0.9 < reading < 10 * covey.PATIENCE and 1.2 < writing < 10 * covey.PATIENCE
 
 
 @pytest.mark.sanitizer
@@ -333,21 +333,23 @@ def test_addresses_are_limited(servers, backend):
     with Wire(proxy) as one, Wire(proxy) as two:
         rate_of([one, two], 0.5)
         assert 70 < rate_of([one, two]) < 130
-        other = socket.create_connection(("127.0.0.1", proxy.port), source_address=("127.0.0.9", 0))
-        other.settimeout(10)
-        started = time.monotonic()
-        other.sendall(b"*1\r\n$4\r\nPING\r\n" * 50)
-        got = b""
-        while len(got) < 50 * 7:
-            got += other.recv(1000)
-        assert time.monotonic() - started < 0.4 * covey.PATIENCE
-        other.close()
+        def burst(source):
+            with socket.create_connection(("127.0.0.1", proxy.port), source_address=(source, 0)) as other:
+                other.settimeout(10 * covey.PATIENCE)
+                started = time.monotonic()
+                other.sendall(b"*1\r\n$4\r\nPING\r\n" * 50)
+                got = b""
+                while len(got) < 50 * 7:
+                    got += other.recv(1000)
+                return time.monotonic() - started
+        # At once, and not at 100 a second; each address has a burst of its own, in case that the machine was busy.
+        assert any(burst(f"127.0.0.{n}") < 0.4 for n in range(9, 15))
 
 
 def test_strangers_do_not_use_up_a_users_limit(servers, backend):
     config = os.path.join(servers.base, "limits.conf")
     with open(config, "w") as file:
-        file.write("user-rate-limit default 50:50 20kb:20kb\n")
+        file.write("user-rate-limit default 10:50 20kb:20kb\n")
 
     class WithFile(Proxy):
         def command(self):
@@ -361,13 +363,13 @@ def test_strangers_do_not_use_up_a_users_limit(servers, backend):
     with Wire(proxy) as wire:
         started = time.monotonic()
         assert wire("AUTH", "secret") == "OK"
-        for _ in range(20):
+        for _ in range(45):
             assert wire("ECHO", "x") == b"x"
-        assert time.monotonic() - started < 0.5 * covey.PATIENCE
+        assert time.monotonic() - started < 3  # not at 10 a second
 
 
 def test_the_address_behind_a_balancer_counts(servers, backend):
-    proxy = Proxy(servers, [backend], wait=False, address_rate_limit="20:20", accept_proxy="yes")
+    proxy = Proxy(servers, [backend], wait=False, address_rate_limit="5:20", accept_proxy="yes")
 
     def times(source, count):
         with socket.create_connection(("127.0.0.1", proxy.port)) as s:
@@ -378,8 +380,8 @@ def test_the_address_behind_a_balancer_counts(servers, backend):
             while len(got) < count * 7:
                 got += s.recv(1000)
             return time.monotonic() - started
-    assert times(b"10.1.0.1", 20) < 0.5 * covey.PATIENCE
-    assert times(b"10.1.0.2", 20) < 0.5 * covey.PATIENCE
+    assert times(b"10.1.0.1", 20) < 2.5
+    assert times(b"10.1.0.2", 20) < 2.5  # not at 5 a second
     assert times(b"10.1.0.1", 20) > 0.4
 
 

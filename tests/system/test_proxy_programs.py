@@ -217,6 +217,7 @@ class WithWorker:
             result = self.driver.stop()
         finally:
             self.worker.stop()
+        print(f"the driver said: {self.driver.said()}\nits worker: {self.worker.said()}")
         return {**result, "restarts": getattr(self.worker, "restarts", 0)}
 
 

@@ -388,12 +388,12 @@ def test_busy_script_while_others_are_served(servers, workers):
         begin = time.monotonic()
         for i in range(5):
             assert client.incr("free")
-        assert time.monotonic() - begin < 1 * PATIENCE, "others wait for the script"
+        assert time.monotonic() - begin < 5 * PATIENCE, "others wait for the script"
     # Who needs what it holds waits at first, and is told so later.
     begin = time.monotonic()
     with pytest.raises(redis.exceptions.ResponseError, match="BUSY|Redis is busy running a script. You can only call SCRIPT KILL"):
         clients[0].get("held")
-    assert time.monotonic() - begin < 2 * PATIENCE
+    assert time.monotonic() - begin < 8 * PATIENCE
     with pytest.raises(redis.exceptions.ResponseError, match="BUSY|busy running a script"):
         clients[1].flushall()
     with pytest.raises(redis.exceptions.ResponseError, match="BUSY|busy running a script"):

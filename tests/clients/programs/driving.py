@@ -20,6 +20,7 @@ class Result:
     def failed(self, error):
         if any(text in str(error) for text in UNKNOWN):
             self.unknown += 1
+            print(f"unknown: {error!r}", file=sys.stderr)
         elif len(self.errors) < 50:
             self.errors.append(repr(error)[:300])
 

@@ -1,5 +1,6 @@
 """Sends jobs to the RQ worker and waits for their results: PROXY_PORT, PROXY_PREFIX."""
 import operator
+import sys
 import time
 
 import redis
@@ -20,6 +21,7 @@ while not result.stopped.is_set():
             time.sleep(0.02)
         if job.get_status() == "failed":  # its process lost a connection
             result.unknown += 1
+            print(f"job {n} failed: {job.exc_info}", file=sys.stderr)
             continue
         if job.result is None and job.get_status() in ("queued", "started"):  # it had been taken by a worker that ended
             result.missed += 1
