@@ -90,6 +90,10 @@ bool net_pair(int ends[2]);
 void net_set_nodelay(int fd);
 void net_clear_nodelay(int fd); /* fewer, fuller packets, up to 40 ms later */
 void net_set_keepalive(int fd, int interval_s); /* 0: off */
+/* What is lost is sent again every second at the latest, so a stream goes on soon after a network that was down is up
+ * again; and the kernel does not give the connection up, its owner has to.  Off before it is closed, or what the peer
+ * has not taken is offered to it for a day.  Linux 6.15 and later; elsewhere nothing is changed. */
+void net_set_patient(int fd, bool on);
 /* "127.0.0.1:6379", "[::1]:6379" or "/path:0" as CLIENT LIST shows it. */
 void net_peer_address(int fd, char out[NET_ADDRESS_MAX]);
 void net_local_address(int fd, char out[NET_ADDRESS_MAX]);

@@ -171,6 +171,16 @@ void net_set_keepalive(int fd, int interval_s)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
+void net_set_patient(int fd, bool on)
+{
+    /* By default the pauses double up to two minutes, and after 15 of them, about a quarter of an hour, the connection
+     * is given up.  With pauses of a second that would be after 15 seconds, if no time was set. */
+    enum { RTO_MAX_MS_OPTION = 44 }; /* TCP_RTO_MAX_MS, which the C library's headers may not have yet */
+    int longest_ms = 1000, give_up_ms = on ? 24 * 3600 * 1000 : 0;
+    if (on && setsockopt(fd, IPPROTO_TCP, RTO_MAX_MS_OPTION, &longest_ms, sizeof longest_ms) != 0) return;
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &give_up_ms, sizeof give_up_ms);
+}
+
 static void ip_of(const struct sockaddr_storage *addr, char out[NET_ADDRESS_MAX], int *port)
 {
     out[0] = '\0';

@@ -96,6 +96,7 @@ static void sink_free(struct sink *s)
 {
     loop_remove(s->hub->loop, &s->src);
     tls_close(s->req.tls);
+    net_set_patient(s->req.fd, false);
     close(s->req.fd);
     list_remove(&s->link);
     change_reader_close(&s->reader);

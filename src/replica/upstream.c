@@ -523,6 +523,7 @@ static enum status connect_to(struct upstream *u, const char *host, int port)
     if (u->fd < 0) return E_IO;
     net_set_nodelay(u->fd);
     net_set_keepalive(u->fd, net.keepalive_s);
+    net_set_patient(u->fd, true);
     enum status st = wait_for(u, u->fd, NET_WRITE, u->host.timeout_ms(u->host.ctx));
     if (st != OK) return st;
     errno = net_connect_error(u->fd);
@@ -551,6 +552,7 @@ static bool one_link(struct upstream *u, const char *host, int port)
     }
     tls_close(u->tls);
     u->tls = NULL;
+    if (u->fd >= 0) net_set_patient(u->fd, false);
     if (u->fd >= 0) close(u->fd);
     u->fd = -1;
     u->in.n = u->in_pos = 0;

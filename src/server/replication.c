@@ -900,6 +900,7 @@ static void hand_over(struct call *call, bool old_sync, struct bytes id, int64_t
     snprintf(req->user, sizeof req->user, "%.*s", (int)user.n, user.p);
     log_notice("Replica %s asks for synchronization", c->peer);
     req->fd = conn_detach_fd(c, &req->tls);
+    net_set_patient(req->fd, true);
     hub_add(r->hub, req);
     mem_free(req);
     c->sync = NULL;
