@@ -253,6 +253,25 @@ static bool same_map(const struct topology_map *a, const struct topology_map *b)
            same_nodes(a->nodes, b->nodes, a->count) && same_nodes(a->replicas, b->replicas, a->replica_count);
 }
 
+static bool same_node(const struct map_node *a, const struct map_node *b)
+{
+    if (*a->id && *b->id) return strcmp(a->id, b->id) == 0;
+    return a->port == b->port && strcmp(a->name, b->name) == 0;
+}
+
+bool topology_maps_agree(const struct topology_map *a, const struct topology_map *b)
+{
+    uint16_t x = NO_NODE, y = NO_NODE; /* were the same of the slot before */
+    if (a->standalone != b->standalone) return false;
+    for (unsigned s = 0; s < SLOT_COUNT; s++) {
+        if (a->slot[s] == x && b->slot[s] == y) continue;
+        x = a->slot[s], y = b->slot[s];
+        if ((x == NO_NODE) != (y == NO_NODE)) return false;
+        if (x != NO_NODE && !same_node(&a->nodes[x], &b->nodes[y])) return false;
+    }
+    return true;
+}
+
 /* Names are looked up at every look, so that a node that comes back elsewhere is found.  Where a name cannot be looked
  * up here, the address that the cluster knows has to do. */
 static void resolve(struct map_node *n)
@@ -570,10 +589,11 @@ static bool look_at_own(struct topology *t, bool doubted)
     struct topology_map *m = ask_own(t);
     if (!m) return false;
     bool news = !same_map(m, t->own_map), alone = m->standalone && m->nodes[0].is_own;
+    bool believed = news || alone || (!doubted && t->map && topology_maps_agree(m, t->map));
     topology_map_release(t->own_map);
     t->own_map = m;
-    if (news) adopt(t, topology_map_hold(m));
-    return news || alone || (!doubted && same_map(m, t->map));
+    if (believed) adopt(t, topology_map_hold(m));
+    return believed;
 }
 
 static bool own_has_news_soon(struct topology *t)

@@ -50,6 +50,9 @@ MUST_USE struct topology_map *topology_map_read(const struct resp_value *slots, 
 /* Adds the nodes of a reply to CLUSTER NODES that have a host's name and are not known yet: a slot may be on its way to
  * one that serves none.  The one of that id is added without a name as well.  Lines that make no sense are skipped. */
 void topology_map_read_nodes(struct topology_map *m, struct bytes text, const char *own_id);
+/* Whether both say the same of who serves which slot.  Nodes are the same by their ids, where both are told: what they
+ * are called, and in which order replicas stand, depends on who is asked. */
+bool topology_maps_agree(const struct topology_map *a, const struct topology_map *b);
 /* Which nodes are the one of that id; "" none. */
 void topology_map_mark_own(struct topology_map *m, const char *own_id);
 

@@ -127,6 +127,29 @@ static void the_own_node(void **state)
     topology_map_release(m);
 }
 
+/* Names and replicas may be other ones; owners not. */
+static void agreement(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "*1\r\n*4\r\n:0\r\n:9\r\n" WITH_ID("8\r\n10.0.0.1", "7000", ID) NODE("8\r\n10.0.0.2", "7000"),
+        "*1\r\n*3\r\n:0\r\n:9\r\n" WITH_ID("9\r\n127.0.0.1", "7000", ID),
+        "*2\r\n*3\r\n:0\r\n:8\r\n" WITH_ID("8\r\n10.0.0.1", "7000", ID) "*3\r\n:9\r\n:9\r\n" NODE("8\r\n10.0.0.1",
+                                                                                                  "7000"),
+        "*1\r\n*3\r\n:0\r\n:9\r\n" WITH_ID("8\r\n10.0.0.1", "7000", "9876543210987654321098765432109876543210"),
+        "*1\r\n*3\r\n:0\r\n:8\r\n" WITH_ID("8\r\n10.0.0.1", "7000", ID),
+        "*1\r\n*3\r\n:0\r\n:9\r\n" NODE("8\r\n10.0.0.1", "7001"),
+    };
+    struct topology_map *first = read_text(texts[0]);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct topology_map *m = read_text(texts[i]);
+        assert_int_equal(topology_maps_agree(first, m), i < 3);
+        assert_int_equal(topology_maps_agree(m, first), i < 3);
+        topology_map_release(m);
+    }
+    topology_map_release(first);
+}
+
 static void nonsense(void **state)
 {
     (void)state;
@@ -181,6 +204,7 @@ int main(void)
         cmocka_unit_test(nodes_without_an_address),
         cmocka_unit_test(names_and_replicas),
         cmocka_unit_test(the_own_node),
+        cmocka_unit_test(agreement),
         cmocka_unit_test(nonsense),
         cmocka_unit_test(addresses),
     };
