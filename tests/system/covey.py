@@ -61,6 +61,22 @@ def wait_for(what, condition, timeout=10, every=0.05):
         time.sleep(every)
 
 
+def slowness(ask, limit, seconds=0.5, tries=6):
+    """How long ask() takes at worst, but for one in ten, while it is called again and again for some seconds.  A machine may be
+    busy for that long, so that more than the limit is believed only when it is measured several times."""
+    for _ in range(tries):
+        took, end = [], time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.monotonic()
+            ask()
+            took.append(time.monotonic() - began)
+            time.sleep(0.001)
+        worst = sorted(took)[len(took) * 9 // 10]
+        if worst < limit * PATIENCE:
+            break
+    return worst
+
+
 def _bindable(port):
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
