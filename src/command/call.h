@@ -81,6 +81,7 @@ enum {
     CALL_ON_REPLICA =
         1 << 2,            /* this node is a replica: expired keys are hidden, their deletion comes from the primary */
     CALL_IN_EXEC = 1 << 3, /* part of a transaction */
+    CALL_IN_SCRIPT = 1 << 15,    /* called by a script */
     CALL_KEEP_EXPIRED = 1 << 5,  /* during a pause: expired keys are hidden, and deleted later */
     CALL_LOADING = 1 << 4,       /* replayed from a file */
     CALL_NO_TOUCH = 1 << 7,      /* CLIENT NO-TOUCH: only TOUCH itself counts as access */

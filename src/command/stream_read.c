@@ -30,6 +30,11 @@ static bool parse_option(struct call *c, size_t *at, struct read_args *a)
     size_t more = c->argc - *at - 1;
     int64_t count;
     if (more && call_arg_is(c, *at, "block")) {
+        if (c->flags & CALL_IN_SCRIPT) {
+            resp_errorf(&c->out, "ERR %.*s command is not allowed with BLOCK option from scripts",
+                        resp_shown(c->argv[0]), c->argv[0].p);
+            return false;
+        }
         a->block = true;
         return call_arg_timeout_ms(c, ++*at, &a->timeout_ms);
     }

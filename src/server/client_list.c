@@ -73,7 +73,8 @@ void client_line(const struct conn *c, const struct call *now, struct buf *out)
     size_t flag_count = flags_of(c, flags), in = c->in.n - c->in_pos, args = c->queue_bytes + blocking_memory(c);
     size_t pending = c->out.n - c->out_pos;
     int64_t ms = clock_wall_ms();
-    const struct command *cmd = now ? now->cmd : c->last_cmd;
+    /* Of a transaction or a script the command that the client sent is shown, not the one that is being run. */
+    const struct command *cmd = now && !(now->flags & CALL_IN_EXEC) ? now->cmd : c->last_cmd;
     struct bytes user = acl_user_name(c->user);
     for (size_t i = 0; now && i < now->argc; i++) args += now->argv[i].n;
     if (now) in = in ? in : args;

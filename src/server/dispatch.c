@@ -653,6 +653,7 @@ enum dispatch_result dispatch(struct conn *c, struct call *call)
     c->muted = c->reply_mode == REPLY_OFF || c->reply_mode == REPLY_SKIP;
     c->worker->executing = c->id;
     c->worker->executing_call = call;
+    if (call->cmd) c->last_cmd = call->cmd;
     enum dispatch_result result = check_and_execute(c, call);
     c->worker->executing = 0;
     c->worker->executing_call = NULL;
@@ -661,7 +662,6 @@ enum dispatch_result dispatch(struct conn *c, struct call *call)
         c->worker->notified = false;
         pubsub_hold_up(c);
     }
-    if (call->cmd) c->last_cmd = call->cmd;
     finish(c, call->cmd);
     c->muted = false;
     if (c->write_offset != wrote)

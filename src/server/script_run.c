@@ -326,7 +326,8 @@ static void run_once(struct run *r, struct call *call, int resp)
     r->reply.n = 0;
     call->out = (struct resp_out){&r->reply, (uint8_t)resp};
     call->now_ms = r->outer->now_ms;
-    call->flags = CALL_IN_EXEC | (r->outer->flags & (CALL_ON_REPLICA | CALL_KEEP_EXPIRED | CALL_EXCLUSIVE));
+    call->flags = CALL_IN_EXEC | CALL_IN_SCRIPT |
+                  (r->outer->flags & (CALL_ON_REPLICA | CALL_KEEP_EXPIRED | CALL_EXCLUSIVE | CALL_NO_TOUCH));
     call->effects = effects;
     call->effects_wanted = r->outer->effects_wanted && r->propagate;
     dispatch_run(r->conn, call);
@@ -409,6 +410,7 @@ static struct bytes host_call(void *run, const struct bytes *argv, size_t argc, 
     if (++r->calls % CALLS_PER_CHECK == 0) check_time(r);
     if (r->verdict != RUN_ON) return bytes_make(NULL, 0);
     dispatch_prepare(r->conn, &call, &req);
+    call.flags = CALL_IN_EXEC | CALL_IN_SCRIPT; /* also for what is looked at before it runs */
     const struct command *cmd = node_command_of_request(r->conn->worker->node, argv, argc, &container);
     const char *why = objection(r, &call, cmd);
     if (why)

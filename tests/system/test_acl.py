@@ -186,6 +186,26 @@ def test_exec_checks_again(node):
     assert stats["acl_access_denied_cmd"] == 1 and stats["acl_access_denied_key"] == 1
 
 
+@pytest.mark.parametrize("kind", ["covey", "redis"])
+def test_log_names_the_command_that_was_sent(servers, kind):
+    node = servers.node(kind)
+    node.cmd("ACL", "SETUSER", "u", "on", ">p", "~k*", "+@all")
+    with log_in(node, "u") as client:
+        refused("NOPERM", client, "GET", "other")
+        refused("can't access", client, "EVAL", "return redis.call('GET', 'other2')", 0)
+        client.execute_command("MULTI")
+        client.execute_command("SET", "k", 1)
+        node.cmd("ACL", "SETUSER", "u", "-set")
+        # the library would take the reply of EXEC for what it queued itself
+        client.connection.send_command("EXEC")
+        client.connection.read_response()
+        client.execute_command("MULTI")
+        client.execute_command("CLIENT", "INFO")
+        client.connection.send_command("EXEC")
+        assert b" cmd=exec " in client.connection.read_response()[0]
+    assert re.findall(r" cmd=([^ ']+)", node.cli("ACL", "LOG")) == ["exec", "eval", "get"]
+
+
 def test_log_is_bounded(node):
     node.cmd("CONFIG", "SET", "acllog-max-len", 5)
     node.cmd("ACL", "SETUSER", "a", "on", ">p", "+get", "~k")

@@ -15,6 +15,7 @@ def test_client_no_touch(servers):
     pipe = client.pipeline()
     pipe.get("k")
     pipe.execute()
+    client.eval("return redis.call('get', KEYS[1])", 1, "k")
     assert client.object("idletime", "k") >= 2
     assert "T" in next(c for c in client.client_list() if c["id"] == str(client.client_id()))["flags"]
     client.touch("k")
