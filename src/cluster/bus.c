@@ -1101,6 +1101,12 @@ void cluster_link_buffer(struct cluster *c, uint64_t link, size_t *used, size_t 
     *used = *allocated = l ? l->out_bytes : 0;
 }
 
+void cluster_link_cut(struct cluster *c, uint64_t link)
+{
+    const struct link *l = link ? link_find(c, link) : NULL;
+    if (l) shutdown(l->src.fd, SHUT_RDWR);
+}
+
 size_t cluster_links_memory(const struct cluster *c)
 {
     return atomic_load_explicit(&c->links_memory, memory_order_relaxed);

@@ -119,6 +119,9 @@ size_t cluster_messages_waiting(const struct cluster *c);
 /* For CLUSTER LINKS: bytes waiting in a link's queue; on the cluster's thread (in a cluster_fn). */
 void cluster_link_buffer(struct cluster *c, uint64_t link, size_t *used, size_t *allocated);
 
+/* Ends a link's connection, for tests: the core hears of it as of any other that breaks.  On the cluster's thread. */
+void cluster_link_cut(struct cluster *c, uint64_t link);
+
 /* Sizes of the memory that links hold, for INFO memory; any thread. */
 size_t cluster_links_memory(const struct cluster *c);
 

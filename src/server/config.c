@@ -415,7 +415,6 @@ void options_derive(const struct config *c, struct call_options *out)
                    .zset_max_listpack_value = (size_t)config_num(c, CFG_ZSET_MAX_LISTPACK_VALUE),
                    .set_max_intset_entries = (size_t)config_num(c, CFG_SET_MAX_INTSET_ENTRIES),
                    .list_max_listpack_size = config_num(c, CFG_LIST_MAX_LISTPACK_SIZE),
-                   .list_compress_depth = config_num(c, CFG_LIST_COMPRESS_DEPTH),
                    .stream_node_max_bytes = (size_t)config_num(c, CFG_STREAM_NODE_MAX_BYTES),
                    .stream_node_max_entries = (size_t)config_num(c, CFG_STREAM_NODE_MAX_ENTRIES)},
         .lazyfree_user_del = config_bool(c, CFG_LAZYFREE_LAZY_USER_DEL),

@@ -147,7 +147,7 @@ static void file(void **state)
     assert_string_equal(config_file(c), path);
     assert_non_null(strstr(warnings, "directive 'no-such-thing' is not known and is ignored"));
     assert_non_null(strstr(warnings, "line 15)"));
-    assert_non_null(strstr(warnings, "directive 'list-compress-depth' is accepted but has no effect yet"));
+    assert_non_null(strstr(warnings, "directive 'list-compress-depth' is accepted and has nothing to do here"));
     assert_non_null(strstr(warnings, "directive 'repl-diskless-sync-delay' is accepted and has nothing to do here"));
     assert_null(strstr(warnings, "'timeout'"));
     config_destroy(c);

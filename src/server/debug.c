@@ -209,6 +209,53 @@ static void debug_drop_frames(struct call *c)
     resp_ok(&c->out);
 }
 
+struct link_kill {
+    struct cluster *cluster;
+    struct bytes node;
+    bool to, from, known;
+};
+
+/* On the cluster's thread. */
+static void kill_links(struct cluster_core *core, struct cluster_time now, struct cluster_actions *out, void *arg)
+{
+    struct link_kill *k = arg;
+    struct cluster_id id;
+    const struct cluster_node *node = cluster_id_parse(k->node, &id) ? cluster_node_find(core, &id) : NULL;
+    (void)now;
+    (void)out;
+    k->known = node != NULL;
+    if (!node) return;
+    struct cluster_node_view v;
+    cluster_node_view(core, node, &v);
+    if (k->to) cluster_link_cut(k->cluster, v.link_out);
+    if (k->from) cluster_link_cut(k->cluster, v.link_in);
+}
+
+static void debug_clusterlink(struct call *c)
+{
+    struct bytes node = c->argv[4], direction = c->argv[3];
+    if (!call_arg_is(c, 2, "KILL")) {
+        debug_unknown(c);
+        return;
+    }
+    bool all = call_arg_is(c, 3, "all");
+    struct link_kill k = {.cluster = node_of(c)->cluster,
+                          .node = node,
+                          .to = all || call_arg_is(c, 3, "to"),
+                          .from = all || call_arg_is(c, 3, "from")};
+    if (!k.cluster) {
+        resp_error(&c->out, "ERR Debug option only available for cluster mode enabled setup!");
+        return;
+    }
+    (void)cluster_run(k.cluster, kill_links, &k); /* nothing of it is kept */
+    if (!k.known)
+        resp_errorf(&c->out, "ERR Unknown node %.*s", (int)(node.n < 128 ? node.n : 128), node.p);
+    else if (!k.to && !k.from)
+        resp_errorf(&c->out, "ERR Unknown direction %.*s", (int)(direction.n < 128 ? direction.n : 128), direction.p);
+    else
+        resp_ok(&c->out);
+}
+
 static void debug_packed_threshold(struct call *c)
 {
     int64_t v;
@@ -313,6 +360,8 @@ static void debug_help(struct call *c)
         "    Dangerous: should be used only for testing the replication subsystem.",
         "CLIENT-EVICTION",
         "    How many clients take how much memory, while maxmemory-clients is set.",
+        "CLUSTERLINK KILL <to|from|all> <node-id>",
+        "    End the cluster bus's connections to that node, from it, or both.",
         "CONFIG-REWRITE-FORCE-ALL",
         "    Like CONFIG REWRITE, with the options that have their defaults, too.",
         "CRASH-AND-RECOVER [<milliseconds>]",
@@ -408,6 +457,7 @@ static const struct {
     {"config-rewrite-force-all", 2, 2, debug_config_rewrite},
     {"replybuffer", 4, 4, debug_replybuffer},
     {"drop-cluster-packet-filter", 3, 3, debug_drop_frames},
+    {"clusterlink", 5, 5, debug_clusterlink},
     {"pause-cron", 3, 3, debug_accepted},
     {"leak", 3, 3, debug_accepted},
     {"aof-flush-sleep", 3, 3, debug_accepted_number},

@@ -114,8 +114,7 @@ void debug_structsize(struct call *c)
 {
     struct buf line = {0};
     buf_printf(&line, "bits:%zu entry:%zu blob:%zu", sizeof(void *) * 8, sizeof(struct entry), sizeof(struct blob));
-    buf_append_char(&line, '\0');
-    resp_status(&c->out, line.p);
+    resp_bulk(&c->out, buf_bytes(&line));
     buf_deinit(&line);
 }
 

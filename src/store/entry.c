@@ -19,7 +19,6 @@ const struct store_limits store_limits_default = {
     .zset_max_listpack_value = 64,
     .set_max_intset_entries = 512,
     .list_max_listpack_size = -2,
-    .list_compress_depth = 0,
     .stream_node_max_bytes = 4096,
     .stream_node_max_entries = 100,
 };

@@ -192,7 +192,6 @@ struct store_limits {
     size_t zset_max_listpack_entries, zset_max_listpack_value;
     size_t set_max_intset_entries;
     int64_t list_max_listpack_size;                        /* > 0: elements a node; -1..-5: 4, 8, 16, 32, 64 KiB */
-    int64_t list_compress_depth;                           /* read and kept, nodes are not compressed in memory */
     size_t stream_node_max_bytes, stream_node_max_entries; /* 0: as many as can be */
 };
 extern const struct store_limits store_limits_default;

@@ -147,6 +147,36 @@ def test_frames_of_the_bus_are_dropped(servers):
     assert "not an integer" in error(there, "DROP-CLUSTER-PACKET-FILTER", "x")
 
 
+@pytest.mark.parametrize("direction, cut", [("to", {"to"}), ("from", {"from"}), ("ALL", {"to", "from"})])
+def test_links_of_the_bus_are_cut(servers, direction, cut):
+    cluster = servers.cluster(["covey"] * 3)
+    here, there = cluster.nodes[:2]
+    name = client_of(there).execute_command("CLUSTER", "MYID")
+
+    def links():
+        """When the links with that node were made, by direction: in ms, and one more or less each time it is asked for."""
+        found = {}
+        for link in client_of(here).execute_command("CLUSTER", "LINKS"):
+            fields = dict(zip(link[::2], link[1::2])) if isinstance(link, list) else link
+            if fields["node"] == name:
+                found[fields["direction"]] = fields["create-time"]
+        return found
+
+    before = wait_for("both links", lambda: (lambda now: now if set(now) == {"to", "from"} else None)(links()))
+    assert debug(here, "CLUSTERLINK", "KILL", direction, name) == "OK"
+
+    def made_anew():
+        now = links()
+        return set(now) == {"to", "from"} and {way for way in now if now[way] > before[way] + 50} >= cut
+
+    wait_for("other links", made_anew)
+    if len(cut) == 1:
+        (kept,) = {"to", "from"} - cut
+        assert abs(links()[kept] - before[kept]) <= 50
+    assert "Unknown node" in error(here, "CLUSTERLINK", "KILL", "to", "x" * 40)
+    assert error(here, "CLUSTERLINK", "KILL", "sideways", name) == "Unknown direction sideways"
+
+
 @pytest.mark.sanitizer
 def test_looks_at_values(node):
     client = client_of(node)
@@ -192,5 +222,6 @@ def test_accepted(node):
                   ("REPLYBUFFER", "peak-reset-time", 100), ("REPLYBUFFER", "RESIZING", 0), ("SET-DISABLE-DENY-SCRIPTS", 0)):
         assert debug(node, *words) == "OK", words
     assert "not an integer" in error(node, "REPLYBUFFER", "PEAK-RESET-TIME", "x")
-    for words in (("REPLYBUFFER", "x", "y"), ("NOSUCH",), ("SDSLEN",), ("REPLICATE",)):
+    assert "only available for cluster mode" in error(node, "CLUSTERLINK", "KILL", "to", "x")
+    for words in (("CLUSTERLINK", "x", "to", "y"), ("REPLYBUFFER", "x", "y"), ("NOSUCH",), ("SDSLEN",), ("REPLICATE",)):
         assert "unknown subcommand or wrong number of arguments" in error(node, *words)
