@@ -107,6 +107,7 @@ struct cluster {
     _Atomic uint8_t slot_state[SLOT_COUNT];
     _Atomic bool ok, primary;
     _Atomic int64_t lease_until; /* monotonic; INT64_MAX: not limited */
+    _Atomic uint64_t synced_epoch;
     _Atomic size_t links_memory, messages_waiting;
     pthread_mutex_t map_mu;                         /* order: after the slots; nothing is taken under it */
     struct cluster_endpoint *nodes;                 /* under map_mu */
@@ -543,6 +544,11 @@ static void publish_lease(struct cluster *c, bool raise)
     if (raise) c->host.lease_moved(c->host.ctx);
 }
 
+uint64_t cluster_synced_epoch_now(const struct cluster *c)
+{
+    return atomic_load(&c->synced_epoch);
+}
+
 static void act(struct cluster *c, enum cluster_act_kind kind, const struct cluster_action *a)
 {
     struct cluster_act *x = mem_calloc(1, sizeof *x);
@@ -646,6 +652,7 @@ static void carry_out(struct cluster *c)
 {
     const struct cluster_action *unpause = NULL;
     publish_lease(c, false);
+    atomic_store(&c->synced_epoch, cluster_synced_epoch(c->core));
     for (size_t i = 0; i < c->out.count; i++) {
         const struct cluster_action *a = &c->out.actions[i];
         if (a->kind == CLUSTER_DO_UNPAUSE) {

@@ -72,6 +72,8 @@ struct cluster *cluster_new(const struct cluster_config *config, const char *pat
                             const struct cluster_host *host, char **error);
 /* cluster-node-timeout was changed: what the links and the questions to peers go by; the core is told by itself. */
 void cluster_set_node_timeout(struct cluster *c, int64_t ms);
+/* cluster_synced_epoch() of the core, as of its last step; by any thread. */
+uint64_t cluster_synced_epoch_now(const struct cluster *c);
 /* The dataset is there: starts the core and the threads. */
 void cluster_run_threads(struct cluster *c, const struct cluster_history *restored);
 /* Writes nodes.conf a last time, if a write is under way waits for it. */

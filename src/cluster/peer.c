@@ -73,6 +73,7 @@ static bool read_history(struct bytes info, struct cluster_history *h)
     if (line_value(info, "master_replid", &v) && v.n == CLUSTER_ID_SIZE) memcpy(h->replid.c, v.p, v.n);
     if (line_value(info, "master_replid2", &v) && v.n == CLUSTER_ID_SIZE) memcpy(h->replid2.c, v.p, v.n);
     if (line_value(info, "second_repl_offset", &v) && parse_i64(v, &n) && n > 0) h->offset2 = (uint64_t)n;
+    if (line_value(info, "synced_config_epoch", &v) && parse_i64(v, &n) && n > 0) h->synced_epoch = (uint64_t)n;
     /* A replica's master_repl_offset is what it has applied. */
     if (!line_value(info, "master_repl_offset", &v) || !parse_i64(v, &n) || n < 0) return false;
     h->offset = (uint64_t)n;

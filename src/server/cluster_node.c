@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { SEAL_WAIT_MS = 100, STAND_INSTEAD_MAX = 3 };
+enum { SEAL_WAIT_MS = 100, STAND_INSTEAD_MAX = 3, STAND_AS_MEMBER_MAX = 24 };
 
 /* Acts go through the main thread's mailbox: in order, and off the cluster's thread. */
 struct act_mail {
@@ -321,7 +321,10 @@ static void consider_full_sync(struct cluster_core *core, struct cluster_time no
     struct stand *s = arg;
     struct node *n = s->node;
     if (!cluster_follows_as_before(core) || s->offered >= s->my_offset) return;
-    if (n->cluster_state->refusals >= STAND_INSTEAD_MAX) return;
+    /* The primary offers again ten times a second: a new attempt would spoil the one that is under way. */
+    s->refuse = cluster_is_standing(core);
+    if (s->refuse || n->cluster_state->refusals >= (cluster_is_member(core) ? STAND_AS_MEMBER_MAX : STAND_INSTEAD_MAX))
+        return;
     n->cluster_state->refusals++;
     s->refuse = true;
     struct cluster_error err;

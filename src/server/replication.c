@@ -1009,6 +1009,8 @@ void replication_info(struct replication *r, struct buf *out)
     bool replica = atomic_load(&r->is_replica);
     buf_printf(out, "role:%s\r\n", replica ? "slave" : "master");
     if (replica) info_of_link(r, out);
+    if (replica && r->node->cluster)
+        buf_printf(out, "synced_config_epoch:%llu\r\n", (unsigned long long)cluster_synced_epoch_now(r->node->cluster));
     buf_printf(out, "connected_slaves:%d\r\n", hub_replica_count(r->hub));
     if (config_num(r->node->config, CFG_MIN_REPLICAS_TO_WRITE) && config_num(r->node->config, CFG_MIN_REPLICAS_MAX_LAG))
         buf_printf(out, "min_slaves_good_slaves:%d\r\n", hub_good_replicas(r->hub));

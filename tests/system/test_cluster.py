@@ -542,6 +542,64 @@ def test_primary_that_restarts_empty_does_not_wipe_its_replicas(servers):
     cluster.assert_replicas_equal()
 
 
+@pytest.mark.parametrize("more", [{}, {"min_replicas_to_ack": 1}], ids=["plain", "noloss"])
+def test_primary_that_restarts_with_a_file_from_before_its_election(servers, more):
+    """It once was a replica and has the file of its full synchronization; the history that it began when it was elected is
+    in no file, so that its offset alone cannot be compared with its replica's."""
+    cluster = servers.cluster(["covey"] * 6, replicas=1, **more)
+    first = cluster.owner(key_slot("n"))
+    second = cluster.replicas_of(first)[0]
+    best = 0
+
+    def count(node, times=50):
+        """Increments until that many have been answered, and each is more than the one before."""
+        nonlocal best
+        deadline, client = time.monotonic() + 30 * covey.PATIENCE, node.new_client()
+        while times:
+            assert time.monotonic() < deadline
+            try:
+                value = client.incr("n")
+            except redis.ResponseError:  # held too long, or too few members yet
+                time.sleep(0.05)
+                continue
+            assert value > best
+            best, times = value, times - 1
+        client.close()
+
+    def in_sync(primary, replica):
+        cluster.wait_primary(primary)
+        cluster.wait_replica_of(replica, primary)
+        covey.wait_in_sync(primary, replica)
+        cluster.wait_whole()
+        time.sleep(0.5)  # a replica stands when its primary has answered it since, which nothing shows
+        if more:
+            wait_for("a member", lambda: primary.stat("ack_members_ready", "replication") > 0)
+    count(first)
+    in_sync(first, second)
+    for old, new in ((first, second), (second, first)):
+        old.kill()
+        cluster.wait_primary(new)
+        old.start()
+        in_sync(new, old)
+        count(new)
+        in_sync(new, old)
+    for _ in range(2):  # `first` has the file that it was sent by `second`, of 50 increments ago
+        primary = cluster.owner(key_slot("n"))
+        primary.kill()
+        primary.start()
+        deadline = time.monotonic() + 30 * covey.PATIENCE
+        while cluster.whole() is not None and time.monotonic() < deadline:
+            try:
+                assert int(primary.cmd("GET", "n") or 0) >= best, "it served what it had before it was elected"
+            except redis.RedisError:
+                continue  # an error is what it should say
+        cluster.wait_whole()
+        primary = cluster.owner(key_slot("n"))
+        assert int(primary.cmd("GET", "n")) >= best
+        count(primary)
+        in_sync(primary, second if primary is first else first)
+
+
 def test_primary_that_restarts_with_its_data_stays_primary(servers):
     cluster = servers.cluster(["covey"] * 6, replicas=1, timeout=3000)
     cluster.populate(500)

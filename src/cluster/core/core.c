@@ -229,6 +229,22 @@ bool cluster_follows_as_before(const struct cluster_core *core)
            primary->config_epoch == core->synced_epoch;
 }
 
+uint64_t cluster_synced_epoch(const struct cluster_core *core)
+{
+    return cluster_follows_as_before(core) ? core->synced_epoch : 0;
+}
+
+bool cluster_is_standing(const struct cluster_core *core)
+{
+    return core->manual.end_ms && node_is_replica(core->myself);
+}
+
+bool cluster_is_member(const struct cluster_core *core)
+{
+    const struct cluster_node *p = core->myself->primary;
+    return p && p->noloss && !noloss_why_not_stand(core, true);
+}
+
 uint64_t cluster_last_vote_epoch(const struct cluster_core *core)
 {
     return core->last_vote_epoch;

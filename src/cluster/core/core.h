@@ -214,8 +214,9 @@ void cluster_destroy(struct cluster_core *core);
  * An id that is not known is null. */
 struct cluster_history {
     struct cluster_id replid, replid2;
-    uint64_t offset;  /* of the data held */
-    uint64_t offset2; /* replid2 is valid up to here (second_repl_offset) */
+    uint64_t offset;       /* of the data held */
+    uint64_t offset2;      /* replid2 is valid up to here (second_repl_offset) */
+    uint64_t synced_epoch; /* of a replica: config epoch of the primary whose stream it had last; 0: not known */
 };
 
 /* Called once, with the dataset loaded, before the first event: adopts slots that hold keys and belong to nobody,
@@ -343,6 +344,12 @@ void cluster_note_synced(struct cluster_core *core);
 /* Whether my primary is the one whose stream I had last, and has not been elected anew since: what I hold is what it
  * acknowledged. */
 bool cluster_follows_as_before(const struct cluster_core *core);
+/* The config epoch of that primary; 0: it is not so. */
+uint64_t cluster_synced_epoch(const struct cluster_core *core);
+/* As a replica: I stand at somebody's word (CLUSTER FAILOVER), and the time for that is not over. */
+bool cluster_is_standing(const struct cluster_core *core);
+/* As a replica: my primary waits for its members' acknowledgements, and I am one. */
+bool cluster_is_member(const struct cluster_core *core);
 /* True while something stands still until newer facts are given: that, or a membership (noloss.c) that begins. */
 bool cluster_wants_facts(const struct cluster_core *core);
 uint64_t cluster_current_epoch(const struct cluster_core *core);

@@ -671,12 +671,36 @@ static void start_probation(struct harness *h, const struct cluster_history *min
     assert_string_equal(harness_find(h, CLUSTER_DO_PROBE)->ip, harness_view(h, 'd').ip);
 }
 
+static void probe_answers_synced(struct harness *h, char replid, uint64_t offset, uint64_t epoch)
+{
+    harness_step(
+        h, &(struct cluster_event){.kind = CLUSTER_EV_PROBED,
+                                   .ok = true,
+                                   .node = harness_id('d'),
+                                   .history = {.replid = harness_id(replid), .offset = offset, .synced_epoch = epoch}});
+}
+
 static void probe_answers(struct harness *h, char replid, uint64_t offset)
 {
-    harness_step(h, &(struct cluster_event){.kind = CLUSTER_EV_PROBED,
-                                            .ok = true,
-                                            .node = harness_id('d'),
-                                            .history = {.replid = harness_id(replid), .offset = offset}});
+    probe_answers_synced(h, replid, offset, 0);
+}
+
+/* The primary was elected, began a history, and comes back with a file from before that. */
+static void a_replica_that_had_my_stream_in_this_epoch_may_be_ahead(void **state)
+{
+    struct harness h;
+    struct cluster_history mine = {.replid = harness_id('r'), .offset = 100};
+    for (int more = 0; more < 2; more++) {
+        for (int older = 0; older < 2; older++) {
+            start_probation(&h, &mine);
+            uint64_t epoch = cluster_my_config_epoch(h.core);
+            assert_true(epoch > 1);
+            probe_answers_synced(&h, 'q', 100 + (uint64_t)more, epoch - (uint64_t)older);
+            assert_int_equal(cluster_on_probation(h.core), more && !older);
+            assert_int_equal(harness_find(&h, CLUSTER_DO_YIELD) != NULL, more && !older);
+            harness_stop(&h);
+        }
+    }
 }
 
 static void a_primary_yields_to_a_replica_that_is_ahead(void **state)
@@ -755,6 +779,7 @@ int main(void)
         cmocka_unit_test(the_replica_asks_as_soon_as_it_is_connected),
         cmocka_unit_test(no_failover_is_asked_for_late),
         cmocka_unit_test(a_primary_yields_to_a_replica_that_is_ahead),
+        cmocka_unit_test(a_replica_that_had_my_stream_in_this_epoch_may_be_ahead),
         cmocka_unit_test(an_absent_replica_is_waited_for_no_longer_than_the_timeout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,22 +53,28 @@ void probation_end(struct cluster_core *core)
 }
 
 /* Theirs continues mine.  Histories that do not meet are not comparable, and then the config epoch, which says that I
- * am the primary, decides; but a node with no history at all has lost it. */
-static bool is_ahead(const struct cluster_history *mine, const struct cluster_history *theirs)
+ * am the primary, decides; but a node with no history at all has lost it.  A file from before my election does not know
+ * the history that I began then: a replica that has had my stream in this config epoch has had it from me, and offsets
+ * go on across elections. */
+static bool is_ahead(const struct cluster_core *core, const struct cluster_history *theirs)
 {
+    const struct cluster_history *mine = &core->probation.mine;
     if (cluster_id_is_null(&theirs->replid) || theirs->offset == 0) return false;
     if (cluster_id_is_null(&mine->replid)) return true;
     if (cluster_id_eq(&mine->replid, &theirs->replid)) return theirs->offset > mine->offset;
-    if (!cluster_id_eq(&mine->replid, &theirs->replid2)) return false;
+    if (!cluster_id_eq(&mine->replid, &theirs->replid2))
+        return theirs->synced_epoch && theirs->synced_epoch == core->myself->config_epoch &&
+               theirs->offset > mine->offset;
     return mine->offset <= theirs->offset2 && theirs->offset > mine->offset;
 }
 
-static const struct probe *furthest(const struct probation *p)
+static const struct probe *furthest(const struct cluster_core *core)
 {
+    const struct probation *p = &core->probation;
     const struct probe *best = NULL;
     for (size_t i = 0; i < p->count; i++) {
         const struct probe *b = &p->probes[i];
-        if (!b->answered || b->gone || !is_ahead(&p->mine, &b->history)) continue;
+        if (!b->answered || b->gone || !is_ahead(core, &b->history)) continue;
         if (!best || b->history.offset > best->history.offset) best = b;
     }
     return best;
@@ -93,7 +99,7 @@ static void mute(struct cluster_core *core)
 static void decide(struct cluster_core *core)
 {
     struct probation *p = &core->probation;
-    const struct probe *best = furthest(p);
+    const struct probe *best = furthest(core);
     const struct cluster_node *node = best ? node_find(core, &best->node) : NULL;
     if (!node) {
         note(core, CLUSTER_NOTE_PROBATION_END, NULL, 0, NULL);
