@@ -110,6 +110,21 @@ static void migrate_keys(const struct command *c, const struct bytes *argv, size
     if (argc > 3) add_key(list, 3, flags);
 }
 
+/* Whether a call of XREAD or XREADGROUP names its streams as it should. */
+static bool names_streams(const struct bytes *argv, size_t argc)
+{
+    size_t i = 1;
+    for (; i < argc && !is_word(argv[i], "streams"); i++) {
+        if (is_word(argv[i], "block") || is_word(argv[i], "count"))
+            i++;
+        else if (is_word(argv[i], "group"))
+            i += 2;
+        else if (!is_word(argv[i], "noack"))
+            return false;
+    }
+    return i + 1 < argc && (argc - i - 1) % 2 == 0;
+}
+
 static unsigned set_key_flags(const struct bytes *argv, size_t argc)
 {
     for (size_t i = 3; i < argc; i++)
@@ -172,9 +187,15 @@ bool command_keys_complete(const struct command *c, const struct bytes *argv, si
     return find_keys(c, argv, argc, &list, false) >= 0 && !list.incomplete;
 }
 
+bool command_is_routed(const struct command *c, const struct bytes *argv, size_t argc)
+{
+    return (c->id != CMD_ID_XREAD && c->id != CMD_ID_XREADGROUP) || names_streams(argv, argc);
+}
+
 int command_routing_keys(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
                          size_t out_cap)
 {
+    if (!command_is_routed(c, argv, argc)) return 0;
     return find_keys(c, argv, argc, &(struct key_list){out, out_cap, 0, false}, true);
 }
 

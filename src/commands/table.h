@@ -175,7 +175,11 @@ int command_keys(const struct command *c, const struct bytes *argv, size_t argc,
 /* Whether each key specification finds keys, as COMMAND GETKEYS demands. Calls may be valid without: PFMERGE of a
  * target alone. */
 bool command_keys_complete(const struct command *c, const struct bytes *argv, size_t argc);
-/* command_keys() plus what is routed like a key without being one (KEY_NOT_KEY: shard channels). */
+/* Whether a cluster's node asks whose the slots of the call's keys are.  Not for an XREAD or XREADGROUP whose words
+ * cannot be right: that is refused where it came to, as redis-server does it. */
+bool command_is_routed(const struct command *c, const struct bytes *argv, size_t argc);
+/* command_keys() plus what is routed like a key without being one (KEY_NOT_KEY: shard channels); none for a call that
+ * is not routed. */
 int command_routing_keys(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,
                          size_t out_cap);
 /* Whether a call can have keys at all. */

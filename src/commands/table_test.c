@@ -189,6 +189,7 @@ static void keys_by_keyword(void **state)
     (void)state;
     KEYS("4:RO:access 5:RO:access", "XREAD", "COUNT", "2", "streams", "a", "b", "0", "0");
     KEYS("2:RO:access", "XREAD", "STREAMS", "a", "0");
+    KEYS("2:RO:access", "XREAD", "STREAMS", "a", "b", "0");
     KEYS("1:RO:access", "GEORADIUS", "k", "1", "2", "3", "km");
     KEYS("1:RO:access 7:OW:update", "GEORADIUS", "k", "1", "2", "3", "km", "STORE", "dst");
 }
@@ -221,6 +222,29 @@ static void channels_are_routed_but_no_keys(void **state)
     assert_false(command_has_keys(command_by_id(CMD_ID_SPUBLISH)));
     assert_true(command_has_keys(command_by_id(CMD_ID_EVAL)));
     assert_false(command_has_keys(command_by_id(CMD_ID_PING)));
+}
+
+static void wrong_calls_for_streams_are_not_routed(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *words[10];
+        const char *expected;
+    } rows[] = {
+        {{"XREAD", "STREAMS", "a", "b", "0", "0"}, "2:RO:access 3:RO:access"},
+        {{"XREAD", "COUNT", "1", "NOACK", "streams", "a", "0"}, "5:RO:access"},
+        {{"XREADGROUP", "GROUP", "g", "c", "STREAMS", "a", ">"}, "5:RO:access"},
+        {{"XREAD", "STREAMS", "a", "b", "0"}, "none"},
+        {{"XREAD", "NOSUCH", "STREAMS", "a", "0"}, "none"},
+        {{"XREAD", "COUNT", "STREAMS", "a", "0"}, "none"},
+        {{"XREAD", "STREAMS"}, "none"},
+        {{"XREADGROUP", "GROUP", "g", "STREAMS"}, "none"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        size_t n = 0;
+        while (n < 10 && rows[i].words[n]) n++;
+        expect_keys_of(rows[i].expected, n, (const char **)rows[i].words, true);
+    }
 }
 
 static void append_tip(void *arg, struct bytes tip)
@@ -259,6 +283,7 @@ int main(void)
         cmocka_unit_test(keys_by_keyword),
         cmocka_unit_test(keys_of_special_commands),
         cmocka_unit_test(channels_are_routed_but_no_keys),
+        cmocka_unit_test(wrong_calls_for_streams_are_not_routed),
         cmocka_unit_test(names_of_bits_and_tips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

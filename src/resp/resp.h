@@ -95,6 +95,8 @@ void resp_ok(struct resp_out *o);
 void resp_error(struct resp_out *o, const char *text);
 void resp_error_bytes(struct resp_out *o, struct bytes text);
 void resp_errorf(struct resp_out *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same, but CR and LF at its end become spaces, too; redis-server has both ways. */
+void resp_error_uncut(struct resp_out *o, struct bytes text);
 /* "%.*s" of an argument: all of it, but for what nobody reads. */
 static inline int resp_shown(struct bytes b)
 {

@@ -128,6 +128,11 @@ void resp_error_bytes(struct resp_out *o, struct bytes text)
     append_line(o->buf, '-', text);
 }
 
+void resp_error_uncut(struct resp_out *o, struct bytes text)
+{
+    append_line(o->buf, '-', text);
+}
+
 void resp_error(struct resp_out *o, const char *text)
 {
     resp_error_bytes(o, bytes_of(text));

@@ -38,6 +38,7 @@ static void simple_replies(void **state)
     expect(resp_ok(o), "+OK\r\n", "+OK\r\n");
     expect(resp_status(o, "PO\r\nNG"), "+PO  NG\r\n", "+PO  NG\r\n");
     expect(resp_error(o, "ERR a\r\nb\n\r\n"), "-ERR a  b\r\n", "-ERR a  b\r\n");
+    expect(resp_error_uncut(o, bytes_of("ERR a\r\nb\n\r\n")), "-ERR a  b   \r\n", "-ERR a  b   \r\n");
     expect(resp_errorf(o, "ERR '%s' %d", "x\n", 5), "-ERR 'x ' 5\r\n", "-ERR 'x ' 5\r\n");
     expect(resp_i64(o, 0), ":0\r\n", ":0\r\n");
     expect(resp_i64(o, 10), ":10\r\n", ":10\r\n");

@@ -427,7 +427,9 @@ static void execute_locked(struct conn *c, struct call *call, const struct key *
 {
     struct worker *w = c->worker;
     struct node *n = w->node;
-    if (n->cluster && key_count && !cluster_route(c, call, keys, key_count, call->cmd->flags & CMD_WRITE)) return;
+    if (n->cluster && key_count && command_is_routed(call->cmd, call->argv, call->argc) &&
+        !cluster_route(c, call, keys, key_count, call->cmd->flags & CMD_WRITE))
+        return;
     if (data_node_is_replica(n)) call->flags |= CALL_ON_REPLICA;
     call->effects_wanted = change_log_active(n->log) && !(call->flags & CALL_ON_REPLICA);
     call->flags |= CALL_MAY_WAIT | (c->no_touch ? CALL_NO_TOUCH : 0u);
@@ -506,7 +508,8 @@ static bool routed_elsewhere(struct conn *c, struct call *call)
 {
     unsigned inline_slots[SLOTS_INLINE];
     struct key_list list;
-    if (!c->worker->node->cluster || !collect_keys(call, &list, inline_slots)) return false;
+    if (!c->worker->node->cluster || !command_is_routed(call->cmd, call->argv, call->argc)) return false;
+    if (!collect_keys(call, &list, inline_slots)) return false;
     bool here = cluster_route_unlocked(c, call, list.keys, list.n, call->cmd->flags & CMD_WRITE);
     mem_free(list.memory);
     return !here;
@@ -573,7 +576,8 @@ static enum dispatch_result queue_in_multi(struct conn *c, struct call *call)
     unsigned inline_slots[SLOTS_INLINE];
     struct key_list list;
     bool here = cluster_route_channels(c, call);
-    if (here && c->worker->node->cluster && collect_keys(call, &list, inline_slots)) {
+    bool asks = c->worker->node->cluster && command_is_routed(call->cmd, call->argv, call->argc);
+    if (here && asks && collect_keys(call, &list, inline_slots)) {
         size_t slots = slots_sort_unique(list.slots, list.n);
         bool locked = lock_slots(c, list.slots, slots);
         if (locked) {

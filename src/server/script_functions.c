@@ -205,7 +205,10 @@ void cmd_function_list(struct call *call)
             has_pattern = true;
             pattern = call->argv[++i];
         } else {
-            resp_errorf(&call->out, "ERR Unknown argument %.*s", resp_shown(call->argv[i]), call->argv[i].p);
+            struct buf text = {0};
+            buf_printf(&text, "ERR Unknown argument %.*s", resp_shown(call->argv[i]), call->argv[i].p);
+            resp_error_uncut(&call->out, buf_bytes(&text));
+            buf_deinit(&text);
             return;
         }
     }

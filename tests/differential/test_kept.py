@@ -76,6 +76,7 @@ EVERYWHERE += [
     ["CLIENT KILL USER %s" % LONG, "CLIENT TRACKING on %s" % LONG, "CLIENT TRACKING on BCAST PREFIX %s PREFIX %s" % (LONG, LONG)],
     ["REPLCONF %s a" % LONG, "CONFIG SET maxmemory-policy %s" % LONG, "LATENCY GRAPH %s" % LONG, "CLUSTER %s" % LONG, LONG],
 ]  # fmt: skip
+EVERYWHERE += [['FUNCTION LIST "quo\\"te\\r\\n"', 'FUNCTION LOAD "quo\\"te\\r\\n" x', 'CLIENT LIST TYPE "a\\n"']]
 # what is out of range for a key that is there
 EVERYWHERE += [
     [command + " " + count for count in ["-2147483649", "-4611686018427387904", "-9223372036854775807", "9223372036854775807"]]
@@ -104,6 +105,11 @@ CLUSTER = [
     ["MULTI", "EXISTS a", "EXISTS b", "DBSIZE abc", "EXEC"],
     ["MULTI", "EXISTS a", "EXISTS b", "EXEC", "EXEC"],
 ]
+# A call for streams that is wrong as a whole is not sent elsewhere, either.
+STREAMS = ["XREAD STREAMS a b 0", "XREAD STREAMS a b c 0 0 STREAMS d", "XREAD FOO STREAMS a b 0 0", "XREAD COUNT STREAMS a b 0", "XREAD STREAMS a b 0 0",
+           "XREAD STREAMS STREAMS a 0", "XREAD COUNT 1 NOACK STREAMS a b 0 0", "XREADGROUP GROUP g c STREAMS a b 0", "XREADGROUP GROUP g STREAMS a b 0 0",
+           "XREADGROUP GROUP g STREAMS STREAMS a b 0 0"]  # fmt: skip
+CLUSTER += [[call, "COMMAND GETKEYS " + call, "MULTI", call, "EXEC"] for call in STREAMS]
 
 
 @pytest.mark.sanitizer
