@@ -41,8 +41,11 @@ def _load(d):
     return [b"FUNCTION", b"LOAD"] + ([d.option(b"REPLACE")] if d.chance(60) else []) + [code(d)]
 
 
-command("FUNCTION|DELETE", 3, family=FAMILY)(
-    lambda d: [b"FUNCTION", b"DELETE", d.pick(LIBRARIES) if not d.chance(15) else b"nosuch"])  # fmt: skip
+@command("FUNCTION|DELETE", 3, family=FAMILY)
+def _delete(d):
+    name = d.pick(LIBRARIES) if not d.chance(15) else b"nosuch"
+    loaded = [(0, [b"FUNCTION", b"LOAD", b"REPLACE", library(d, name)])] if d.chance(50) and name != b"nosuch" else []
+    return [*loaded, (0, [b"FUNCTION", b"DELETE", name])]
 
 
 @command("FUNCTION|LIST", 5, family=FAMILY)

@@ -296,11 +296,35 @@ def general_chooser():
     return list(GENERAL), list(range(1, len(GENERAL) + 1)), GENERAL
 
 
-def mixed_chooser(names):
-    """For topping up: both generators of these commands."""
-    table = {name: TABLE[name] for name in names if name in TABLE}
-    table.update({"general " + name: GENERAL[name] for name in names if name in GENERAL})
-    return list(table), list(range(1, len(table) + 1)), table
+def spoilt(generate):
+    """Calls that mostly have something wrong."""
+
+    def made(d):
+        argv = generate(d)
+        steps = list(argv) if argv and isinstance(argv[0], tuple) else [(0, argv)]
+        conn, last = steps[-1]
+        worse = last if last[0] == SLEEP else mutated(d, last)
+        if not unwanted(last, worse) and not careless(worse):
+            steps[-1] = (conn, worse)
+        return steps
+
+    return made
+
+
+def lacking_chooser(valid, wrong):
+    """Of what has been called too seldom: both generators of these commands, three quarters of what is chosen; those in
+    `wrong` lack erroneous calls.  The rest keeps keys there for them."""
+    table = {}
+    for name in valid:
+        table.update({key: source[name] for key, source in ((name, TABLE), ("general " + name, GENERAL)) if name in source})
+    for name in wrong:
+        if name in UNMUTATED:
+            table[name] = TABLE[name]
+            continue
+        table.update({key + name: spoilt(source[name]) for key, source in (("wrong ", TABLE), ("wrong general ", GENERAL)) if name in source})
+    names, around = list(table), AROUND.split()
+    sums = list(itertools.accumulate([len(around) * 3] * len(names) + [len(names)] * len(around)))
+    return names + around, sums, {**TABLE, **table}
 
 
 def steps_of(d, nested=False, chosen=ANY):

@@ -99,6 +99,19 @@ class Coverage:
         return "\n".join(lines)
 
 
+def total(coverages):
+    """The sum of several."""
+    out = Coverage()
+    for part in coverages:
+        for name, row in part.counts.items():
+            out.counts[name].update(row)
+        out.encodings.update(part.encodings)
+        out.sequences += part.sequences
+        out.commands += part.commands
+        out.seconds += part.seconds
+    return out
+
+
 class Runner:
     """Two servers (oracle, subject), two client connections and one for administration to each."""
 

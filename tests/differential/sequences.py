@@ -1,4 +1,5 @@
-"""Drives a Runner with sequences made and shrunk by hypothesis."""
+"""Drives a Runner with sequences: those of the seeded share are made and shrunk by hypothesis, those of a long run by plain
+seeded `random`, which takes no time, and shrunk step by step."""
 
 import os
 import random
@@ -9,7 +10,7 @@ import hypothesis
 from hypothesis import strategies as st
 
 from draw import Context
-from grammar import ANY, FILL_SIZES, mixed_chooser, sequence
+from grammar import ANY, FILL_SIZES, lacking_chooser, sequence
 from runner import PROFILES, Mismatch, script
 from servers import SANITIZED
 
@@ -17,6 +18,9 @@ BLOCK = 25  # bytes for one command: the first says whether the sequence goes on
 ITEMS_MAX = 300  # hypothesis allows 8 KB of bytes for one example
 COPIES = 10  # sequences hypothesis may make for each one that is run
 SCRIPT_SHOWN = 20000
+BLOCKS = (40, 300)  # in a sequence that hypothesis does not make
+ROUND_BLOCKS = 500  # in a sequence of what is called too seldom
+FAILURES_MAX = 5  # of one search, in a long run
 
 
 @st.composite
@@ -41,10 +45,13 @@ class Failure(AssertionError):
 
 
 def search(runner, seed, examples, shrink_seconds=30, chosen=ANY):
-    """Runs `examples` sequences; raises Failure with the smallest failing one found.
+    """Runs `examples` sequences; raises Failure with the smallest failing one found.  In a long run: plain_search().
 
     Of every sequence hypothesis also tries about five copies with one block replaced.  Running those would spend
     the time on the same commands again, so until there is a failure to shrink they are passed over."""
+    if long_run():
+        plain_search(runner, seed, examples, chosen)
+        return
     payloads = runner.payloads()
     last, ran, previous = {}, [], set()
 
@@ -88,21 +95,55 @@ def search(runner, seed, examples, shrink_seconds=30, chosen=ANY):
     assert len(ran) == examples, "only %d of %d sequences were run" % (len(ran), examples)
 
 
-def top_up(runner, seed, lacking, rounds):
-    """Runs seeded sequences of the commands that lacking() still names, at most `rounds`; raises Failure as search()."""
-    rng, payloads = random.Random(seed), runner.payloads()
-    for number in range(rounds):
-        names = sorted(lacking())
-        if not names:
-            return
-        made = [rng.randbytes(BLOCK - 1) for _ in range(ITEMS_MAX // 2)]
-        profile = rng.randrange(len(PROFILES))
-        steps = sequence(made, Context(int(time.time()), payloads), rng.choice(FILL_SIZES), mixed_chooser(names))
+class Differences:
+    """What a search finds that goes on after a difference: every one is shrunk, and all are told at the end."""
+
+    def __init__(self, runner, seed, most):
+        self.runner, self.seed, self.most = runner, seed, most
+        self.found = []
+
+    def run(self, steps, profile):
         try:
-            runner.run(steps, profile)
+            self.runner.run(steps, profile)
         except Mismatch as why:
-            last = reduced(runner, {"steps": steps, "profile": profile, "why": str(why)})
-            raise Failure(*report(last, seed, runner, why)) from None
+            last = reduced(self.runner, {"steps": steps, "profile": profile, "why": str(why)})
+            self.found.append(report(last, self.seed, self.runner, why))
+            if len(self.found) == self.most:
+                self.tell()
+
+    def tell(self):
+        """Raises Failure if there are any."""
+        if self.found:
+            texts, steps, paths = zip(*self.found)
+            raise Failure("\n".join(texts), steps[0], paths[0])
+
+
+def random_sequence(rng, payloads, count, chosen):
+    made = [rng.randbytes(BLOCK - 1) for _ in range(count)]
+    return sequence(made, Context(int(time.time()), payloads), rng.choice(FILL_SIZES), chosen)
+
+
+def plain_search(runner, seed, examples, chosen=ANY):
+    """Runs `examples` sequences of seeded random blocks; raises Failure at the end, or after FAILURES_MAX differences."""
+    rng, payloads = random.Random(seed), runner.payloads()
+    differences = Differences(runner, seed, FAILURES_MAX)
+    for _ in range(examples):
+        differences.run(random_sequence(rng, payloads, rng.randint(*BLOCKS), chosen), rng.randrange(len(PROFILES)))
+    differences.tell()
+
+
+def top_up(runner, seed, lacking, rounds):
+    """Runs seeded sequences of the commands that lacking() still names, at most `rounds`; raises Failure as search().
+    lacking() returns two sets: those with too few valid calls, those with too few erroneous ones."""
+    rng, payloads = random.Random(seed), runner.payloads()
+    differences = Differences(runner, seed, FAILURES_MAX if long_run() else 1)
+    for _ in range(rounds):
+        valid, wrong = lacking()
+        if not valid and not wrong:
+            break
+        steps = random_sequence(rng, payloads, ROUND_BLOCKS, lacking_chooser(sorted(valid), sorted(wrong)))
+        differences.run(steps, rng.randrange(len(PROFILES)))
+    differences.tell()
 
 
 def reduced(runner, found, tries=400):

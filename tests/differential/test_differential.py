@@ -6,13 +6,14 @@ What it does
     sequence to both servers and compares every reply, then the type, encoding, expiry, value and DUMP of every key,
     and loads each server's DUMPs into the other.  Standalone and cluster mode, RESP2 and RESP3.
 
-    Every command of COMMAND LIST is called at least so often (scope.py), validly and erroneously, or is exempt there
-    for a reason; what the sequences call too seldom gets calls of its own at the end.  What changes the conversation
-    itself (subscriptions, tracking, protocols) is in test_dialogue.py.
+    Every command of COMMAND LIST is called at least so often (scope.py), validly and erroneously, in each of these four
+    combinations, or is exempt there for a reason; what the sequences call too seldom gets calls of its own at the end,
+    chosen by what is still missing.  What changes the conversation itself (subscriptions, tracking, protocols) is in
+    test_dialogue.py.
 
 How to run it
     ./run test                                    the seeded share, about a minute and a half
-    COVEY_TEST_LONG=1 ./run test                  the full count
+    ./run test long differential                  the full count, half an hour; it goes on after a difference
     COVEY_TEST_SEED=7 pytest tests/differential   other sequences (the seed is printed with a failure)
     COVEY_BIN=build-thread/covey pytest -m sanitizer ...   the share that runs on the sanitizer builds, too
     COVEY_BIN=/usr/bin/redis-server pytest ...    Redis against itself: must find nothing
@@ -32,22 +33,22 @@ import pytest
 import grammar
 import scope
 from registry import FAMILIES, TABLE
-from runner import Coverage, Runner
+from runner import Coverage, Runner, total
 from sequences import base_seed, how_many, long_run, search, top_up
 from servers import both
 
-FULL = 20000
+FULL = 600
 EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or how_many(FULL, 100)
 FAMILY_SHARE = 8  # of these sequences, how many fewer each family gets
-QUICK = 20  # the seeded share must make a twentieth of the calls of the full run
-VALID_MIN, ERROR_MIN = (n if long_run() else n // QUICK for n in (scope.VALID_FULL, scope.ERROR_FULL))
+QUICK = 20  # the seeded share must make a twentieth of the calls of the full run, in its four combinations together
 ROUNDS = 2000 if long_run() else 100
 
 ENCODINGS = [b"string/int", b"string/embstr", b"string/raw", b"list/quicklist", b"hash/listpack", b"hash/hashtable",
              b"set/intset", b"set/hashtable", b"zset/listpack", b"zset/skiplist", b"stream/stream"]  # fmt: skip
 
-COVERAGE = Coverage()
 RUNS = [(cluster, resp) for cluster in (False, True) for resp in (2, 3)]
+COVERAGE = {run: Coverage() for run in RUNS}
+VALID_MIN, ERROR_MIN = (n if long_run() else -(-n // (QUICK * len(RUNS))) for n in (scope.VALID_FULL, scope.ERROR_FULL))
 KINDS = ["all", "described", *sorted(FAMILIES)]
 FINISHED = set()
 
@@ -76,8 +77,8 @@ def test_every_command_has_a_generator_or_an_exemption(servers):
 @pytest.mark.parametrize("kind", KINDS)
 def test_sequences(servers, kind, resp):
     oracle, subject = servers
-    runner = Runner(oracle, subject, resp, COVERAGE)
     run = (oracle.cluster, resp)
+    runner = Runner(oracle, subject, resp, COVERAGE[run])
     seed = base_seed() * 1000 + KINDS.index(kind) * len(RUNS) + RUNS.index(run)
     chosen = {"all": grammar.ANY, "described": grammar.general_chooser()}.get(kind) or grammar.family_chooser(kind)
     try:
@@ -87,35 +88,45 @@ def test_sequences(servers, kind, resp):
     FINISHED.add((run, kind))
 
 
-def lacking(share=1, elsewhere=()):
-    """{command: what is missing} of the calls that were to be made, without the commands to be called elsewhere."""
-    poor = {}
-    for name in sorted(set(TABLE) - set(scope.EXEMPT) - set(elsewhere)):
-        row = COVERAGE.counts[name]
-        if " " in name:
-            continue
-        errors = row["failed"] + (row["rejected"] if name in scope.ONLY_REJECTED else 0)
-        if row["valid"] < VALID_MIN * share and name not in scope.NO_VALID:
-            poor[name] = "%d valid calls, %d required" % (row["valid"], VALID_MIN * share)
-        elif errors < ERROR_MIN * share and name not in scope.NO_ERROR:
-            poor[name] = "%d erroneous calls, %d required" % (errors, ERROR_MIN * share)
-    return poor
+def judged():
+    return sorted(name for name in set(TABLE) - set(scope.EXEMPT) if " " not in name)
+
+
+def run_name(run):
+    return "%s, RESP%d" % ("cluster" if run[0] else "standalone", run[1])
+
+
+def made(run):
+    """Two dictionaries, {command: calls}, valid and erroneous, of the commands that one combination is to call so."""
+    refused = scope.ONLY_STANDALONE if run[0] else scope.ONLY_CLUSTER
+    rejected = scope.ONLY_REJECTED | (scope.ONLY_REJECTED_IN_CLUSTER if run[0] else set())
+    counts = COVERAGE[run].counts
+    valid = {name: counts[name]["valid"] for name in judged() if name not in scope.NO_VALID and name not in refused}
+    wrong = {name: counts[name]["failed"] + (counts[name]["rejected"] if name in rejected else 0)
+             for name in judged() if name not in scope.NO_ERROR}  # fmt: skip
+    return valid, wrong
+
+
+def lacking(run):
+    """Two sets: the commands that one combination has called too seldom, validly and erroneously."""
+    valid, wrong = made(run)
+    return {name for name, n in valid.items() if n < VALID_MIN}, {name for name, n in wrong.items() if n < ERROR_MIN}
+
+
+def least(run):
+    """A line for one combination: the command with the fewest valid calls and the one with the fewest erroneous ones."""
+    valid, wrong = (min(calls.items(), key=lambda item: item[1]) for calls in made(run))
+    return "%s: %d commands to each server; fewest valid calls: %s %d; fewest erroneous calls: %s %d" % (
+        run_name(run), COVERAGE[run].commands, *valid, *wrong)  # fmt: skip
 
 
 @pytest.mark.parametrize("resp", [2, 3])
 def test_rare_commands(servers, resp):
-    """Each of the four combinations makes its part of what is missing."""
+    """What is still missing of this combination's calls."""
     run = (servers[0].cluster, resp)
-    share = (RUNS.index(run) + 1) / len(RUNS)
-    elsewhere = scope.ONLY_STANDALONE if run[0] else scope.ONLY_CLUSTER
-    own = (scope.ONLY_CLUSTER if run[0] else scope.ONLY_STANDALONE) & set(TABLE)
-
-    def missing():
-        return {**lacking(share, elsewhere), **{name: why for name, why in lacking().items() if name in own}}
-
-    runner = Runner(*servers, resp, COVERAGE)
+    runner = Runner(*servers, resp, COVERAGE[run])
     try:
-        top_up(runner, base_seed() * 1000 + 900 + RUNS.index(run), missing, ROUNDS)
+        top_up(runner, base_seed() * 1000 + 900 + RUNS.index(run), lambda: lacking(run), ROUNDS)
     finally:
         runner.close()
 
@@ -123,9 +134,12 @@ def test_rare_commands(servers, resp):
 def test_coverage(capsys):
     """Last: every command was really exercised."""
     with capsys.disabled():
-        print("\n" + COVERAGE.table(name for name in TABLE if name not in scope.EXEMPT))
+        print("\n" + total(COVERAGE.values()).table(judged()))
+        print("\n".join(map(least, RUNS)))
     if FINISHED != {(run, kind) for run in RUNS for kind in KINDS}:
         pytest.skip("only judged when everything ran to the end")  # by hand; in ./run test a skip counts as a failure
-    poor = ["no key of %s was compared" % kind.decode() for kind in ENCODINGS if COVERAGE.encodings[kind] < ERROR_MIN]
-    poor += ["%s: %s" % item for item in lacking().items()]
+    poor = ["%s: no key of %s was compared" % (run_name(run), kind.decode())
+            for run in RUNS for kind in ENCODINGS if COVERAGE[run].encodings[kind] < ERROR_MIN]  # fmt: skip
+    poor += ["%s: %s: fewer than %d %s calls" % (run_name(run), name, need, how) for run in RUNS
+             for names, need, how in zip(lacking(run), (VALID_MIN, ERROR_MIN), ("valid", "erroneous")) for name in sorted(names)]  # fmt: skip
     assert not poor, "\n".join(poor)

@@ -15,7 +15,7 @@ from runner import Coverage
 from sequences import base_seed, long_run, search
 from servers import both
 
-EXAMPLES = int(os.environ.get("PROXY_EXAMPLES", 0)) or (2000 if long_run() else 6)
+EXAMPLES = int(os.environ.get("PROXY_EXAMPLES", 0)) or (100 if long_run() else 6)
 # The families whose commands the proxy passes on.
 WITH_KEYS = sorted(set(FAMILIES) - {"server", "users", "clients"})
 BEHIND = [(kind, 3) for kind in BACKENDS] + [("covey", 1), ("covey", "a shard")]
