@@ -160,6 +160,14 @@ void cmd_bitpos(struct call *c)
         resp_error(&c->out, ERR_SYNTAX);
         return;
     }
+    int64_t start;
+    if (c->argc == 6) { /* other than BITCOUNT it looks at the unit before the end */
+        if (!call_arg_i64(c, 3, &start, NULL)) return;
+        if (!call_arg_is(c, 5, "bit") && !call_arg_is(c, 5, "byte")) {
+            resp_error(&c->out, ERR_SYNTAX);
+            return;
+        }
+    }
     if (c->argc > 3 && !range_parse(c, 3, b.n, &r)) return;
     int64_t at = find_in_range(b, r, bit);
     /* Without an end, the string goes on with zeros for ever. */

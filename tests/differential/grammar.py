@@ -190,7 +190,7 @@ def unwanted(argv, worse):
     """A mutation that would ask for every command there is, or for a lexicographic range of some other key."""
     name = argv[0].upper()
     if name == b"COMMAND":
-        return len(worse) == 1
+        return len(worse) == 1 or (len(worse) == 2 and worse[1].upper() in (b"INFO", b"DOCS"))
     return (b"LEX" in name or name in (b"ZRANGE", b"ZRANGESTORE")) and worse[1:3] != argv[1:3]
 
 

@@ -77,6 +77,7 @@ EVERYWHERE += [
     ["REPLCONF %s a" % LONG, "CONFIG SET maxmemory-policy %s" % LONG, "LATENCY GRAPH %s" % LONG, "CLUSTER %s" % LONG, LONG],
 ]  # fmt: skip
 EVERYWHERE += [['FUNCTION LIST "quo\\"te\\r\\n"', 'FUNCTION LOAD "quo\\"te\\r\\n" x', 'CLIENT LIST TYPE "a\\n"']]
+EVERYWHERE += [["SET s{x} abc", *(command + " s{x} 1" + rest for command in ("BITPOS", "BITCOUNT") for rest in (" 5 BYTE nan", " 5 x BIT", " x 5 y", " x y z", " 0 1 z"))]]
 # what is out of range for a key that is there
 EVERYWHERE += [
     [command + " " + count for count in ["-2147483649", "-4611686018427387904", "-9223372036854775807", "9223372036854775807"]]
