@@ -6,6 +6,7 @@ wire: +OK is not $2 OK, and a map is not an array.
 """
 import re
 import socket
+import time
 
 import pytest
 
@@ -687,3 +688,10 @@ def test_a_slot_that_is_being_sent_holds_up_only_those_who_need_it(servers):
     for wire in others:
         assert [wire.read(), wire.read()] == [("+", "PONG"), ("$", "v")]
     silent.listener.close()
+
+
+def test_a_new_cluster_waits_for_nobody(servers):
+    node = servers.node("covey", cluster_enabled="yes", cluster_node_timeout=15000)
+    time.sleep(3)  # longer than a primary waits after its start; a node that rejoins a cluster would wait 5 seconds
+    node.cmd("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+    wait_for("the cluster to be up", lambda: "cluster_state:ok" in node.cli("CLUSTER", "INFO"), 3)

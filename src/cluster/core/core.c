@@ -42,7 +42,7 @@ static struct cluster_core *core_alloc(const struct cluster_config *config, stru
     random_seed(&core->random, config->seed);
     list_init(&core->suspects);
     core->size_stale = true;
-    core->first_evaluation_ms = core->minority_ms = LONG_AGO;
+    core->first_evaluation_ms = core->minority_ms = core->cut_off_ms = LONG_AGO;
     core->election.at_ms = LONG_AGO;
     core->noloss.incarnation = random_u64(&core->random);
     core->last_tick_ms = core->started_ms = now.mono_ms;

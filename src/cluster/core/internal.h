@@ -214,6 +214,7 @@ struct cluster_core {
     bool size_stale;
     int64_t lease_until;
     int64_t first_evaluation_ms, minority_ms, last_tick_ms, started_ms;
+    int64_t cut_off_ms; /* last seen in a minority of primaries that have slots */
 
     struct election election;
     struct noloss noloss;

@@ -37,7 +37,7 @@ static bool must_wait(const struct cluster_core *core)
 {
     int64_t now = core->now.mono_ms;
     if (!node_is_primary(core->myself)) return false;
-    return now - core->first_evaluation_ms < WRITABLE_DELAY_MS || now - core->minority_ms < rejoin_delay_ms(core);
+    return now - core->first_evaluation_ms < WRITABLE_DELAY_MS || now - core->cut_off_ms < rejoin_delay_ms(core);
 }
 
 static void set_state(struct cluster_core *core, bool ok, const char *reason)
@@ -54,6 +54,8 @@ void state_update(struct cluster_core *core)
     bool minority = reachable_primaries(core) < size_now(core) / 2 + 1;
     if (minority) {
         core->minority_ms = core->now.mono_ms;
+        /* Without any slots there is no majority that could have gone on elsewhere: a new cluster waits for nobody. */
+        if (size_now(core)) core->cut_off_ms = core->now.mono_ms;
         reason = "no majority of primaries is reachable";
     }
     if (core->minority && !minority && size_now(core)) note(core, CLUSTER_NOTE_MINORITY_HEALED, NULL, 0, NULL);
@@ -67,7 +69,7 @@ void state_update(struct cluster_core *core)
  * peers for as fresh as before the freeze. */
 void state_lost_time(struct cluster_core *core)
 {
-    core->minority_ms = core->now.mono_ms;
+    core->minority_ms = core->cut_off_ms = core->now.mono_ms;
     for (size_t i = 0; i < core->node_count; i++) {
         struct cluster_node *node = core->nodes[i];
         if (node->ping_sent_ms) node->ping_sent_ms = core->now.mono_ms;
