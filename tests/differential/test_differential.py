@@ -13,7 +13,7 @@ What it does
 
 How to run it
     ./run test                                    the seeded share, about a minute and a half
-    ./run test long differential                  the full count, half an hour; it goes on after a difference
+    ./run test long differential                  the full count; it goes on after a difference
     COVEY_TEST_SEED=7 pytest tests/differential   other sequences (the seed is printed with a failure)
     COVEY_BIN=build-thread/covey pytest -m sanitizer ...   the share that runs on the sanitizer builds, too
     COVEY_BIN=/usr/bin/redis-server pytest ...    Redis against itself: must find nothing
