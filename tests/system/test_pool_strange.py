@@ -1,7 +1,6 @@
 """Static pools in front of a server that misbehaves: only its own keys suffer, every request gets a reply, and all is well when it
 has come to its senses."""
 import threading
-import time
 
 import pytest
 

@@ -214,9 +214,9 @@ def test_a_long_command_is_not_cut_while_its_node_is_alive(servers, actor):
             return b"*0\r\n"
         return b"+PONG\r\n"
     actor.play = play
-    with Wire(proxy_for(servers, actor, node_timeout=400)) as wire:
+    with Wire(proxy_for(servers, actor, node_timeout=1000)) as wire:
         wire.send("LRANGE", "a", 0, -1)
-        assert wire.silent(3)  # seven times its time
+        assert wire.silent(4)  # four times its time
         assert actor.calls(b"PING"), "its node is asked whether it is alive"
         release.set()
         assert wire.read() == []
