@@ -41,7 +41,7 @@ FULL = 600
 EXAMPLES = int(os.environ.get("DIFFERENTIAL_EXAMPLES", 0)) or how_many(FULL, 100)
 FAMILY_SHARE = 8  # of these sequences, how many fewer each family gets
 QUICK = 20  # the seeded share must make a twentieth of the calls of the full run, in its four combinations together
-ROUNDS = 2000 if long_run() else 100
+ROUNDS = 6000 if long_run() else 100
 
 ENCODINGS = [b"string/int", b"string/embstr", b"string/raw", b"list/quicklist", b"hash/listpack", b"hash/hashtable",
              b"set/intset", b"set/hashtable", b"zset/listpack", b"zset/skiplist", b"stream/stream"]  # fmt: skip
