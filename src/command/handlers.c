@@ -7,11 +7,9 @@ static command_handler *const handlers[CMD_ID_COUNT] = {
             ...)                                                                                                     \
     [CMD_ID_##id] = handler,
 #define CMD_CONTAINER(...)
-#define CMD_LATER(...)
 #include "commands/commands.def"
 #undef CMD
 #undef CMD_CONTAINER
-#undef CMD_LATER
 };
 
 command_handler *command_handler_of(enum command_id id)

@@ -14,13 +14,11 @@ typedef void command_handler(struct call *c);
             ...)                                                                                                     \
     command_handler handler;
 #define CMD_CONTAINER(...)
-#define CMD_LATER(...)
 #include "commands/commands.def"
 #undef CMD
 #undef CMD_CONTAINER
-#undef CMD_LATER
 
-/* NULL for containers and for commands that nobody handles yet. */
+/* NULL for containers. */
 command_handler *command_handler_of(enum command_id id);
 
 #endif

@@ -210,8 +210,10 @@ static void zrange_reply(struct call *c, const struct zrange *z, const struct en
     }
 }
 
-/* NULL: memory is out. */
-static struct entry *range_copy(struct call *c, const struct key *k, const struct entry *e, struct ranks r)
+/* Added in the order of a reply, which decides whether a score of -0 keeps its sign: not in a listpack.  NULL: memory is
+ * out. */
+static struct entry *range_copy(struct call *c, const struct key *k, const struct entry *e, struct ranks r,
+                                bool reverse)
 {
     struct zset_iter it;
     struct element member;
@@ -219,7 +221,7 @@ static struct entry *range_copy(struct call *c, const struct key *k, const struc
     const struct store_limits *lim = &c->env->options->limits;
     struct entry *copy = NULL;
     enum status s = OK;
-    zset_iter_init(&it, e, r.first, false);
+    zset_iter_init(&it, e, reverse ? r.end - 1 : r.first, reverse);
     for (uint64_t n = r.end - r.first; s == OK && n > 0 && zset_iter_next(&it, &member, &score); n--) {
         if (!copy) copy = zset_new(k->name, member.text, lim);
         s = zset_add(copy, score, member.text, lim, NULL);
@@ -229,7 +231,7 @@ static struct entry *range_copy(struct call *c, const struct key *k, const struc
     return NULL;
 }
 
-static void zrange_store(struct call *c, const struct entry *e, struct ranks r)
+static void zrange_store(struct call *c, const struct entry *e, struct ranks r, bool reverse)
 {
     struct key k = call_key(c, 1);
     if (r.first == r.end) {
@@ -239,7 +241,7 @@ static void zrange_store(struct call *c, const struct entry *e, struct ranks r)
         resp_i64(&c->out, 0);
         return;
     }
-    struct entry *copy = range_copy(c, &k, e, r);
+    struct entry *copy = range_copy(c, &k, e, r, reverse);
     if (!copy) {
         resp_error(&c->out, ERR_OOM_VALUE);
         return;
@@ -264,7 +266,7 @@ static void zrange_run(struct call *c, struct zrange *z)
     if (!call_read_type(c, &k, TYPE_ZSET, &e)) return;
     struct ranks found = zrange_limit(z, range_resolve(&r, e, reverse));
     if (z->store)
-        zrange_store(c, e, found);
+        zrange_store(c, e, found, reverse);
     else
         zrange_reply(c, z, e, found);
 }

@@ -110,8 +110,8 @@ static void migrate_keys(const struct command *c, const struct bytes *argv, size
     if (argc > 3) add_key(list, 3, flags);
 }
 
-/* Whether a call of XREAD or XREADGROUP names its streams as it should. */
-static bool names_streams(const struct bytes *argv, size_t argc)
+/* Where a call of XREAD or XREADGROUP names its streams; 0: nowhere, as it should. */
+static size_t first_stream(const struct bytes *argv, size_t argc)
 {
     size_t i = 1;
     for (; i < argc && !is_word(argv[i], "streams"); i++) {
@@ -120,9 +120,20 @@ static bool names_streams(const struct bytes *argv, size_t argc)
         else if (is_word(argv[i], "group"))
             i += 2;
         else if (!is_word(argv[i], "noack"))
-            return false;
+            return 0;
     }
-    return i + 1 < argc && (argc - i - 1) % 2 == 0;
+    return i + 1 < argc && (argc - i - 1) % 2 == 0 ? i + 1 : 0;
+}
+
+/* XREADGROUP without a group in front: the specification looks for STREAMS behind the place of one only, but a cluster's
+ * node does not. */
+static bool early_streams(const struct bytes *argv, size_t argc, struct key_list *list)
+{
+    size_t first = first_stream(argv, argc);
+    if (first == 0 || first > 4) return false;
+    for (size_t i = first; i < first + (argc - first) / 2; i++) add_key(list, i, KEY_RO | KEY_ACCESS);
+    list->incomplete = true;
+    return true;
 }
 
 static unsigned set_key_flags(const struct bytes *argv, size_t argc)
@@ -157,6 +168,7 @@ static bool add_keys_of_special(const struct command *c, const struct bytes *arg
     case CMD_ID_MIGRATE: migrate_keys(c, argv, argc, list); return true;
     case CMD_ID_SET: add_key(list, 1, set_key_flags(argv, argc)); return true;
     case CMD_ID_BITFIELD: add_key(list, 1, bitfield_key_flags(argv, argc)); return true;
+    case CMD_ID_XREADGROUP: return early_streams(argv, argc, list);
     default: return false;
     }
 }
@@ -189,7 +201,7 @@ bool command_keys_complete(const struct command *c, const struct bytes *argv, si
 
 bool command_is_routed(const struct command *c, const struct bytes *argv, size_t argc)
 {
-    return (c->id != CMD_ID_XREAD && c->id != CMD_ID_XREADGROUP) || names_streams(argv, argc);
+    return (c->id != CMD_ID_XREAD && c->id != CMD_ID_XREADGROUP) || first_stream(argv, argc);
 }
 
 int command_routing_keys(const struct command *c, const struct bytes *argv, size_t argc, struct command_key *out,

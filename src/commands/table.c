@@ -37,7 +37,7 @@
     }
 
 #define ROW(id_, name_, arity_, flags_, cats_, first_, last_, step_, tips_, group_, since_, complexity_, summary_, \
-            state_, ...)                                                                                           \
+            ...)                                                                                                   \
     [CMD_ID_##id_] = {.name = name_,                                                                               \
                       .flags = (flags_) | ((flags_)&CMD_ADMIN ? CMD_AT_REST : 0),                                  \
                       .categories = IMPLIED(flags_, cats_),                                                        \
@@ -47,7 +47,6 @@
                       .last = last_,                                                                               \
                       .step = step_,                                                                               \
                       .name_length = NAME_LENGTH(name_),                                                           \
-                      .state = state_,                                                                             \
                       .key_specs = {__VA_ARGS__},                                                                  \
                       .tips = tips_,                                                                               \
                       .group = group_,                                                                             \
@@ -56,14 +55,8 @@
                       .summary = summary_},
 
 #define CMD(id, name, arity, flags, cats, first, last, step, tips, group, since, complexity, summary, handler, ...) \
-    ROW(id, name, arity, flags, cats, first, last, step, tips, group, since, complexity, summary, COMMAND_HERE,     \
-        __VA_ARGS__)
-#define CMD_CONTAINER(id, name, arity, flags, cats, first, last, step, tips, group, since, complexity, summary, ...) \
-    ROW(id, name, arity, flags, cats, first, last, step, tips, group, since, complexity, summary, COMMAND_CONTAINER, \
-        __VA_ARGS__)
-#define CMD_LATER(id, name, arity, flags, cats, first, last, step, tips, group, since, complexity, summary, ...) \
-    ROW(id, name, arity, flags, cats, first, last, step, tips, group, since, complexity, summary, COMMAND_LATER, \
-        __VA_ARGS__)
+    ROW(id, name, arity, flags, cats, first, last, step, tips, group, since, complexity, summary, __VA_ARGS__)
+#define CMD_CONTAINER ROW
 
 static const struct command commands[CMD_ID_COUNT] = {
 #include "commands/commands.def"

@@ -16,11 +16,9 @@
 enum command_id {
 #define CMD(id, ...) CMD_ID_##id,
 #define CMD_CONTAINER(id, ...) CMD_ID_##id,
-#define CMD_LATER(id, ...) CMD_ID_##id,
 #include "commands/commands.def"
 #undef CMD
 #undef CMD_CONTAINER
-#undef CMD_LATER
     CMD_ID_COUNT
 };
 
@@ -107,12 +105,6 @@ struct key_spec {
 };
 enum { KEY_SPECS_MAX = 3 };
 
-enum command_state {
-    COMMAND_HERE,      /* has a handler */
-    COMMAND_CONTAINER, /* exists for its subcommands */
-    COMMAND_LATER,     /* known, but nobody handles it yet */
-};
-
 struct command {
     const char *name;         /* lower case; "config|get" for a subcommand */
     uint32_t flags;           /* CMD_... */
@@ -121,7 +113,6 @@ struct command {
     int8_t arity;             /* arguments with the name (and subcommand); negative: at least so many */
     int8_t first, last, step; /* legacy triple of key positions; last < 0 counts from the end; all 0: none */
     uint8_t name_length;
-    uint8_t state;                            /* enum command_state */
     struct key_spec key_specs[KEY_SPECS_MAX]; /* the first with KEYS_NOWHERE ends them */
     const char *tips;                         /* separated by one space, "" if none */
     const char *group;                        /* "string", "sorted-set", ... */

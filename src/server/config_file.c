@@ -296,10 +296,7 @@ static enum status check_together(struct loader *l)
         return fatal(l, NULL, "replicaof directive not allowed in cluster mode");
     for (int id = 0; id < CFG_COUNT; id++) {
         const struct option *o = option_row((enum config_id)id);
-        if (!(o->flags & (ACCEPTED | NEEDLESS)) || config_is_default(c, (enum config_id)id)) continue;
-        if (o->flags & ACCEPTED)
-            buf_printf(l->warnings, "directive '%s' is accepted but has no effect yet\n", o->name);
-        else
+        if (o->flags & NEEDLESS && !config_is_default(c, (enum config_id)id))
             buf_printf(l->warnings,
                        "directive '%s' is accepted and has nothing to do here: see docs/compatibility.md\n", o->name);
     }

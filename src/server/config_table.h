@@ -33,7 +33,6 @@ enum option_flag {
     IMMUTABLE = 1 << 1,
     PROTECTED = 1 << 2,
     MULTI = 1 << 3,
-    ACCEPTED = 1 << 4,
     HIDDEN = 1 << 5,
     NULLABLE = 1 << 6,
     NEEDLESS = 1 << 7,

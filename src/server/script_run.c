@@ -253,8 +253,6 @@ static const char *objection(struct run *r, const struct call *call, const struc
     if (!cmd) return "ERR Unknown Redis command called from script";
     if (!command_arity_ok(cmd, call->argc)) return "ERR Wrong number of args calling Redis command from script";
     if (cmd->flags & CMD_NOSCRIPT) return "ERR This Redis command is not allowed from script";
-    if (!command_handler_of((enum command_id)cmd->id))
-        return "ERR The command is not supported by this version of Covey";
     if (data_node_is_replica(n) && !(cmd->flags & CMD_STALE) && !config_bool(n->config, CFG_REPLICA_SERVE_STALE_DATA) &&
         !replication_link_up(n->replication))
         return "ERR Can not execute the command on a stale replica";

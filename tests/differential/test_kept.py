@@ -35,6 +35,8 @@ EVERYWHERE = [
     # the sign of zero lives in skiplists only: loading one must not go through a listpack
     ["# profile 1", "ZADD z{x} 0 a 0 b 0 c 0 d 4 e 8 f 9 g", "ZADD z{x} -0 h"],
     ["# profile 1", "ZADD z{x} 1 a 2 a_member_that_is_long", "ZADD z{x} -0 h"],
+    ["# profile 1", "ZADD z{x} -0 a 1 b 2 a_member_that_is_long", "ZRANGESTORE y{x} z{x} 0 -1 REV", "ZRANGESTORE w{x} z{x} 0 -1",
+     "ZRANGE y{x} 0 -1 WITHSCORES", "ZRANGE w{x} 0 -1 WITHSCORES"],
 ]
 
 EVERYWHERE += [
@@ -109,7 +111,8 @@ CLUSTER = [
 # A call for streams that is wrong as a whole is not sent elsewhere, either.
 STREAMS = ["XREAD STREAMS a b 0", "XREAD STREAMS a b c 0 0 STREAMS d", "XREAD FOO STREAMS a b 0 0", "XREAD COUNT STREAMS a b 0", "XREAD STREAMS a b 0 0",
            "XREAD STREAMS STREAMS a 0", "XREAD COUNT 1 NOACK STREAMS a b 0 0", "XREADGROUP GROUP g c STREAMS a b 0", "XREADGROUP GROUP g STREAMS a b 0 0",
-           "XREADGROUP GROUP g STREAMS STREAMS a b 0 0"]  # fmt: skip
+           "XREADGROUP GROUP g STREAMS STREAMS a b 0 0", "XREADGROUP STREAMS a b 0 x 1 GROUP g c", "XREADGROUP STREAMS a{x} b{x} 0 1 GROUP g",
+           "XREADGROUP NOACK STREAMS a{x} 0 GROUP g{x} c"]  # fmt: skip
 CLUSTER += [[call, "COMMAND GETKEYS " + call, "MULTI", call, "EXEC"] for call in STREAMS]
 
 

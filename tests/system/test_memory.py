@@ -436,16 +436,11 @@ def test_memory_usage_is_true(servers):
             client.set(f"{{t{tag}}}", 1)
         before, reported_before = used_but_for_clients(node), 16 * client.memory_usage("{t0}")
         pipe = client.pipeline(transaction=False)
-        try:
-            for i, words in enumerate(commands):
-                pipe.execute_command(*words)
-                if i % 500 == 499:
-                    pipe.execute()
-            pipe.execute()
-        except redis.ResponseError as error:
-            if "not supported by this version" in str(error):
-                continue
-            raise
+        for i, words in enumerate(commands):
+            pipe.execute_command(*words)
+            if i % 500 == 499:
+                pipe.execute()
+        pipe.execute()
         grown = used_but_for_clients(node) - before
         for key in client.scan_iter(count=1000):
             pipe.memory_usage(key)
