@@ -210,8 +210,8 @@ static void zrange_reply(struct call *c, const struct zrange *z, const struct en
     }
 }
 
-/* Added in the order of a reply, which decides whether a score of -0 keeps its sign: not in a listpack.  NULL: memory is
- * out. */
+/* Added in the order of a reply, which decides whether a score of -0 keeps its sign: not in a listpack.  NULL: memory
+ * is out. */
 static struct entry *range_copy(struct call *c, const struct key *k, const struct entry *e, struct ranks r,
                                 bool reverse)
 {

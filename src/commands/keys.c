@@ -125,8 +125,8 @@ static size_t first_stream(const struct bytes *argv, size_t argc)
     return i + 1 < argc && (argc - i - 1) % 2 == 0 ? i + 1 : 0;
 }
 
-/* XREADGROUP without a group in front: the specification looks for STREAMS behind the place of one only, but a cluster's
- * node does not. */
+/* XREADGROUP without a group in front: the specification looks for STREAMS behind the place of one only, but a
+ * cluster's node does not. */
 static bool early_streams(const struct bytes *argv, size_t argc, struct key_list *list)
 {
     size_t first = first_stream(argv, argc);

@@ -88,7 +88,7 @@ int net_accept(int listener);
 /* Two ends of a connection inside this process; false: errno. */
 bool net_pair(int ends[2]);
 void net_set_nodelay(int fd);
-void net_clear_nodelay(int fd); /* fewer, fuller packets, up to 40 ms later */
+void net_clear_nodelay(int fd);                 /* fewer, fuller packets, up to 40 ms later */
 void net_set_keepalive(int fd, int interval_s); /* 0: off */
 /* What is lost is sent again every second at the latest, so a stream goes on soon after a network that was down is up
  * again; and the kernel does not give the connection up, its owner has to.  Off before it is closed, or what the peer
