@@ -61,6 +61,8 @@ class Relay:
                     sink.sendall(data[:len(data) // 2])
                     break
                 sink.sendall(data)
+        if self.mode == "swallow":
+            return  # the end does not arrive, either
         for sock in (source, sink):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
