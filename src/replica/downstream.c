@@ -4,6 +4,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "base/number.h"
 #include "base/random.h"
 
@@ -453,6 +454,7 @@ static void *sync_thread(void *arg)
     struct sink *s = arg;
     struct hub *h = s->hub;
     pthread_setname_np(pthread_self(), "full-sync");
+    thread_is_patient();
     log_notice("Full resync of replica %s: sending a snapshot without a fork", s->req.peer);
     enum status st = full_sync(s);
     rdb_extras_deinit(&s->extras);

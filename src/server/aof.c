@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "change/durable.h"
 #include "server/affinity.h"
 #include "server/conn.h"
@@ -166,6 +167,7 @@ static void *rewrite_thread(void *arg)
 {
     struct aof *a = arg;
     pthread_setname_np(pthread_self(), "aof-rewrite");
+    thread_is_patient();
     affinity_take(a->node->config, CFG_AOF_REWRITE_CPULIST);
     int64_t begin = clock_mono_ms();
     bool ok = aof_files_write_base(a) == OK && wait_for_switch(a);

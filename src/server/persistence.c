@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/thread.h"
 #include "persist/persist.h"
 #include "server/affinity.h"
 #include "server/aof.h"
@@ -159,6 +160,7 @@ static void *background(void *arg)
 {
     struct persistence *p = arg;
     pthread_setname_np(pthread_self(), "snapshot");
+    thread_is_patient();
     affinity_take(p->node->config, CFG_BGSAVE_CPULIST);
     if (write_file(p) == OK) log_notice("Background saving terminated with success");
     pthread_mutex_lock(&p->mu);

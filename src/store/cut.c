@@ -18,8 +18,6 @@
 
 #include "base/mem.h"
 
-#include <sched.h>
-
 struct cut {
     struct store *store;
     unsigned index; /* bit in the retained masks */
@@ -28,8 +26,7 @@ struct cut {
     int db;         /* physical; where the walk is */
     unsigned slot;
     uint32_t bucket;
-    size_t worked; /* since it last let others have the processor, in bytes */
-    bool walked;   /* all slots are behind us; only detached tables are left */
+    bool walked; /* all slots are behind us; only detached tables are left */
 
     /* Tables with strays of ours, by number: writers push on a stack, each under its slot's lock and when a list
      * begins; so a table is in it once.  Who walks takes the whole stack at a time. */
@@ -45,7 +42,6 @@ struct pending {
 };
 
 enum { LARGE_STRING = 16 * 1024, LARGE_EFFORT = 8, GIVE_UP_STEP = 256 * 1024, STRAYS_FIRST = 6, STRAYS_MOST = 500 };
-enum { STRAYS_HURRY = 2 * STRAYS_SOON, YIELD_BYTES = 512 * 1024 };
 static const uint32_t TABLE_NONE = UINT32_MAX;
 
 static bool cut_before(uint16_t a, uint16_t b)
@@ -355,12 +351,6 @@ enum status store_cut_step(struct cut *c, size_t bytes_max, cut_visit *visit, vo
     struct store *s = c->store;
     size_t budget = bytes_max;
     atomic_fetch_add_explicit(&s->cut_steps, 1, memory_order_relaxed);
-    /* Whoever wants the processor need not wait for the end of our time slice, milliseconds; unless strays pile up:
-     * then it is writers who are served better by a snapshot that hurries. */
-    if (visit && (c->worked += bytes_max) >= YIELD_BYTES) {
-        c->worked = 0;
-        if (store_retained_bytes(s) < STRAYS_HURRY) sched_yield();
-    }
     enum status strays = step_strays(c, &budget, visit, ctx);
     if (strays != OK) return strays;
     while (!c->walked && budget > 0) {
