@@ -4,9 +4,9 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/thread.h"
 #include "base/number.h"
 #include "base/random.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
