@@ -161,11 +161,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def both(cluster=False, extra=(), subject=None):
+def both(cluster=False, extra=(), subject=None, oracle=ORACLE):
     """The oracle and the subject for as long as they are needed.  subject: makes it, where it is more than a server."""
     with contextlib.ExitStack() as stack:
         pair = []
-        for make in (lambda: Server(ORACLE, cluster, extra), subject or (lambda: Server(SUBJECT, cluster, extra))):
+        for make in (lambda: Server(oracle, cluster, extra), subject or (lambda: Server(SUBJECT, cluster, extra))):
             pair.append(make())
             stack.callback(pair[-1].stop)
         yield pair

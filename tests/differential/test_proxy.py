@@ -13,7 +13,7 @@ from proxied import BACKENDS, Proxied, ProxyRunner
 from registry import FAMILIES
 from runner import Coverage
 from sequences import base_seed, long_run, search
-from servers import both
+from servers import ORACLE, both
 
 EXAMPLES = int(os.environ.get("PROXY_EXAMPLES", 0)) or (100 if long_run() else 6)
 # The families whose commands the proxy passes on.
@@ -25,7 +25,9 @@ BEHIND = [(kind, 3) for kind in BACKENDS] + [("covey", 1), ("covey", "a shard")]
 def servers(request):
     with both() as plain:
         grammar.learn(*plain)
-    with both(subject=lambda: Proxied(*request.param)) as pair:
+    # Another server's files and encodings are those of its own version.
+    oracle = BACKENDS["valkey"] if request.param[0] == "valkey" else ORACLE
+    with both(subject=lambda: Proxied(*request.param), oracle=oracle) as pair:
         yield pair
 
 
