@@ -38,4 +38,4 @@ command("ACL|LOG", 2, family=FAMILY)(lambda d: [b"ACL", b"LOG"] + d.pick([[], [b
 def _dryrun(d):
     call = d.pick([[b"GET", d.any_key()], [b"SET", d.any_key(), b"v"], [b"CONFIG", b"GET", b"x"], [b"nosuch"], [b"GET"],
                    [b"PUBLISH", b"c1", b"x"], [b"SELECT", b"0"], [b"SORT", d.any_key(), b"BY", b"w*"], [b"PING"]])  # fmt: skip
-    return [b"ACL", b"DRYRUN", user(d)] + call
+    return [b"ACL", b"DRYRUN", b"default" if d.chance(30) else user(d)] + call  # who is always there
