@@ -253,6 +253,8 @@ static inline void run_steps(struct harness *h, const struct step *steps, size_t
                      h->reply, steps[i].reply, h->effects, steps[i].effects ? steps[i].effects : "(any)");
     }
 }
+#define RUN_STEPS(h, steps) run_steps(h, steps, sizeof(steps) / sizeof *(steps))
+
 /* For cmocka_unit_test_setup_teardown(): *state is a struct harness *. */
 static inline int harness_start(void **state)
 {
@@ -267,7 +269,5 @@ static inline int harness_stop(void **state)
     mem_free(*state);
     return 0;
 }
-
-#define RUN_STEPS(h, steps) run_steps(h, steps, sizeof(steps) / sizeof *(steps))
 
 #endif
